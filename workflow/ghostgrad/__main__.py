@@ -1,0 +1,3 @@
+from ghostgrad.cli import main
+
+main()

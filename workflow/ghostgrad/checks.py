@@ -1,0 +1,103 @@
+"""Bad input becomes one line that names the file, the key, what is wrong and the nearest valid value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
+
+
+class InputError(Exception):
+    """Something a person wrote is wrong. Its text is one line; the command line prints it and exits with 1."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the valid words where nothing is near."""
+    valid = sorted(str(v) for v in valid)
+    close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    shown = ", ".join(valid[:12]) + (", …" if len(valid) > 12 else "")
+    return f"; valid: {shown}" if valid else ""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML in which a key that stands twice is an error: the plain loader silently keeps the last one."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    keys = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in keys:
+            line = key_node.start_mark.line + 1
+            raise InputError(f"{key_node.start_mark.name}, line {line}: key '{key}' stands twice; keep one")
+        keys.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file; InputError if it cannot be read or parsed."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return yaml.load(stream, Loader=_Loader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+
+
+@cache
+def schema(name: str) -> dict:
+    """The JSON schema workflow/schemas/<name>.yaml."""
+    return load_yaml(SCHEMAS / f"{name}.yaml")
+
+
+@cache
+def _validator(name: str, partial: bool) -> Draft202012Validator:
+    body = schema(name)
+    if partial:
+        body = {key: value for key, value in body.items() if key != "required"}
+    return Draft202012Validator(body)
+
+
+def validate(value: Any, name: str, where: str, partial: bool = False) -> None:
+    """Raise InputError unless `value` fits the schema `name`; `partial` forgives missing keys (a layer of a merge)."""
+    error = best_match(_validator(name, partial).iter_errors(value))
+    if error is not None:
+        raise InputError(_one_line(error, where))
+
+
+def _one_line(error: ValidationError, where: str) -> str:
+    path = ".".join(str(part) for part in error.absolute_path)
+    place = f"{where}: {path}" if path else where
+    value, rule = error.instance, error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            known = error.schema.get("properties", {})
+            unknown = next(key for key in value if key not in known)
+            return f"{place}: unknown key '{unknown}'{nearest(unknown, known)}"
+        case "propertyNames" | "pattern":
+            return f"{place}: '{value}' is not of the form {rule if isinstance(rule, str) else rule.get('pattern')}"
+        case "enum":
+            return f"{place}: '{value}' is not allowed{nearest(str(value), rule)}"
+        case "type":
+            kind = rule if isinstance(rule, str) else " or ".join(rule)
+            return f"{place}: expected {kind}, found {value!r}"
+        case "required":
+            missing = next(key for key in rule if key not in value)
+            return f"{place}: key '{missing}' is missing"
+    return f"{place}: {error.message}"

@@ -1,0 +1,339 @@
+"""The command line. `status`, `show` and `plan` read results; the rest are the workflow's own steps.
+
+Heavy packages are imported where they are needed only, so that reading results is quick.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ghostgrad import registry as registries
+from ghostgrad.checks import InputError, nearest
+from ghostgrad.registry import SCALES, Artifact, RunSpec
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Rebuild the tables, figures and claims of four papers on exploding gradients. The workflow itself is run by "
+    "`make` or `snakemake`; these commands look at its results.",
+)
+
+Scale = Annotated[str, typer.Option(help="smoke, laptop, substitute or paper; the default is config.yaml's")]
+
+
+def main() -> None:
+    """Entry point: wrong input is one line and exit code 1, a stopped run exit code 75."""
+    from ghostgrad.state import EXIT_STOPPED, Stopped
+
+    try:
+        app()
+    except InputError as error:
+        print(f"ghostgrad: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Stopped:
+        sys.exit(EXIT_STOPPED)
+
+
+def _config(scale: str) -> tuple[dict[str, Any], str]:
+    config = registries.load_config()
+    scale = scale or config["scale"]
+    if scale not in SCALES:
+        raise InputError(f"--scale: '{scale}' is not allowed{nearest(scale, SCALES)}")
+    return config, scale
+
+
+def _results(scale: str) -> Path:
+    return Path("results") / scale
+
+
+def _run_state(run: RunSpec, state_dir: Path) -> str:
+    """missing | started | 120/400 | stopped … | done | diverged, from files alone."""
+    metrics = Path(run.directory) / "metrics.csv"
+    if metrics.exists():
+        with metrics.open(encoding="utf-8") as stream:
+            stream.readline()
+            return stream.readline().split(",", 1)[0]
+    from ghostgrad.run import state_folder
+
+    inputs = [Path(f"results/data/{run.data}.json")] if run.data else []
+    if not all(path.exists() for path in inputs):
+        return "missing"
+    folder = state_folder(state_dir, Path(run.directory), run.canonical, inputs)
+    progress = folder / "progress.json"
+    if progress.exists():
+        seen = json.loads(progress.read_text())
+        return f"{seen['done']}/{seen['total']}"
+    return "started" if folder.exists() else "missing"
+
+
+@app.command()
+def status(
+    scale: Scale = "",
+    runs: Annotated[bool, typer.Option("--runs", help="a line for every run too")] = False,
+    paper: Annotated[str, typer.Option(help="ghost, lalc or bnres only")] = "",
+) -> None:
+    """Where everything stands: one line per artifact, with its runs and verdicts."""
+    config, scale = _config(scale)
+    reg = registries.load()
+    state_dir = Path(config["state_dir"])
+    states = {run: _run_state(run, state_dir) for run in reg.runs(scale)}
+    width = max(map(len, reg.artifacts))
+    for artifact in reg.artifacts.values():
+        if paper and artifact.paper != paper:
+            continue
+        needed = reg.artifact_runs(scale, artifact)
+        done = sum(states[run] in ("done", "diverged") for run in needed)
+        count = f"{done}/{len(needed)} runs" if needed else ""
+        print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {_verdicts(reg, artifact, scale, config)}")
+    if runs:
+        print()
+        for run, state in states.items():
+            print(f"{run.id:{width + 20}}  {state}")
+    counts = {name: sum(state == name for state in states.values()) for name in ("done", "diverged", "missing")}
+    going = len(states) - sum(counts.values())
+    print(f"\nscale {scale}: {len(states)} runs, " + ", ".join(f"{n} {name}" for name, n in counts.items()), end="")
+    print(f", {going} begun" if going else "")
+
+
+def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
+    path = _results(scale) / "tables" / f"{artifact.id}.csv"
+    if path.exists() and not artifact.planned:
+        with path.open(newline="", encoding="utf-8") as stream:
+            verdicts = [row["verdict"] for row in csv.DictReader(stream)]
+        counts: dict[str, int] = {}
+        for verdict in verdicts:
+            counts[verdict] = counts.get(verdict, 0) + 1
+        return ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    reason = reg.missing(scale, artifact, config.get("data") or {})
+    if reason:
+        return f"not run ({reason})"
+    drawn = (_results(scale) / "figures" / f"{artifact.id}.svg").exists()
+    return "drawn" if drawn else "not built yet"
+
+
+@app.command()
+def show(
+    artifact: Annotated[str, typer.Argument(help="an id such as ghost.fig5; see `ghostgrad status`")],
+    scale: Scale = "",
+    runs: Annotated[bool, typer.Option("--runs", help="the tidy rows, one per run")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="the table as CSV, for pipes")] = False,
+) -> None:
+    """The paper's numbers beside ours for one artifact, from whatever exists; writes nothing."""
+    from ghostgrad import render
+    from ghostgrad.tidy import tidy
+
+    config, scale = _config(scale)
+    reg = registries.load()
+    found = reg.artifact(artifact)
+    if runs:
+        sys.stdout.write(tidy(reg, found, scale).text())
+        return
+    needed = reg.artifact_runs(scale, found)
+    done = [run for run in needed if registries.published(run)]
+    rows = _table_rows(reg, found, scale, config, done)
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, fieldnames=rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    print(f"{found.id}: {found.title} ({found.section})")
+    if needed:
+        print(f"{len(done)}/{len(needed)} runs at scale {scale}")
+    figure = _results(scale) / "figures" / f"{found.id}.svg"
+    if figure.exists():
+        print(f"figure: {figure}")
+    if found.has_table or found.planned:
+        _print_table(rows)
+        print(render.footer(rows, scale))
+
+
+def _table_rows(
+    reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
+) -> list[dict[str, Any]]:
+    """The built table where it is newer than every run of it; else computed now from the runs that exist."""
+    path = _results(scale) / "tables" / f"{artifact.id}.csv"
+    newest = max((Path(run.directory, "metrics.csv").stat().st_mtime for run in done), default=0)
+    if path.exists() and path.stat().st_mtime >= newest:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    from ghostgrad import tables
+
+    why_not = None if done or not artifact.cells else reg.missing(scale, artifact, config.get("data") or {}, True)
+    if artifact.planned:
+        why_not = "planned"
+    frame = tables.build(reg, artifact, scale, why_not)
+    return frame.astype(object).where(frame.notna(), "").to_dict("records")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from ghostgrad import render
+
+    header, body = render.pivot(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for line in body:
+        table.add_row(*line)
+    Console(highlight=False, markup=False).print(table)
+
+
+@app.command()
+def plan(
+    scale: Scale = "",
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores at hand")] = 2,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs at hand")] = 1,
+) -> None:
+    """What the scale takes: runs, time and GPUs per experiment, from the durations that the registry expects."""
+    _, scale = _config(scale)
+    reg = registries.load()
+    print(f"{'experiment':22} {'runs':>5} {'left':>5} {'GPUs':>5} {'hours a run':>12} {'hours left':>11}")
+    left_cpu = left_gpu = 0.0
+    for name, experiment in reg.experiments.items():
+        mine = [run for variant in experiment.variants_at(scale) for run in experiment.runs(scale, variant)]
+        if not mine:
+            print(f"{name:22} {'not at this scale':>17}")
+            continue
+        todo = [run for run in mine if not registries.published(run)]
+        gpu = max(run.resources.get("gpu", 0) for run in mine)
+        hours = sum(run.expect.get("seconds", 0) for run in todo) / 3600
+        each = sum(run.expect.get("seconds", 0) for run in mine) / 3600 / len(mine)
+        left_gpu += hours * gpu
+        left_cpu += hours if not gpu else 0
+        print(f"{name:22} {len(mine):5} {len(todo):5} {gpu:5} {each:12.3f} {hours:11.2f}")
+    print(f"\nscale {scale}: {left_cpu:.2f} core-hours left, {left_cpu / cores:.2f} h on {cores} cores;", end=" ")
+    print(f"{left_gpu:.2f} GPU-hours left, {left_gpu / gpus:.2f} h on {gpus} GPU(s)")
+
+
+@app.command()
+def unlock(quiet: Annotated[bool, typer.Option("--quiet", help="say nothing where nothing is locked")] = False) -> None:
+    """Remove the lock of a Snakemake that was killed, only where no Snakemake works in this folder."""
+    from ghostgrad import controller
+
+    print(message) if (message := controller.unlock()) else quiet or print("nothing is locked")
+
+
+@app.command()
+def forget(
+    run: Annotated[str, typer.Argument(help="<experiment>/<variant>-s<seed>")],
+    scale: Scale = "",
+) -> None:
+    """Delete a run's record and checkpoints, so that the next build computes it again."""
+    import shutil
+
+    config, scale = _config(scale)
+    found = registries.load().run(scale, run)
+    folders = sorted(Path(config["state_dir"], scale, found.experiment).glob(f"{found.variant}-s{found.seed}@*"))
+    for folder in [*folders, Path(found.directory)]:
+        if folder.exists():
+            shutil.rmtree(folder)
+            print(f"deleted {folder}")
+
+
+@app.command()
+def run(
+    run_id: Annotated[str, typer.Argument(help="<scale>/<experiment>/<variant>-s<seed>; or give --spec and --out")] = "",
+    spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
+    out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
+    inputs: Annotated[list[Path] | None, typer.Option("--input", help="a declared input (data manifest)")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Compute one run, or take up where it stopped, and publish its files."""
+    from ghostgrad.run import execute
+
+    inputs = inputs or []
+    if run_id:
+        scale, _, name = run_id.partition("/")
+        if scale not in SCALES:
+            raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
+        found = registries.load().run(scale, name)
+        spec, out = found.canonical, out or Path(found.directory)
+        inputs = inputs or ([Path(f"results/data/{found.data}.json")] if found.data else [])
+    if not spec or out is None:
+        raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
+    task, expanded = registries.parse_spec(spec)
+    execute(task, expanded, out, inputs, threads)
+
+
+@app.command(hidden=True)
+def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
+    """Make or check a data set and write its manifest."""
+    from ghostgrad.data import make
+
+    make(name, manifest)
+
+
+@app.command("tidy", hidden=True)
+def tidy_command(artifact: str, scale: Annotated[str, typer.Option()]) -> None:
+    """Write results/<scale>/tidy/<artifact>.csv."""
+    from ghostgrad.record import write
+    from ghostgrad.tidy import tidy
+
+    reg = registries.load()
+    write(_results(scale) / "tidy" / f"{artifact}.csv", tidy(reg, reg.artifact(artifact), scale).text())
+
+
+WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be measured")]
+
+
+@app.command(hidden=True)
+def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
+    """Write results/<scale>/tables/<artifact>.{csv,md,tex,html}."""
+    reg = registries.load()
+    _write_table(reg, reg.artifact(artifact), scale, why_not or None)
+
+
+def _write_table(reg: registries.Registry, artifact: Artifact, scale: str, why_not: str | None) -> None:
+    from ghostgrad import render, tables
+    from ghostgrad.record import write
+
+    frame = tables.build(reg, artifact, scale, why_not)
+    stem = _results(scale) / "tables"
+    write(stem / f"{artifact.id}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
+    title = f"{artifact.id}: {artifact.title} ({artifact.section})"
+    write(stem / f"{artifact.id}.md", render.markdown(title, rows, scale))
+    write(stem / f"{artifact.id}.html", render.html_page(title, rows, scale))
+    write(stem / f"{artifact.id}.tex", render.latex(title, rows, scale))
+
+
+@app.command(hidden=True)
+def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
+    """Write results/<scale>/figures/<artifact>.{svg,pdf,png,csv}."""
+    from ghostgrad import figures
+
+    reg = registries.load()
+    found = reg.artifact(artifact)
+    figures.draw(reg, found, scale, why_not or None, _results(scale) / "figures" / artifact)
+
+
+@app.command("not-run", hidden=True)
+def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
+    """Write the tables and frames of the artifacts of which nothing can be measured; `reasons` is JSON, id -> why."""
+    from ghostgrad import figures
+
+    reg = registries.load()
+    for name, why in json.loads(reasons).items():
+        artifact = reg.artifact(name)
+        if artifact.has_table:
+            _write_table(reg, artifact, scale, why)
+        if artifact.has_figure:
+            figures.draw(reg, artifact, scale, why, _results(scale) / "figures" / name)
+
+
+@app.command("artifacts", hidden=True)
+def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
+    """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""
+    from ghostgrad import overview
+
+    overview.write_overview(registries.load(), scale, json.loads(reasons))

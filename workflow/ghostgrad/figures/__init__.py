@@ -1,0 +1,42 @@
+"""Figures: pure functions (Results, reference numbers) -> (Figure, drawn data), one module per paper."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ghostgrad.checks import InputError, nearest
+from ghostgrad.figures import style
+from ghostgrad.registry import Artifact, Registry
+from ghostgrad.results import Results, reference
+
+Drawing = tuple[Figure, pd.DataFrame]
+
+
+def function(artifact: Artifact) -> Callable[..., Drawing]:
+    """The artifact's figure function; InputError where its paper's module has none of that name."""
+    module = importlib.import_module(f"ghostgrad.figures.{artifact.paper}")
+    found = getattr(module, artifact.figure, None)
+    if found is None:
+        known = [name for name, value in vars(module).items() if getattr(value, "__annotations__", {}).get("results")]
+        raise InputError(f"artifact {artifact.id}: figure: no function '{artifact.figure}'{nearest(artifact.figure, known)}")
+    return found
+
+
+def draw(registry: Registry, artifact: Artifact, scale: str, why_not: str | None, stem: Path) -> None:
+    """Write <stem>.svg, .pdf, .png and the drawn data as <stem>.csv; a frame that says so where nothing has run."""
+    style.use(artifact.id)
+    results = Results(registry, artifact, scale)
+    if why_not is None and not results.measured_cells and artifact.cells:
+        why_not = f"no finished run at scale {scale}"
+    if why_not is not None:
+        figure, data = style.frame(artifact, why_not), pd.DataFrame(columns=style.DATA_COLUMNS)
+    else:
+        numbers = reference(registry.workflow, artifact)
+        figure, data = function(artifact)(results, numbers, **artifact.options.get("figure", {}))
+        style.note(figure, results)
+    style.save(figure, data, stem)

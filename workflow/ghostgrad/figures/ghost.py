@@ -1,0 +1,82 @@
+"""Figures of "Revisiting Exploding Gradient: A Ghost That Never Leaves" (both versions)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ghostgrad import measures, theory
+from ghostgrad.figures import style
+from ghostgrad.figures.style import DATA_COLUMNS
+from ghostgrad.results import Results
+
+
+def _curve(label: str, x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    """Mean over repeats with the band that holds 90 % of them."""
+    low, high = np.quantile(values, [0.05, 0.95], axis=0)
+    data = {"panel": "", "label": label, "x": x, "mean": values.mean(0), "low": low, "high": high, "n": len(values)}
+    return pd.DataFrame(data, columns=DATA_COLUMNS)
+
+
+def _draw(frames: list[pd.DataFrame], xlabel: str, ylabel: str):
+    """Curves over layers with their names at the input's end, where they differ most."""
+    figure, (axes,) = style.panels()
+    for index, frame in enumerate(frames):
+        style.curve(axes, frame, frame["label"].iloc[0], index)
+    style.log_y(axes)
+    last = max(frame["x"].max() for frame in frames)
+    longest = max(len(frame["label"].iloc[0]) for frame in frames)
+    axes.set_xlim(1 - last * (0.03 + 0.022 * longest), last * 1.01)
+    axes.set_xticks([1, *np.arange(5, last + 1, 5 * max(1, round(last / 25)))])
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    style.direct_labels(axes, [(f["label"].iloc[0], f["x"].iloc[0], f["mean"].iloc[0]) for f in frames])
+    return figure, axes
+
+
+def gradient_norms(results: Results, numbers: pd.DataFrame):
+    """Mean Frobenius norm of each weight's gradient against its layer, read from right to left; bands hold 90 % of the
+    repeats (Ghost fig. 1 left, 5, 10)."""
+    frames = []
+    for cell in results.measured_cells:
+        norms = results.layers(cell, "gradient_norm")[:, 1:]
+        frames.append(_curve(cell.label, np.arange(1, norms.shape[1] + 1), norms))
+    figure, _ = _draw(frames, "layer (input 1, output L)", "gradient norm of the layer's weight")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def prediction(results: Results, numbers: pd.DataFrame, activation: str):
+    """The measured curve, the exponential g_L alpha^(L-k) that eq. 1 predicts (hollow), and the fitted one (fig. 6)."""
+    cell = results.measured_cells[0]
+    norms = results.layers(cell, "gradient_norm")[:, 1:]
+    layers = np.arange(1, norms.shape[1] + 1)
+    measured = _curve(cell.label, layers, norms)
+    alpha = theory.ACTIVATIONS[activation].rate ** 0.5
+    predicted = measured["mean"].iloc[-1] * alpha ** (layers[-1] - layers)
+    rate, intercept = measures.fitted_rate(norms.mean(0)), np.log(norms.mean(0)).mean()
+    fitted = np.exp(intercept) * rate ** (layers.mean() - layers)
+
+    figure, (axes,) = style.panels()
+    style.curve(axes, measured, cell.label)
+    axes.plot(layers, fitted, color=style.BLACK, linewidth=0.7, linestyle=style.DASHED)
+    axes.plot(layers, predicted, "o", color=style.BLACK, markerfacecolor="none", markersize=4, markeredgewidth=0.8)
+    style.log_y(axes)
+    axes.set_xlim(0, layers[-1] + 0.5)
+    axes.set_xticks([1, *range(5, layers[-1] + 1, 5)])
+    axes.set(xlabel="layer (input 1, output L)", ylabel="gradient norm of the layer's weight")
+    place = {"xycoords": "axes fraction", "ha": "right", "va": "top"}
+    axes.annotate("○ predicted, α = √(π/(π−1)) = %.4f" % alpha, (1, 1.0), **place)
+    axes.annotate("-- fitted, %.4f a layer" % rate, (1, 0.92), **place)
+    axes.annotate(f"— measured, {cell.label}", (1, 0.84), color=style.look(cell.label)[0], **place)
+    more = [pd.DataFrame({"label": name, "x": layers, "mean": y}) for name, y in [("predicted", predicted), ("fitted", fitted)]]
+    return figure, pd.concat([measured, *more], ignore_index=True)[DATA_COLUMNS]
+
+
+def module_variances(results: Results, numbers: pd.DataFrame):
+    """Variance of the derivative at the boundaries of stacked SeqNet modules (sec. 4.1, 4.2)."""
+    frames = []
+    for cell in results.measured_cells:
+        values = results.layers(cell, "backward_variance")[:, ::2]
+        frames.append(_curve(cell.label, np.arange(values.shape[1]), values))
+    figure, axes = _draw(frames, "module boundary (input 0)", "variance of the derivative")
+    axes.set_xticks(range(0, int(frames[0]["x"].max()) + 1, 5))
+    return figure, pd.concat(frames, ignore_index=True)

@@ -1,0 +1,164 @@
+"""One style for all figures: log axes, bands, direct labels, the paper's numbers hollow, readable in grey."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ghostgrad.record import write
+from ghostgrad.registry import Artifact
+from ghostgrad.results import Results
+
+DATA_COLUMNS = ["panel", "label", "x", "mean", "low", "high", "n"]
+GREY = "#555555"
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.3,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "path.simplify": False,
+}
+
+# One colour and dash per method, in all papers. The colours differ in lightness too (Okabe and Ito), the dashes carry
+# the distinction where a page is printed in grey.
+BLACK, BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#111111", "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00"
+SOLID, DASHED, DOTTED, DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5))
+LOOKS = {
+    "PlainNet": (VERMILION, SOLID),
+    "ResNet": (BLUE, DASHED),
+    "ReLU + BN": (VERMILION, SOLID),
+    "ReLU": (VERMILION, DOTTED),
+    "SELU + BN": (BLUE, SOLID),
+    "SELU": (BLUE, DOTTED),
+    "Tanh + BN": (GREEN, SOLID),
+    "Tanh": (GREEN, DOTTED),
+    "R-Init": (BLUE, SOLID),
+    "O-Init": (PURPLE, DASHED),
+    "L-Init": (GREEN, DASHDOT),
+    "untied": (VERMILION, DOTTED),
+    "Model-1": (VERMILION, SOLID),
+    "Model-2": (PURPLE, DASHED),
+    "Model-3": (BLUE, DOTTED),
+}
+SPARE = [(ORANGE, SOLID), (BLACK, DASHDOT), (PURPLE, DOTTED), (GREEN, DASHED), (BLACK, SOLID)]
+
+
+def look(label: str, index: int = 0) -> tuple[str, object]:
+    """Colour and dash of a method; the longest known name that the label starts with decides."""
+    known = [name for name in LOOKS if label.startswith(name)]
+    return LOOKS[max(known, key=len)] if known else SPARE[index % len(SPARE)]
+
+
+def use(salt: str) -> None:
+    """Set the style; `salt` makes the ids inside an SVG the same at every build."""
+    mpl.rcdefaults()
+    mpl.rcParams.update(RC)
+    mpl.rcParams["svg.hashsalt"] = salt
+
+
+def panels(count: int = 1, width: float = 4.2, height: float = 2.9) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels side by side that share their y axis."""
+    figure = Figure(figsize=(width if count == 1 else 2.5 * count + 0.6, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: str | None = None) -> None:
+    """A mean with its band from columns x, mean, low, high."""
+    colour, dash = look(label, index)
+    axes.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, marker=marker, markersize=3)
+
+
+def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool = True, index: int = 0) -> None:
+    """Names beside the ends of curves, pushed apart where they would touch; to be called when the limits are final.
+
+    `places` are (label, x, y) in data coordinates, all with the same x.
+    """
+    if not places:
+        return
+    figure = axes.figure
+    figure.canvas.draw()
+    pixels = [axes.transData.transform((x, y))[1] for _, x, y in places]
+    order = np.argsort(pixels)
+    step = 1.15 * mpl.rcParams["font.size"] * figure.dpi / 72
+    spread = np.array(pixels, dtype=float)[order]
+    for _ in range(200):  # relax overlaps symmetrically
+        gaps = np.diff(spread)
+        tight = np.flatnonzero(gaps < step - 1e-6)
+        if not len(tight):
+            break
+        for i in tight:
+            shift = (step - (spread[i + 1] - spread[i])) / 2
+            spread[i] -= shift
+            spread[i + 1] += shift
+    bottom, top = axes.bbox.y0 + step / 2, axes.bbox.y1 - step / 2
+    spread += max(0.0, bottom - spread[0]) - max(0.0, spread[-1] - top)
+    for rank, i in enumerate(order):
+        label, x, _ = places[i]
+        y = axes.transData.inverted().transform((0, spread[rank]))[1]
+        colour, _ = look(label, index + int(i))
+        offset = (-4, 0) if left else (4, 0)
+        axes.annotate(
+            label,
+            (x, y),
+            offset,
+            textcoords="offset points",
+            color=colour,
+            ha="right" if left else "left",
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def log_y(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
+def note(figure: Figure, results: Results) -> None:
+    """Scale in the corner; which cells have not been run, by name."""
+    missing = [cell.label for cell in results.artifact.cells if cell not in results.measured_cells]
+    text = f"scale {results.scale}" + (f"; not run: {', '.join(missing)}" if missing else "")
+    figure.supxlabel(textwrap.shorten(text, 110, placeholder=" …"), fontsize=6, color=GREY, x=0.99, ha="right")
+
+
+def frame(artifact: Artifact, why_not: str) -> Figure:
+    """An empty frame that says which artifact stands here and why it shows nothing."""
+    figure, (axes,) = panels()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#bbbbbb")
+    title = "\n".join(textwrap.wrap(artifact.title, 48))
+    axes.text(0.5, 0.62, f"{artifact.id}\n{title}", ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.32, f"not run ({why_not})", ha="center", color=GREY, transform=axes.transAxes)
+    return figure
+
+
+def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
+    """Four files that are the same bytes at every build: vector, print, screen, and the drawn numbers."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+    for extension, fields in metadata.items():
+        temporary = stem.parent / f".{stem.name}.{extension}"
+        figure.savefig(temporary, format=extension, metadata=fields)
+        temporary.replace(stem.parent / f"{stem.name}.{extension}")
+    write(stem.parent / f"{stem.name}.csv", data.to_csv(index=False, float_format="%.9g", lineterminator="\n"))

@@ -1,0 +1,58 @@
+"""Every initialization of the four papers. Weights are (…, out, in); leading dimensions are independent networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def orthonormal_columns(gaussian: Tensor) -> Tensor:
+    """R with R^T R = I, uniformly distributed, from a Gaussian G (…, D, d), D >= d: the Q of G = Q U with U's diagonal
+    positive (with other signs Q is not uniform).
+
+    A tall Gaussian is well conditioned, so U comes from the Cholesky factor of G^T G, several times faster on a GPU
+    than Householder reflections and as exact; a square one is not.
+    """
+    rows, columns = gaussian.shape[-2:]
+    if rows >= 2 * columns:
+        upper = torch.linalg.cholesky(gaussian.mT @ gaussian, upper=True)
+        return torch.linalg.solve_triangular(upper, gaussian, upper=True, left=False)
+    q, upper = torch.linalg.qr(gaussian)
+    return q * torch.sign(torch.diagonal(upper, dim1=-2, dim2=-1)).unsqueeze(-2)
+
+
+def seqnet_module(kind: str, gaussian: Tensor) -> Tensor:
+    """The first weight W (…, kd, d) of a SeqNet module from a standard Gaussian of that shape (Ghost app. B.2).
+
+    random and untied: W_ij ~ N(0, 2/(kd)). orthogonal: W = sqrt2 R, R^T R = I. looks-linear: W = sqrt2 [R; -R] with
+    R in R^{(kd/2) x d}. The second weight is W^T, but for untied, where it is drawn independently.
+    """
+    rows = gaussian.shape[-2]
+    match kind:
+        case "random" | "untied":
+            return gaussian * (2 / rows) ** 0.5
+        case "orthogonal":
+            return orthonormal_columns(gaussian) * 2**0.5
+        case "looks-linear":
+            half = orthonormal_columns(gaussian[..., : rows // 2, :])
+            return torch.cat([half, -half], dim=-2) * 2**0.5
+    raise ValueError(f"unknown module_init {kind!r}")
+
+
+def initialize(model: nn.Module, kind: str, generator: torch.Generator) -> None:
+    """Draw the weights of every convolution and linear layer of `model`, in the order of `modules()`; biases become 0.
+
+    xavier_uniform: U(-a, a), a = sqrt(6/(fan_in + fan_out)) (Glorot and Bengio 2010). he_normal: N(0, 2/fan_out)
+    (He et al. 2015, torchvision's ResNet). BN keeps gamma 1 and beta 0.
+    """
+    for module in model.modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        if kind == "xavier_uniform":
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif kind == "he_normal":
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        else:
+            raise ValueError(f"unknown init {kind!r}")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

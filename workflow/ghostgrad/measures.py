@@ -1,0 +1,183 @@
+"""What a table reports of its runs: each function takes Results and yields Measured cells.
+
+Standard errors: over seeds std/sqrt(n); for statistics of pooled repeats the grouped jackknife, because the layers of
+one repeat are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ghostgrad import theory
+from ghostgrad.registry import Cell
+from ghostgrad.results import Results
+
+GROUPS = 64  # of the jackknife
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number of ours: its place, value, spread over seeds or repeats, standard error and count."""
+
+    row: str
+    column: str
+    metric: str
+    ours: float
+    std: float = np.nan
+    se: float = np.nan
+    n: int | None = None
+    n_diverged: int = 0
+    unit: str = ""
+
+
+def jackknife(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """`statistic` of the mean over the rows of `values` (n, …), and its standard error by the grouped jackknife."""
+    n, groups = len(values), min(GROUPS, len(values))
+    total, parts = values.sum(0), np.array_split(np.arange(n), groups)
+    left_out = np.array([statistic((total - values[part].sum(0)) / (n - len(part))) for part in parts])
+    spread = (groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()
+    return statistic(values.mean(0)), float(np.sqrt(spread))
+
+
+def fitted_rate(curve: np.ndarray) -> float:
+    """Factor per index toward the input of a curve (layers,), from least squares on its logarithm."""
+    return float(np.exp(-np.polyfit(np.arange(len(curve)), np.log(curve), 1)[0]))
+
+
+def explained(curve: np.ndarray, logarithmic: bool) -> float:
+    """R^2 of a straight line through the curve or through its logarithm."""
+    x, y = np.arange(len(curve)), np.log(curve) if logarithmic else curve
+    residual = y - np.polyval(np.polyfit(x, y, 1), x)
+    return float(1 - residual.var() / y.var())
+
+
+CURVE_STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "rate": fitted_rate,
+    "growth": lambda curve: float(curve[0] / curve[-1]),
+    "R2_exponential": lambda curve: explained(curve, logarithmic=True),
+    "R2_linear": lambda curve: explained(curve, logarithmic=False),
+}
+
+
+def growth_rates(results: Results, metrics: list[str]) -> Iterator[Measured]:
+    """Of the mean gradient norm over layers 1..L: `rate`, the fitted factor per layer toward the input; `growth`, the
+    norm at layer 1 over that at layer L; R^2 of an exponential and of a linear fit."""
+    for cell in results.measured_cells:
+        norms = results.layers(cell, "gradient_norm")[:, 1:]
+        for metric in metrics:
+            value, se = jackknife(norms, CURVE_STATISTICS[metric])
+            yield Measured(cell.row, cell.column, metric, value, se=se, n=len(norms))
+
+
+def predicted_rates(results: Results, activation: str, metrics: list[str]) -> Iterator[Measured]:
+    """growth_rates beside the asymptotic prediction alpha = sqrt(r) and how far the curve leaves g_L alpha^(L-k)."""
+    alpha = theory.ACTIVATIONS[activation].rate ** 0.5
+    yield from growth_rates(results, metrics)
+    for cell in results.measured_cells:
+        norms = results.layers(cell, "gradient_norm")[:, 1:]
+
+        def deviation(curve: np.ndarray) -> float:
+            prediction = curve[-1] * alpha ** np.arange(len(curve) - 1, -1, -1)
+            return float(100 * np.abs(curve / prediction - 1).max())
+
+        value, se = jackknife(norms, deviation)
+        yield Measured(cell.row, cell.column, "alpha", alpha)
+        yield Measured(cell.row, cell.column, "largest_deviation", value, se=se, n=len(norms), unit="%")
+
+
+def block_ratios(results: Results) -> Iterator[Measured]:
+    """Prop. 3.17: R_f and R_b of a scaled residual block against 1 + R(F)/L, averaged over blocks, and of the net."""
+    for cell in results.measured_cells:
+        values = {
+            name: results.layers(cell, name)[:, 2::2]
+            for name in ("block_forward", "block_backward", "branch_forward", "branch_backward")
+        }
+        blocks = values["block_forward"].shape[1]
+        for direction, symbol in (("forward", "R_f"), ("backward", "R_b")):
+            block = values[f"block_{direction}"].mean(1)
+            formula = 1 + values[f"branch_{direction}"].mean(1) / blocks
+            yield _over_repeats(cell, f"{symbol}(block)", block)
+            yield _over_repeats(cell, f"1+{symbol}(F)/L", formula)
+            yield _over_repeats(cell, f"{symbol}(block)-(1+{symbol}(F)/L)", block - formula)
+        forward, backward = results.layers(cell, "forward_variance"), results.layers(cell, "backward_variance")
+        yield _over_repeats(cell, "R_f(net)", forward[:, -1] / forward[:, 0])
+        yield _over_repeats(cell, "R_b(net)", backward[:, 0] / backward[:, -1])
+
+
+def _over_repeats(cell: Cell, metric: str, values: np.ndarray) -> Measured:
+    std = float(values.std(ddof=1))
+    return Measured(cell.row, cell.column, metric, float(values.mean()), std, std / len(values) ** 0.5, len(values))
+
+
+def module_rates(results: Results) -> Iterator[Measured]:
+    """Of a stack of SeqNet modules: the fitted factor per module of the gradient's variance at the module boundaries
+    (BN holds the forward variance at 1, so this is R_b/R_f), and of the first weight's gradient norm."""
+    for cell in results.measured_cells:
+        boundaries = results.layers(cell, "backward_variance")[:, ::2]
+        value, se = jackknife(boundaries, fitted_rate)
+        yield Measured(cell.row, cell.column, "variance_rate", value, se=se, n=len(boundaries))
+        norms = results.layers(cell, "gradient_norm")[:, 1::2]
+        value, se = jackknife(norms, fitted_rate)
+        yield Measured(cell.row, cell.column, "norm_rate", value, se=se, n=len(norms))
+
+
+def vanilla_growth(results: Results) -> Iterator[Measured]:
+    """App. C.3: a residual net's growth of the gradient norm, its blocks' R_b/R_f against the formula
+    (1 + R_b(F))/(1 + R_f(F)), and how growth depends on depth (the exponent p of growth ~ L^p between depths)."""
+    logs: list[tuple[str, float, float, float]] = []
+    for cell in results.measured_cells:
+        norms = results.layers(cell, "gradient_norm")[:, 1:]
+        value, se = jackknife(norms, CURVE_STATISTICS["growth"])
+        yield Measured(cell.row, cell.column, "growth", value, se=se, n=len(norms))
+        logs.append((cell.row, np.log(norms.shape[1]), np.log(value), se / value))
+        block, branch = (
+            [results.layers(cell, f"{what}_{way}")[:, 2::2] for way in ("backward", "forward")]
+            for what in ("block", "branch")
+        )
+        measured, formula = block[0] / block[1], (1 + branch[0]) / (1 + branch[1])
+        for name, index in (("first", 0), ("last", -1)):
+            yield _over_repeats(cell, f"{name}_block_rate", measured[:, index])
+            yield _over_repeats(cell, f"{name}_block_formula", formula[:, index])
+    for (low, x0, y0, e0), (high, x1, y1, e1) in zip(logs, logs[1:], strict=False):
+        yield Measured(f"{low} to {high}", "", "exponent", (y1 - y0) / (x1 - x0), se=np.hypot(e0, e1) / (x1 - x0))
+
+
+def activation_rates(_: Results) -> Iterator[Measured]:
+    """Eq. 1 by quadrature: r = E[s'^2]/Var[s], its root, and the formula as it is printed, E[s']^2/Var[s]."""
+    for name in ("SELU", "Tanh", "ReLU"):
+        activation = theory.ACTIVATIONS[name]
+        yield Measured(name, "", "r", activation.rate)
+        yield Measured(name, "", "sqrt_r", activation.rate**0.5)
+        yield Measured(name, "", "as_printed", activation.mean_slope**2 / activation.variance)
+
+
+def maxpool_ratios(_: Results) -> Iterator[Measured]:
+    """App. C.1: R_f and R_b of 2x2 max-pooling of independent N(0, 1), by quadrature over the order statistic."""
+    yield Measured("2x2 max-pool", "", "R_f", theory.maxpool_forward())
+    yield Measured("2x2 max-pool", "", "R_b", theory.maxpool_backward())
+
+
+def relu_ratios(_: Results) -> Iterator[Measured]:
+    """R_f and R_b of ReLU for a unit Gaussian, by quadrature."""
+    relu = theory.ACTIVATIONS["ReLU"]
+    yield Measured("ReLU", "", "R_f", relu.variance)
+    yield Measured("ReLU", "", "R_b", relu.slope)
+
+
+def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Iterator[Measured]:
+    """Mean, standard deviation and count over seeds of columns of metrics.csv."""
+    for cell in results.measured_cells:
+        frame = results.tidy
+        mine = frame[(frame["row"] == cell.row) & (frame["column"].fillna("") == cell.column)]
+        diverged = int((mine["status"] == "diverged").sum())
+        for metric in metrics:
+            values = mine[metric].dropna().astype(float)
+            if values.empty:
+                continue
+            std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+            se = std / len(values) ** 0.5
+            mean = float(values.mean())
+            yield Measured(cell.row, cell.column, metric, mean, std, se, len(values), diverged, unit)

@@ -1,0 +1,108 @@
+"""The list of all artifacts, built or not: artifacts.csv, the page that leads the report, and a build's last lines."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Mapping
+from pathlib import Path
+
+from ghostgrad.record import Rows, write
+from ghostgrad.registry import PAPERS, Artifact, Registry
+
+COLUMNS = ("id", "kind", "status", "verdicts", "reason", "title", "section", "files")
+
+
+def files(artifact: Artifact, scale: str) -> list[str]:
+    """Every file of an artifact, relative to the working directory."""
+    names = []
+    if artifact.has_table:
+        names += [f"tables/{artifact.id}.{extension}" for extension in ("csv", "md", "tex", "html")]
+    if artifact.has_figure:
+        names += [f"figures/{artifact.id}.{extension}" for extension in ("svg", "pdf", "png", "csv")]
+    return [f"results/{scale}/{name}" for name in names]
+
+
+def verdict_counts(path: Path) -> dict[str, int]:
+    """How often each verdict stands in a table; the reasons of `not run` are dropped."""
+    counts: dict[str, int] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                verdict = row["verdict"].split(" (")[0]
+                counts[verdict] = counts.get(verdict, 0) + 1
+    return counts
+
+
+def overview(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[dict[str, str]]:
+    """A row per artifact."""
+    rows = []
+    for artifact in registry.artifacts.values():
+        counts = verdict_counts(Path(f"results/{scale}/tables/{artifact.id}.csv"))
+        reason = reasons.get(artifact.id, "")
+        rows.append(
+            {
+                "id": artifact.id,
+                "kind": artifact.kind,
+                "status": "not run" if reason else "built",
+                "verdicts": "" if reason else ", ".join(f"{n} {verdict}" for verdict, n in counts.items()),
+                "reason": reason,
+                "title": artifact.title,
+                "section": artifact.section,
+                "files": " ".join(Path(name).name for name in files(artifact, scale)),
+            }
+        )
+    return rows
+
+
+def write_overview(registry: Registry, scale: str, reasons: Mapping[str, str]) -> None:
+    rows = overview(registry, scale, reasons)
+    write(Path(f"results/{scale}/artifacts.csv"), Rows(COLUMNS, (list(row.values()) for row in rows)).text())
+    write(Path(f"results/{scale}/artifacts.html"), page(registry, rows, scale))
+
+
+def page(registry: Registry, rows: list[dict[str, str]], scale: str) -> str:
+    """All artifacts by paper: what is built with its verdicts, what is not and why."""
+    parts = []
+    for paper in PAPERS:
+        mine = [row for row in rows if row["id"].split(".")[0].removesuffix("0") == paper]
+        built = sum(row["status"] == "built" for row in mine)
+        about = registry.papers[paper]
+        parts.append(f"<h2>{html.escape(about['title'])}</h2><p>{html.escape(about['cite'])}. ")
+        parts.append(f"{built} of {len(mine)} artifacts built at scale {scale}.</p><table><tbody>")
+        for row in sorted(mine, key=lambda row: row["status"]):
+            told = row["verdicts"] or ("drawn" if not row["reason"] else f"not run ({row['reason']})")
+            cells = [row["id"], row["kind"], row["title"], row["section"], told]
+            parts.append(f'<tr class="{row["status"].replace(" ", "-")}">')
+            parts.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        parts.append("</tbody></table>")
+    return PAGE.format(body="".join(parts), scale=scale)
+
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Artifacts at scale {scale}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }} h2 {{ font-size: 1.1rem; }}
+table {{ border-collapse: collapse; }} td {{ padding: .15rem .9rem .15rem 0; vertical-align: top; }}
+td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap; }} .not-run {{ color: #888; }}
+</style></head><body><h1>All artifacts</h1>{body}</body></html>
+"""
+
+
+def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[str]:
+    """What a build made, where it is, and what was not run and why."""
+    folder = f"results/{scale}"
+    totals: dict[str, int] = {}
+    for artifact in registry.artifacts.values():
+        if artifact.id not in reasons:
+            for verdict, n in verdict_counts(Path(f"{folder}/tables/{artifact.id}.csv")).items():
+                totals[verdict] = totals.get(verdict, 0) + n
+    built = len(registry.artifacts) - len(reasons)
+    numbers = ", ".join(f"{n} {verdict}" for verdict, n in totals.items())
+    lines = [f"{built} of {len(registry.artifacts)} artifacts built at scale {scale}; numbers: {numbers or 'none'}"]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        lines.append(f"not run ({why}): {shown}")
+    lines += [f"tables:  {folder}/tables/", f"figures: {folder}/figures/", f"list:    {folder}/artifacts.csv"]
+    return lines

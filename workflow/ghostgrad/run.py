@@ -1,0 +1,106 @@
+"""One run, from its spec to its published files. `ghostgrad run` and the Snakemake rules both end here."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostgrad.checks import InputError
+from ghostgrad.record import environment
+from ghostgrad.registry import canonical_json, short_hash
+from ghostgrad.state import State, Stopped, StopRequest
+
+log = logging.getLogger("ghostgrad")
+
+
+def state_folder(root: Path, out: Path, canonical: str, inputs: list[Path]) -> Path:
+    """<root>/<scale>/<experiment>/<variant>-s<seed>@<hash8> for the run directory
+    results/<scale>/runs/<experiment>/<variant>-s<seed>; the hash covers the spec and the content of the inputs."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs]
+    parts = out.absolute().parts
+    place = (parts[-4], parts[-2]) if len(parts) > 4 and parts[-3] == "runs" else ("free",)
+    return root.joinpath(*place, f"{parts[-1]}@{short_hash(canonical, *digests)}")
+
+
+def choose_device(name: str):
+    """The torch device `auto` (CUDA where there is one), `cpu` or `cuda`."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], threads: int) -> None:
+    """Compute the run, or take up where an earlier process left it, and publish it into `out`.
+
+    Raises Stopped when asked to stop (everything is saved), InputError for what a person can mend.
+    """
+    stop = StopRequest().listen()
+    root = Path(os.environ.get("GHOSTGRAD_STATE_DIR", "state"))
+    minutes = float(os.environ.get("GHOSTGRAD_CHECKPOINT_MINUTES", "5"))
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"{path} is missing; build it with: snakemake {path}")
+    folder = state_folder(root, out, canonical_json(task, spec), inputs)
+    try:
+        with State(folder, stop, minutes) as state:
+            _log_to(folder / "log.txt")
+            if state.finished:
+                log.info("finished before; publishing again")
+                if not (folder / "environment.json").exists():
+                    state.start(environment("none"))
+            else:
+                _compute(task, spec, state, inputs, threads)
+            state.publish(out)
+    except Stopped as request:
+        log.info("stopped by %s; saved in %s", request, folder)
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or folder
+            raise InputError(f"{where}: {error.strerror}; free some space and run it again, nothing is lost") from None
+        raise
+    log.info("published %s", out)
+
+
+def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    device = choose_device(os.environ.get("GHOSTGRAD_DEVICE", "auto"))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
+    state.start(environment(name))
+    try:
+        if task == "simulate":
+            from ghostgrad.simulate import simulate
+
+            record = simulate(spec, state, device)
+        else:
+            from ghostgrad import data
+            from ghostgrad.classify import classify
+
+            record = classify(spec, state, device, data.load(spec["data"], inputs[0]))
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"out of GPU memory: {str(error).splitlines()[0]}") from None
+    finally:
+        peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
+        state.stopwatch(gpu_peak_mb=peak)
+    state.finish(record, {"task": task, **spec})
+    log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
+
+
+def _log_to(path: Path) -> None:
+    """Append to the log of record as well as to standard error."""
+    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    logger = logging.getLogger("ghostgrad")
+    logger.setLevel(logging.INFO)
+    for handler in (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stderr)):
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)

@@ -1,0 +1,166 @@
+"""The paper's numbers beside ours, with a verdict for each.
+
+Verdicts, a closed list: match | close | off | diverged as reported | diverged unexpectedly | scaled | cited |
+no paper value | not run (reason). A cell is judged only where the scale changes repeats or seeds of the paper's spec
+at most; it matches within hypot(tolerance, 2 standard errors), is close within hypot(2 tolerance, 2 standard errors).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ghostgrad import measures
+from ghostgrad.checks import InputError, nearest
+from ghostgrad.measures import Measured
+from ghostgrad.registry import Artifact, Registry
+from ghostgrad.results import Results, reference
+
+COLUMNS = (
+    ["row", "column", "metric", "unit", "relation", "paper", "paper_std", "ours", "ours_std", "ours_se", "n"]
+    + ["n_diverged", "delta", "tolerance", "verdict", "scale", "code", "source"]
+)  # fmt: skip
+KEYS = ["row", "column", "metric"]
+
+# Where neither the reference row nor the paper's own spread gives a tolerance, by metric.
+DEFAULT_TOLERANCE = {"test_accuracy": 0.5}
+OTHERWISE = 0.02  # relative
+
+
+def tolerance(row: Mapping[str, Any]) -> float:
+    """The reference row's, else twice the paper's standard deviation, else the metric's default, else 2 %."""
+    if not math.isnan(row["tolerance"]):
+        return row["tolerance"]
+    if not math.isnan(row["std"]):
+        return 2 * row["std"]
+    return DEFAULT_TOLERANCE.get(row["metric"], OTHERWISE * abs(row["value"]))
+
+
+def judge(row: Mapping[str, Any], ours: float, se: float, allowed: float) -> str:
+    """match, close or off of a reference row's value and relation (= < <= > >=)."""
+    delta = ours - row["value"]
+    if row["relation"] in ("<", "<="):
+        delta = max(delta, 0.0)
+    elif row["relation"] in (">", ">="):
+        delta = min(delta, 0.0)
+    noise = 0.0 if math.isnan(se) else 2 * se
+    if abs(delta) <= math.hypot(allowed, noise):
+        return "match"
+    return "close" if abs(delta) <= math.hypot(2 * allowed, noise) else "off"
+
+
+def measure(results: Results) -> list[Measured]:
+    """What the artifact's table function makes of the runs that exist."""
+    artifact = results.artifact
+    if artifact.table is None:
+        return []
+    function = getattr(measures, artifact.table, None)
+    if function is None:
+        known = [name for name, value in vars(measures).items() if getattr(value, "__annotations__", {}).get("results")]
+        raise InputError(f"artifact {artifact.id}: table: no function '{artifact.table}'{nearest(artifact.table, known)}")
+    return list(function(results, **artifact.options.get("table", {})))
+
+
+def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
+    """One row per number of the paper or of ours, in the paper's order; `why_not` is the reason where nothing ran."""
+    registry, artifact = results.registry, results.artifact
+    paper = reference(registry.workflow, artifact)
+    ours = {} if why_not else {(m.row, m.column, m.metric): m for m in measure(results)}
+    ours = _with_differences(paper, ours)
+    rows = [_row(results, reference_row, ours, why_not) for reference_row in paper.to_dict("records")]
+    known = {tuple(row[key] for key in KEYS) for row in rows}
+    blank = dict.fromkeys(["relation", "diverges", "cited", "source", "minus"], "")
+    blank |= dict.fromkeys(["value", "std", "tolerance"], math.nan)
+    for key, measured in ours.items():
+        if key not in known:
+            row = dict(zip(KEYS, key, strict=True)) | {**blank, "unit": measured.unit, "source": artifact.section}
+            rows.append(_row(results, row, ours, why_not))
+    if not rows:
+        row = {"row": artifact.title, "column": "", "metric": "", "unit": "", **blank, "source": artifact.section}
+        rows.append(_row(results, row, {}, why_not))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.astype({"n": "Int64", "n_diverged": "Int64"})
+
+
+def _with_differences(paper: pd.DataFrame, ours: dict) -> dict:
+    """Adds the rows that are a difference of two cells ("+0.4"): `minus` names the subtrahend as row|column."""
+    added = dict(ours)
+    for row in paper[paper["minus"] != ""].to_dict("records"):
+        name, _, column = row["minus"].partition("|")
+        minuend_row, _, minuend_column = row["row"].partition(" - ")
+        first = ours.get((minuend_row, row["column"] or minuend_column, row["metric"]))
+        second = ours.get((name, column, row["metric"]))
+        if first and second:
+            se = float(np.hypot(first.se, second.se))
+            key = (row["row"], row["column"], row["metric"])
+            n = min(first.n or 0, second.n or 0) or None
+            added[key] = Measured(*key, first.ours - second.ours, se=se, n=n, unit=first.unit)
+    return added
+
+
+def _row(results: Results, row: Mapping[str, Any], ours: Mapping, why_not: str | None) -> dict[str, Any]:
+    measured: Measured | None = ours.get(tuple(row[key] for key in KEYS))
+    allowed = math.nan if math.isnan(row["value"]) else tolerance(row)
+    out = {
+        **{key: row[key] for key in ("row", "column", "metric", "unit", "relation", "source")},
+        "paper": row["value"],
+        "paper_std": row["std"],
+        "tolerance": allowed,
+        "scale": results.scale,
+        "code": "",
+    }
+    if measured is None:
+        reason = why_not or _why_missing(results, row)
+        return out | {"verdict": "cited" if row["cited"] else f"not run ({reason})"}
+    comparable, code = _provenance(results, measured)
+    out |= {"ours": measured.ours, "ours_std": measured.std, "ours_se": measured.se, "n": measured.n, "code": code}
+    out |= {"n_diverged": measured.n_diverged, "unit": row["unit"] or measured.unit}
+    if math.isnan(row["value"]):
+        return out | {"verdict": "no paper value"}
+    out["delta"] = measured.ours - row["value"]
+    if not comparable:
+        verdict = "scaled"
+    elif measured.n_diverged:
+        verdict = "diverged as reported" if row["diverges"] else "diverged unexpectedly"
+    else:
+        verdict = judge(row, measured.ours, measured.se, allowed)
+    return out | {"verdict": verdict}
+
+
+def _why_missing(results: Results, row: Mapping[str, Any]) -> str:
+    cells = [cell for cell in results.artifact.cells if (cell.row, cell.column) == (row["row"], row["column"])]
+    if cells and not results.registry.cell_runs(results.scale, cells[0]):
+        return f"not at scale {results.scale}"
+    return "no finished run"
+
+
+def _provenance(results: Results, measured: Measured) -> tuple[bool, str]:
+    """Whether the cell may be judged, and the hash of the code that computed it (several joined by +)."""
+    frame = results.tidy
+    if frame.empty:
+        return True, ""
+    mine = frame[(frame["row"] == measured.row) & (frame["column"].fillna("") == measured.column)]
+    mine = frame if mine.empty else mine  # a number of several cells
+    return bool(mine["comparable"].all()), "+".join(sorted(set(mine["code"].astype(str))))
+
+
+def summary(verdicts: list[str]) -> str:
+    """`3 match, 1 off, 12 not run (planned)`, in the order of the closed list."""
+    order = ["match", "close", "off", "diverged", "scaled", "cited", "no paper value", "not run"]
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        counts[verdict] = counts.get(verdict, 0) + 1
+
+    def rank(verdict: str) -> int:
+        return next((i for i, name in enumerate(order) if verdict.startswith(name)), len(order))
+
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=lambda v: (rank(v), v)))
+
+
+def build(registry: Registry, artifact: Artifact, scale: str, why_not: str | None) -> pd.DataFrame:
+    """The table of an artifact at a scale, from the runs that exist."""
+    return compare(Results(registry, artifact, scale), why_not)

@@ -1,0 +1,163 @@
+"""
+What the rules share: the registry, this machine's settings, and the functions that name inputs and parameters.
+
+REQUIRED INPUTS: config.yaml, workflow/experiments/*.yaml (read here; no rule takes them as an input).
+OUTPUTS: none.
+
+Machine facts (state folder, data paths, PATH) reach the jobs through the environment, which holds in jobs spawned on a
+cluster too; only what can change a number stands in `params`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from ghostgrad import controller, overview
+from ghostgrad import registry as registries
+from ghostgrad.checks import InputError
+from snakemake_interface_executor_plugins.settings import ExecMode
+
+LIBRARY = f"{workflow.basedir}/workflow/ghostgrad"
+
+try:
+    registries.check_config(config)
+    REGISTRY = registries.load()
+except InputError as error:
+    sys.exit(f"ghostgrad: {error}")
+
+if workflow.exec_mode == ExecMode.DEFAULT:
+    controller.hold()
+
+SCALE = config["scale"]
+PARTIAL = config.get("partial", False)
+DATA = config.get("data") or {}
+WHY_NOT = {
+    name: reason for name, a in REGISTRY.artifacts.items() if (reason := REGISTRY.missing(SCALE, a, DATA, PARTIAL))
+}
+NEVER = "(?!)"  # the pattern of a wildcard that nothing matches
+
+os.environ.update(
+    {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in DATA.items() if path},
+    GHOSTGRAD_STATE_DIR=str(Path(config["state_dir"]).absolute()),
+    GHOSTGRAD_CHECKPOINT_MINUTES=str(config.get("checkpoint_minutes", 5)),
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+)
+
+
+wildcard_constraints:
+    scale="|".join(registries.SCALES),
+    experiment="[a-z0-9_]+",
+    variant="[A-Za-z0-9_.-]+",
+    seed="[0-9]+",
+    artifact="[a-z0-9]+[.][A-Za-z0-9_]+",
+
+
+def of_task(task):
+    """The pattern of the experiments of a task."""
+    return "|".join(e.name for e in REGISTRY.experiments.values() if e.task == task) or NEVER
+
+
+def run_of(wildcards):
+    run_id = f"{wildcards.experiment}/{wildcards.variant}-s{wildcards.seed}"
+    try:
+        return REGISTRY.run(wildcards.scale, run_id)
+    except InputError as error:
+        sys.exit(f"ghostgrad: {error}")
+
+
+def run_spec(wildcards):
+    return run_of(wildcards).canonical
+
+
+def run_inputs(wildcards):
+    """The data manifest that a run reads, if any."""
+    run = run_of(wildcards)
+    return [f"results/data/{run.data}.json"] if run.data else []
+
+
+def run_resource(name, default):
+    """A resource of the run from the registry."""
+
+    def value(wildcards):
+        return run_of(wildcards).resources.get(name, default)
+
+    return value
+
+
+def artifact_of(wildcards):
+    try:
+        return REGISTRY.artifact(wildcards.artifact)
+    except InputError as error:
+        sys.exit(f"ghostgrad: {error}")
+
+
+def finished_runs(wildcards):
+    """metrics.csv of every run of an artifact that exists or can be made; it is published last."""
+    runs = REGISTRY.artifact_runs(wildcards.scale, artifact_of(wildcards))
+    return [f"{run.directory}/metrics.csv" for run in runs if registries.available(run, DATA, PARTIAL)]
+
+
+def artifact_reference(wildcards):
+    path = f"{workflow.basedir}/workflow/reference/{artifact_of(wildcards).source}.csv"
+    return [path] if Path(path).exists() else []
+
+
+def references(names):
+    """The reference files of several artifacts."""
+    paths = {Path(f"{workflow.basedir}/workflow/reference/{REGISTRY.artifacts[name].source}.csv") for name in names}
+    return sorted(str(path) for path in paths if path.exists())
+
+
+def code(*modules):
+    """Modules of the library as inputs."""
+    return [f"{LIBRARY}/{module}.py" for module in modules]
+
+
+def figure_code(wildcards):
+    return code("figures/style", f"figures/{artifact_of(wildcards).paper}", "measures", "results", "theory")
+
+
+def artifact_definition(wildcards):
+    return artifact_of(wildcards).definition
+
+
+def caption(wildcards):
+    """Caption text, for the report."""
+    return artifact_of(wildcards).caption
+
+
+def why_not(wildcards):
+    return REGISTRY.missing(wildcards.scale, artifact_of(wildcards), DATA, PARTIAL) or ""
+
+
+def paper_title(wildcards):
+    return REGISTRY.papers[artifact_of(wildcards).paper]["title"]
+
+
+def report_labels(wildcards):
+    artifact = artifact_of(wildcards)
+    return {"artifact": artifact.id, "what": artifact.title, "where": artifact.section}
+
+
+def artifact_files(artifacts):
+    return [name for artifact in artifacts for name in overview.files(artifact, SCALE)]
+
+
+def of_paper(paper):
+    return [artifact for artifact in REGISTRY.artifacts.values() if artifact.paper == paper]
+
+
+def on_cpu():
+    """Artifacts all of whose runs need neither a GPU nor external data."""
+    built = [artifact for artifact in REGISTRY.artifacts.values() if artifact.id not in WHY_NOT]
+    return [artifact for artifact in built if all(run.cpu for run in REGISTRY.artifact_runs(SCALE, artifact))]
+
+
+def expectation():
+    """What a build is going to take, said before it starts."""
+    runs = [run for run in REGISTRY.runs(SCALE) if registries.has_data(run, DATA) and not run.optional]
+    todo = [] if PARTIAL else [run for run in runs if not registries.published(run)]
+    minutes = sum(run.expect.get("seconds", 0) for run in todo) / 60 / max(1, workflow.cores or 1)
+    made = f"{len(REGISTRY.artifacts) - len(WHY_NOT)} of {len(REGISTRY.artifacts)} artifacts can be built"
+    return [f"scale {SCALE}: {made}; {len(todo)} of {len(runs)} runs to do, about {minutes:.0f} min on these cores"]

@@ -1,0 +1,44 @@
+"""
+This part computes runs: one rule per task, all from one template.
+
+REQUIRED INPUTS: results/data/<name>.json for a run that reads images.
+OUTPUTS: results/{scale}/runs/{experiment}/{variant}-s{seed}/{spec.json,series.csv,probes.csv,env.json,metrics.csv}
+
+A run works in a private state folder and publishes from there at its end: Snakemake deletes declared outputs when a job
+starts or fails. `params` holds the canonical spec and nothing else, so only what changes a number reruns a run.
+"""
+
+
+rule simulate:
+    input:
+        run_inputs,
+    output:
+        multiext(
+            "results/{scale}/runs/{experiment}/{variant}-s{seed}/",
+            "spec.json",
+            "series.csv",
+            "probes.csv",
+            "env.json",
+            metrics="metrics.csv",
+        ),
+    log:
+        "results/{scale}/logs/{experiment}/{variant}-s{seed}.log",
+    wildcard_constraints:
+        experiment=of_task("simulate"),
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        gpu=run_resource("gpu", 0),
+        mem_mb=run_resource("mem_mb", 2000),
+        runtime=run_resource("runtime", 60),
+    params:
+        spec=run_spec,
+    shell:
+        "ghostgrad run --spec {params.spec:q} --out $(dirname {output.metrics:q}) --threads {threads}"
+        " $(printf -- '--input %s ' {input:q}) > {log:q} 2>&1"
+
+
+use rule simulate as classify with:
+    wildcard_constraints:
+        experiment=of_task("classify"),

@@ -1,0 +1,98 @@
+"""
+This part gathers runs into one tidy CSV per artifact and puts the paper's numbers beside ours.
+
+REQUIRED INPUTS: metrics.csv of the artifact's runs, workflow/reference/<artifact>.csv
+OUTPUTS: results/{scale}/tidy/{artifact}.csv, results/{scale}/tables/{artifact}.{csv,md,tex,html}, and for what cannot be
+measured here the tables and frames that say why; results/{scale}/artifacts.csv, the list of all.
+
+The modules that draw are inputs: editing one redraws, and reruns nothing else. The parameter `definition`, all that the
+registry says of an artifact, is there so that an edited definition redraws too.
+"""
+
+
+localrules:
+    tidy,
+    table,
+    not_run,
+    artifacts,
+
+
+ruleorder: not_run > table > figure
+
+
+rule tidy:
+    input:
+        finished_runs,
+        code=f"{LIBRARY}/tidy.py",
+    output:
+        "results/{scale}/tidy/{artifact}.csv",
+    log:
+        "results/{scale}/logs/tidy/{artifact}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        definition=artifact_definition,
+    shell:
+        "ghostgrad tidy {wildcards.artifact} --scale {wildcards.scale} > {log} 2>&1"
+
+
+rule table:
+    input:
+        artifact_reference,
+        tidy="results/{scale}/tidy/{artifact}.csv",
+        code=code("tables", "measures", "render", "results", "theory"),
+    output:
+        multiext("results/{scale}/tables/{artifact}", ".csv", ".md", ".tex"),
+        html=report(
+            "results/{scale}/tables/{artifact}.html",
+            caption="../report/artifact.rst",
+            category=paper_title,
+            labels=report_labels,
+        ),
+    log:
+        "results/{scale}/logs/tables/{artifact}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        definition=artifact_definition,
+        caption=caption,
+        why_not=why_not,
+    shell:
+        "ghostgrad table {wildcards.artifact} --scale {wildcards.scale} --why-not {params.why_not:q} > {log} 2>&1"
+
+
+rule not_run:
+    input:
+        references(WHY_NOT),
+        code=code("tables", "render", "figures/style"),
+    output:
+        artifact_files(REGISTRY.artifacts[name] for name in WHY_NOT),
+    log:
+        f"results/{SCALE}/logs/not_run.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        reasons=json.dumps(WHY_NOT),
+        scale=SCALE,
+    shell:
+        "ghostgrad not-run {params.reasons:q} --scale {params.scale} > {log} 2>&1"
+
+
+rule artifacts:
+    input:
+        artifact_files(REGISTRY.artifacts.values()),
+        code=code("overview"),
+    output:
+        csv=f"results/{SCALE}/artifacts.csv",
+        html=report(
+            f"results/{SCALE}/artifacts.html", caption="../report/artifacts.rst", category="Start here: all artifacts"
+        ),
+    log:
+        f"results/{SCALE}/logs/artifacts.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        reasons=json.dumps(WHY_NOT),
+        scale=SCALE,
+    shell:
+        "ghostgrad artifacts {params.reasons:q} --scale {params.scale} > {log} 2>&1"

@@ -1,0 +1,132 @@
+"""`snakemake --logger ghostgrad`: one line per finished run with totals and the time left, and for a failed job its
+rule, log and command. Snakemake's full log stays in .snakemake/log/."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+RUN_RULES = ("simulate", "classify")
+TAIL = 12  # lines of a failed job's log
+
+
+@dataclass
+class Job:
+    rule: str
+    wildcards: dict[str, str]
+    log: list[str]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        w = self.wildcards
+        if self.rule in RUN_RULES:
+            return f"{w['experiment']}/{w['variant']}-s{w['seed']}"
+        return " ".join([self.rule, *(w[key] for key in ("artifact", "name") if key in w)])
+
+
+class LogHandler(LogHandlerBase):
+    """Writes to standard error."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.cores = 1
+        self.total = self.done = 0
+        self.spent = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            handle = getattr(self, f"_{getattr(record, 'event', None) or 'other'}", None)
+            if handle is not None:
+                handle(record)
+        except Exception:
+            self.handleError(record)
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def _resources_info(self, record: logging.LogRecord) -> None:
+        self.cores = getattr(record, "cores", None) or self.cores
+
+    def _run_info(self, record: logging.LogRecord) -> None:
+        stats = record.stats
+        self.total = sum(stats.get(rule, 0) for rule in RUN_RULES)
+
+    def _job_info(self, record: logging.LogRecord) -> None:
+        self.jobs[record.jobid] = Job(record.rule_name, dict(record.wildcards.items()), list(record.log))
+
+    def _job_finished(self, record: logging.LogRecord) -> None:
+        job = self.jobs.pop(record.job_id, None)
+        if job is None or job.rule not in RUN_RULES:
+            return
+        seconds = time.monotonic() - job.started
+        self.done += 1
+        self.spent += seconds
+        width = len(str(self.total))
+        place = f"[{self.done:{width}}/{self.total}]"
+        self._say(f"{place} {job.name:36} {_result(job):34} {_duration(seconds):>7}   {self._left()}")
+
+    def _left(self) -> str:
+        """Time left from the mean duration so far; runs differ, so it is rounded."""
+        left = self.total - self.done
+        return f"about {_duration(left * self.spent / self.done / self.cores)} left" if left else "all runs done"
+
+    def _job_error(self, record: logging.LogRecord) -> None:
+        job = self.jobs.pop(record.jobid, None)
+        name = job.name if job else record.rule_name
+        logs = list(record.log or [])
+        self._say(f"FAILED {name} (rule {record.rule_name})")
+        for path in logs:
+            self._say(f"  log: {path}")
+            for line in _tail(Path(path)):
+                self._say(f"  | {line}")
+        if getattr(record, "shellcmd", None):
+            self._say(f"  command: {record.shellcmd.strip()}")
+        self._say("  the rest goes on; what exists so far: snakemake --config partial=true")
+
+    def _other(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING and record.msg:
+            self._say(str(record.getMessage()))
+
+    _error = _other
+
+
+def _result(job: Job) -> str:
+    """The run's outcome from its metrics.csv."""
+    w = job.wildcards
+    path = Path(f"results/{w['scale']}/runs/{w['experiment']}/{w['variant']}-s{w['seed']}/metrics.csv")
+    try:
+        header, values = (line.split(",") for line in path.read_text().splitlines()[:2])
+    except (OSError, ValueError):
+        return ""
+    metrics = dict(zip(header, values, strict=False))
+    if metrics["status"] == "diverged":
+        return f"diverged at step {metrics['diverged_at']}"
+    if "test_accuracy" in metrics:
+        return f"test accuracy {float(metrics['test_accuracy']):.1f} %"
+    return f"gradient norm {float(metrics['first_gradient_norm']):.3g} to {float(metrics['last_gradient_norm']):.3g}"
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()[-TAIL:]
+    except OSError:
+        return []
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
