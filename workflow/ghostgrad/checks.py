@@ -39,7 +39,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
         key = loader.construct_object(key_node)
         if key in keys:
             line = key_node.start_mark.line + 1
-            raise InputError(f"{key_node.start_mark.name}, line {line}: key '{key}' stands twice; keep one")
+            raise InputError(f"{shown(Path(key_node.start_mark.name))}, line {line}: key '{key}' stands twice; keep one")
         keys.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -47,17 +47,23 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the working directory."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file; InputError if it cannot be read or parsed."""
+    where = shown(path)
     try:
         with path.open(encoding="utf-8") as stream:
             return yaml.load(stream, Loader=_Loader)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{where}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise InputError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
 
 
 @cache

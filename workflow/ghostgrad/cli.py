@@ -242,24 +242,28 @@ def forget(
 
 @app.command()
 def run(
-    run_id: Annotated[str, typer.Argument(help="<scale>/<experiment>/<variant>-s<seed>; or give --spec and --out")] = "",
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="<scale>/<experiment>/<variant>-s<seed>; with --spec and --out, the run's input files"),
+    ] = None,
     spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
     out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
-    inputs: Annotated[list[Path] | None, typer.Option("--input", help="a declared input (data manifest)")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Compute one run, or take up where it stopped, and publish its files."""
     from ghostgrad.run import execute
 
-    inputs = inputs or []
-    if run_id:
-        scale, _, name = run_id.partition("/")
+    what = what or []
+    if spec and out is not None:
+        inputs = [Path(name) for name in what]
+    elif len(what) == 1 and not spec:
+        scale, _, name = what[0].partition("/")
         if scale not in SCALES:
             raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
         found = registries.load().run(scale, name)
         spec, out = found.canonical, out or Path(found.directory)
-        inputs = inputs or ([Path(f"results/data/{found.data}.json")] if found.data else [])
-    if not spec or out is None:
+        inputs = [Path(f"results/data/{found.data}.json")] if found.data else []
+    else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     task, expanded = registries.parse_spec(spec)
     execute(task, expanded, out, inputs, threads)

@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, load_yaml, nearest, schema, validate
+from ghostgrad.checks import InputError, load_yaml, nearest, schema, shown, validate
 
 WORKFLOW = Path(__file__).resolve().parent.parent
 SCALES = ("smoke", "laptop", "substitute", "paper")
@@ -29,9 +29,9 @@ REPLICATION = ("repeats", "seed")
 META = ("seeds", "resources", "expect", "optional", "scales", "only", "like")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunSpec:
-    """One run: variant and seed at one scale.
+    """One run: variant and seed at one scale; there is one object per run and registry.
 
     `spec` is expanded (defaults filled in), `canonical` is the JSON text in which equal experiments are equal.
     """
@@ -81,7 +81,7 @@ class Cell:
         return f"{self.row}, {self.column}" if self.column else self.row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artifact:
     """One table, figure or claim of a paper, with its id from the list of artifacts."""
 
@@ -268,13 +268,14 @@ class Experiment:
                 settings[key] = {**settings[key], **layer.get(key, {})}
         return spec, settings
 
-    def runs(self, scale: str, variant: str) -> list[RunSpec]:
+    @cache  # noqa: B019  one registry per process
+    def runs(self, scale: str, variant: str) -> tuple[RunSpec, ...]:
         """The variant's runs, one per seed; none where the scale leaves it out."""
         if variant not in self.variants_at(scale):
-            return []
+            return ()
         merged, settings = self.merge(variant, scale)
         validate({**merged, "seed": 0}, self.task, f"{self.where}.variants.{variant} at scale {scale}")
-        return [
+        return tuple(
             RunSpec(
                 scale=scale,
                 experiment=self.name,
@@ -288,7 +289,7 @@ class Experiment:
                 optional=settings["optional"],
             )
             for seed in range(settings["seeds"])
-        ]
+        )
 
     def comparable(self, variant: str, scale: str) -> bool:
         """True where the scale changes repeats and seeds of the paper's spec at most."""
@@ -311,7 +312,7 @@ class Registry:
         bodies: dict[str, tuple[dict, str]] = {}
         for paper in PAPERS:
             path = workflow / "experiments" / f"{paper}.yaml"
-            where = os.path.relpath(path, workflow.parent)
+            where = shown(path)
             body = load_yaml(path)
             validate(body, "registry", where)
             self.papers[paper] = body["paper"]
@@ -398,17 +399,16 @@ class Registry:
                     raise InputError(f"{where}: {run.id} and {seen[run.canonical]} are the same run at scale {scale}")
                 seen[run.canonical] = run.id
 
-    @cache  # noqa: B019  one registry per process
+    @cache  # noqa: B019
     def runs(self, scale: str) -> tuple[RunSpec, ...]:
         """Every run of a scale."""
         return tuple(
             run for e in self.experiments.values() for variant in e.variants_at(scale) for run in e.runs(scale, variant)
         )
 
-    @cache  # noqa: B019
     def cell_runs(self, scale: str, cell: Cell) -> tuple[RunSpec, ...]:
         """The runs that fill one cell."""
-        return tuple(self.experiments[cell.experiment].runs(scale, cell.variant))
+        return self.experiments[cell.experiment].runs(scale, cell.variant)
 
     def artifact_runs(self, scale: str, artifact: Artifact) -> tuple[RunSpec, ...]:
         """The distinct runs of an artifact, in the order of its cells."""

@@ -144,6 +144,11 @@ def artifact_files(artifacts):
     return [name for artifact in artifacts for name in overview.files(artifact, SCALE)]
 
 
+def leading_files(artifacts):
+    """One file per table and figure; the others come with it."""
+    return [name for name in artifact_files(artifacts) if name.endswith((".html", ".svg"))]
+
+
 def of_paper(paper):
     return [artifact for artifact in REGISTRY.artifacts.values() if artifact.paper == paper]
 

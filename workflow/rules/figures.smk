@@ -32,4 +32,4 @@ rule figure:
         caption=caption,
         why_not=why_not,
     shell:
-        "ghostgrad figure {wildcards.artifact} --scale {wildcards.scale} --why-not {params.why_not:q} > {log} 2>&1"
+        "ghostgrad figure {wildcards.artifact} --scale {wildcards.scale} --why-not={params.why_not:q} > {log} 2>&1"

@@ -15,10 +15,10 @@ rule simulate:
     output:
         multiext(
             "results/{scale}/runs/{experiment}/{variant}-s{seed}/",
-            "spec.json",
-            "series.csv",
-            "probes.csv",
-            "env.json",
+            spec="spec.json",
+            series="series.csv",
+            probes="probes.csv",
+            env="env.json",
             metrics="metrics.csv",
         ),
     log:
@@ -35,8 +35,7 @@ rule simulate:
     params:
         spec=run_spec,
     shell:
-        "ghostgrad run --spec {params.spec:q} --out $(dirname {output.metrics:q}) --threads {threads}"
-        " $(printf -- '--input %s ' {input:q}) > {log:q} 2>&1"
+        "ghostgrad run {input} --spec {params.spec:q} --out $(dirname {output.metrics}) --threads {threads} > {log} 2>&1"
 
 
 use rule simulate as classify with:

@@ -58,7 +58,7 @@ rule table:
         caption=caption,
         why_not=why_not,
     shell:
-        "ghostgrad table {wildcards.artifact} --scale {wildcards.scale} --why-not {params.why_not:q} > {log} 2>&1"
+        "ghostgrad table {wildcards.artifact} --scale {wildcards.scale} --why-not={params.why_not:q} > {log} 2>&1"
 
 
 rule not_run:
@@ -80,7 +80,7 @@ rule not_run:
 
 rule artifacts:
     input:
-        artifact_files(REGISTRY.artifacts.values()),
+        leading_files(REGISTRY.artifacts.values()),
         code=code("overview"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",

@@ -97,8 +97,9 @@ class LogHandler(LogHandlerBase):
         self._say("  the rest goes on; what exists so far: snakemake --config partial=true")
 
     def _other(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING and record.msg:
-            self._say(str(record.getMessage()))
+        text = str(record.getMessage()) if record.msg else ""
+        if record.levelno >= logging.WARNING and text and "CalledProcessError" not in text:  # said by _job_error
+            self._say(text)
 
     _error = _other
 
