@@ -39,7 +39,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
         key = loader.construct_object(key_node)
         if key in keys:
             line = key_node.start_mark.line + 1
-            raise InputError(f"{shown(Path(key_node.start_mark.name))}, line {line}: key '{key}' stands twice; keep one")
+            raise InputError(
+                f"{shown(Path(key_node.start_mark.name))}, line {line}: key '{key}' stands twice; keep one"
+            )
         keys.add(key)
     return loader.construct_mapping(node, deep=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
         for name, index in (("first", 0), ("last", -1)):
             yield _over_repeats(cell, f"{name}_block_rate", measured[:, index])
             yield _over_repeats(cell, f"{name}_block_formula", formula[:, index])
-    for (low, x0, y0, e0), (high, x1, y1, e1) in zip(logs, logs[1:], strict=False):
+    for (low, x0, y0, e0), (high, x1, y1, e1) in pairwise(logs):
         yield Measured(f"{low} to {high}", "", "exponent", (y1 - y0) / (x1 - x0), se=np.hypot(e0, e1) / (x1 - x0))
 
 

@@ -78,7 +78,7 @@ class Record:
 def write(path: Path, text: str) -> None:
     """Write a file in one go: a reader sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             stream.write(text)
@@ -96,7 +96,7 @@ def publish(source: Path, target: Path) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     names = [name for name in FILES if (source / name).exists()]
-    copies = {name: target / f".{name}.{os.getpid()}" for name in names}
+    copies = {name: target / f".{name}" for name in names}
     try:
         for name, copy in copies.items():
             shutil.copyfile(source / name, copy)

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,7 +26,8 @@ PAPERS = ("ghost", "lalc", "bnres")
 SHIPPED_DATA = ("digits",)  # made by the data rule from an installed package; needs no path
 # What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives the same mean.
 REPLICATION = ("repeats", "seed")
-META = ("seeds", "resources", "expect", "optional", "scales", "only", "like")
+SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
+META = (*SETTINGS, "scales", "only", "like")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +118,8 @@ class Artifact:
     @property
     def definition(self) -> str:
         """JSON of all that a table or figure is drawn from, beside its files."""
-        return json.dumps(
-            [self.title, self.kind, [(c.row, c.column, c.experiment, c.variant) for c in self.cells], self.table]
-            + [self.figure, dict(self.options), self.caption, self.source],
-            sort_keys=True,
-        )
+        shown = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cells"}
+        return json.dumps({**shown, "cells": [astuple(cell) for cell in self.cells]}, sort_keys=True)
 
 
 def canonical_json(task: str, spec: Mapping[str, Any]) -> str:
@@ -169,27 +167,26 @@ class Experiment:
         self.task: str = body["task"]
         self.section: str = body["section"]
         self.deviations: list[dict] = body.get("deviations", [])
-        for layer_where, layer in self._layers():
-            spec = {key: value for key, value in layer.items() if key not in META}
-            validate(spec, self.task, layer_where, partial=True)
+        for place, layer, beside in self._layers():
+            spec = {key: value for key, value in layer.items() if key not in beside}
+            validate(spec, self.task, place, partial=True)
         for variant in self._variants.values():
             if (like := variant.get("like")) and like not in self._variants:
                 raise InputError(f"{where}.variants: like: '{like}' is no variant{nearest(like, self._variants)}")
 
-    def _layers(self) -> Iterator[tuple[str, Mapping]]:
-        """Every settings block with its place, for validation."""
-        yield f"{self.where}.base", self.body["base"]
+    def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
+        """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
+        yield f"{self.where}.base", self.body["base"], ()
         for index, rule in enumerate(self.body.get("adjust", [])):
-            yield f"{self.where}.adjust.{index}.set", rule["set"]
-        blocks = [(self.where, self.body)]
-        blocks += [(f"{self.where}.variants.{name}", body) for name, body in self._variants.items()]
+            yield f"{self.where}.adjust.{index}.set", rule["set"], ()
+        blocks = [(f"{self.where}.variants.{name}", body) for name, body in self._variants.items()]
         for axis, points in self.body.get("axes", {}).items():
-            blocks += [(f"{self.where}.axes.{axis}.{name}", body) for name, body in points.items()]
+            blocks += [(f"{self.where}.axes.{axis}.{name}", body or {}) for name, body in points.items()]
         for place, body in blocks:
-            if place != self.where:
-                yield place, body
+            yield place, body, (*SETTINGS, "scales", "like")
+        for place, body in [(self.where, self.body), *blocks]:
             for scale, layer in body.get("scales", {}).items():
-                yield f"{place}.scales.{scale}", layer
+                yield f"{place}.scales.{scale}", layer, (*SETTINGS, "only")
 
     @cached_property
     def _variants(self) -> Mapping[str, Mapping]:
@@ -248,7 +245,7 @@ class Experiment:
         points = self._points.get(variant, {})
         layers = [
             self.body["base"],
-            {key: self.body[key] for key in ("seeds", "resources", "expect", "optional") if key in self.body},
+            {key: self.body[key] for key in SETTINGS if key in self.body},
             self.body.get("scales", {}).get(scale) or {},
             *own,
             *(

@@ -47,14 +47,14 @@ def _float(value: Any) -> float:
 
 
 def figures(value: float, se: float = math.nan) -> str:
-    """A number to the digits that its standard error supports, else to four significant ones."""
+    """A number to the digits that its standard error supports, else to five significant ones."""
     if math.isnan(value):
         return ""
     if se > 0:
         digits = max(0, 1 - math.floor(math.log10(se)))
         if abs(value) < 1e5 and digits <= 6:
             return f"{value:.{digits}f} ± {se:.{digits}f}"
-    text = f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
+    text = f"{value:.5g}" if abs(value) < 1e5 else f"{value:.3g}"
     return text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
@@ -110,7 +110,9 @@ LEGEND = (
 
 def footer(rows: list[Row], scale: str) -> str:
     """Scale, counts and reasons under a table."""
-    numbers = [int(_float(row["n"])) for row in rows if row.get("n") not in ("", None) and not math.isnan(_float(row["n"]))]
+    numbers = [
+        int(_float(row["n"])) for row in rows if row.get("n") not in ("", None) and not math.isnan(_float(row["n"]))
+    ]
     counts = f" n = {min(numbers)}" + (f" to {max(numbers)}" if max(numbers) > min(numbers) else "") if numbers else ""
     codes = sorted({row["code"] for row in rows if row.get("code")})
     parts = [f"Scale: {scale}.{counts + '.' if counts else ''}", *[reason + "." for reason in reasons(rows)]]

@@ -14,9 +14,8 @@ import pandas as pd
 from ghostgrad.registry import Artifact, Cell, Registry
 from ghostgrad.tidy import tidy
 
-REFERENCE_COLUMNS = (
-    ["row", "column", "metric", "unit", "relation", "minus", "value", "std", "tolerance", "diverges", "cited", "source"]
-)  # fmt: skip
+REFERENCE_COLUMNS = "row column metric unit relation minus value std tolerance diverges cited source".split()
+REFERENCE_NUMBERS = ("value", "std", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -62,5 +61,6 @@ def reference(workflow: Path, artifact: Artifact) -> pd.DataFrame:
     path = workflow / "reference" / f"{artifact.source}.csv"
     if not path.exists():
         return pd.DataFrame(columns=REFERENCE_COLUMNS)
-    text = {name: str for name in REFERENCE_COLUMNS if name not in ("value", "std", "tolerance")}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in ("value", "std", "tolerance")})
+    text = {name: str for name in REFERENCE_COLUMNS if name not in REFERENCE_NUMBERS}
+    blank = {name: [""] for name in REFERENCE_NUMBERS}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)

@@ -15,8 +15,6 @@ def stream_seed(seed: int, stream: str, position: int = 0) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(
-    seed: int, stream: str, position: int = 0, device: str | torch.device = "cpu"
-) -> torch.Generator:
+def generator(seed: int, stream: str, position: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
     """A fresh generator for `position` (a repeat, an epoch, a step) of the named stream."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, stream, position))

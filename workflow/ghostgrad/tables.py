@@ -20,10 +20,8 @@ from ghostgrad.measures import Measured
 from ghostgrad.registry import Artifact, Registry
 from ghostgrad.results import Results, reference
 
-COLUMNS = (
-    ["row", "column", "metric", "unit", "relation", "paper", "paper_std", "ours", "ours_std", "ours_se", "n"]
-    + ["n_diverged", "delta", "tolerance", "verdict", "scale", "code", "source"]
-)  # fmt: skip
+COLUMNS = """row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged delta tolerance verdict
+scale code source""".split()
 KEYS = ["row", "column", "metric"]
 
 # Where neither the reference row nor the paper's own spread gives a tolerance, by metric.
@@ -61,7 +59,9 @@ def measure(results: Results) -> list[Measured]:
     function = getattr(measures, artifact.table, None)
     if function is None:
         known = [name for name, value in vars(measures).items() if getattr(value, "__annotations__", {}).get("results")]
-        raise InputError(f"artifact {artifact.id}: table: no function '{artifact.table}'{nearest(artifact.table, known)}")
+        raise InputError(
+            f"artifact {artifact.id}: table: no function '{artifact.table}'{nearest(artifact.table, known)}"
+        )
     return list(function(results, **artifact.options.get("table", {})))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scipy.integrate import quad
 from scipy.special import ndtr
@@ -25,7 +26,7 @@ def density(x: float) -> float:
 def gaussian_mean(f: Function, kinks: tuple[float, ...] = ()) -> float:
     """E[f(X)] for X ~ N(0, 1)."""
     edges = [-math.inf, *sorted(kinks), math.inf]
-    pieces = zip(edges, edges[1:], strict=False)
+    pieces = pairwise(edges)
     return sum(quad(lambda x: f(x) * density(x), a, b, epsabs=1e-12, epsrel=1e-12)[0] for a, b in pieces)
 
 

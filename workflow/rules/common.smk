@@ -41,7 +41,7 @@ os.environ.update(
     {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in DATA.items() if path},
     GHOSTGRAD_STATE_DIR=str(Path(config["state_dir"]).absolute()),
     GHOSTGRAD_CHECKPOINT_MINUTES=str(config.get("checkpoint_minutes", 5)),
-    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH', '')}",
 )
 
 

@@ -23,7 +23,9 @@ def function(artifact: Artifact) -> Callable[..., Drawing]:
     found = getattr(module, artifact.figure, None)
     if found is None:
         known = [name for name, value in vars(module).items() if getattr(value, "__annotations__", {}).get("results")]
-        raise InputError(f"artifact {artifact.id}: figure: no function '{artifact.figure}'{nearest(artifact.figure, known)}")
+        raise InputError(
+            f"artifact {artifact.id}: figure: no function '{artifact.figure}'{nearest(artifact.figure, known)}"
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from ghostgrad.figures import style
 from ghostgrad.figures.style import DATA_COLUMNS
@@ -27,13 +28,10 @@ def training_accuracy(results: Results, numbers: pd.DataFrame):
         style.curve(axes, frame, cell.label, index, marker="." if len(frame) < 3 else None)
         frames.append(frame)
         places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
-    last = max(frame["x"].max() for frame in frames)
-    axes.set_xlim(0, last * 1.22)
+    axes.set_xlim(0, max(frame["x"].max() for frame in frames))
     axes.set_ylim(0, 102)
     axes.set(xlabel="step", ylabel="training accuracy (%)")
-    for index, place in enumerate(places):
-        # a diverged model ends early: its name stands where it ended
-        style.direct_labels(axes, [place], left=False, index=index)
+    style.direct_labels(axes, places, left=False)
     return figure, pd.concat(frames, ignore_index=True)
 
 
@@ -58,6 +56,7 @@ def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: lis
     for panel, (cell, position) in zip(axes, chosen, strict=True):
         found = _probe(results, cell, quantity, position)
         panel.set_title(f"{cell.label}, step {position:,.0f}")
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_xlabel("BN layer" if quantity.startswith("bn_") else "block")
         if found.empty:
             panel.text(0.5, 0.5, "diverged before", ha="center", color=style.GREY, transform=panel.transAxes)

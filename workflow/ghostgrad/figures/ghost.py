@@ -24,12 +24,12 @@ def _draw(frames: list[pd.DataFrame], xlabel: str, ylabel: str):
     for index, frame in enumerate(frames):
         style.curve(axes, frame, frame["label"].iloc[0], index)
     style.log_y(axes)
-    last = max(frame["x"].max() for frame in frames)
-    longest = max(len(frame["label"].iloc[0]) for frame in frames)
-    axes.set_xlim(1 - last * (0.03 + 0.022 * longest), last * 1.01)
-    axes.set_xticks([1, *np.arange(5, last + 1, 5 * max(1, round(last / 25)))])
+    first, last = frames[0]["x"].iloc[0], max(frame["x"].max() for frame in frames)
+    axes.set_xlim(first, last * 1.01)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    style.direct_labels(axes, [(f["label"].iloc[0], f["x"].iloc[0], f["mean"].iloc[0]) for f in frames])
+    style.direct_labels(axes, [(f["label"].iloc[0], f["x"].iloc[0], f["mean"].iloc[0]) for f in frames], left=True)
+    step = 5 * max(1, round(last / 25))
+    axes.set_xticks([first, *range(step, int(last) + 1, step)])
     return figure, axes
 
 
@@ -64,10 +64,13 @@ def prediction(results: Results, numbers: pd.DataFrame, activation: str):
     axes.set_xticks([1, *range(5, layers[-1] + 1, 5)])
     axes.set(xlabel="layer (input 1, output L)", ylabel="gradient norm of the layer's weight")
     place = {"xycoords": "axes fraction", "ha": "right", "va": "top"}
-    axes.annotate("○ predicted, α = √(π/(π−1)) = %.4f" % alpha, (1, 1.0), **place)
-    axes.annotate("-- fitted, %.4f a layer" % rate, (1, 0.92), **place)
+    axes.annotate(f"○ predicted, α = √(π/(π−1)) = {alpha:.4f}", (1, 1.0), **place)
+    axes.annotate(f"-- fitted, {rate:.4f} a layer", (1, 0.92), **place)
     axes.annotate(f"— measured, {cell.label}", (1, 0.84), color=style.look(cell.label)[0], **place)
-    more = [pd.DataFrame({"label": name, "x": layers, "mean": y}) for name, y in [("predicted", predicted), ("fitted", fitted)]]
+    more = [
+        pd.DataFrame({"label": name, "x": layers, "mean": y})
+        for name, y in [("predicted", predicted), ("fitted", fitted)]
+    ]
     return figure, pd.concat([measured, *more], ignore_index=True)[DATA_COLUMNS]
 
 
@@ -77,6 +80,5 @@ def module_variances(results: Results, numbers: pd.DataFrame):
     for cell in results.measured_cells:
         values = results.layers(cell, "backward_variance")[:, ::2]
         frames.append(_curve(cell.label, np.arange(values.shape[1]), values))
-    figure, axes = _draw(frames, "module boundary (input 0)", "variance of the derivative")
-    axes.set_xticks(range(0, int(frames[0]["x"].max()) + 1, 5))
+    figure, _ = _draw(frames, "module boundary (input 0)", "variance of the derivative")
     return figure, pd.concat(frames, ignore_index=True)

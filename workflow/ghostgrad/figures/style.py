@@ -82,51 +82,62 @@ def panels(count: int = 1, width: float = 4.2, height: float = 2.9) -> tuple[Fig
 
 
 def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: str | None = None) -> None:
-    """A mean with its band from columns x, mean, low, high."""
+    """A mean with its band from columns x, mean, low, high; a second curve of one look is drawn thinner."""
     colour, dash = look(label, index)
+    twins = sum(line.get_color() == colour and line.get_gid() == str(dash) for line in axes.lines)
     axes.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, marker=marker, markersize=3)
+    width = mpl.rcParams["lines.linewidth"] * 0.55**twins
+    style = {"color": colour, "linestyle": dash, "linewidth": width, "marker": marker, "markersize": 3}
+    axes.plot(frame["x"], frame["mean"], gid=str(dash), **style)
 
 
-def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool = True, index: int = 0) -> None:
-    """Names beside the ends of curves, pushed apart where they would touch; to be called when the limits are final.
+def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool) -> None:
+    """Names beside the ends of curves, on the side where they end, pushed apart where they would touch.
 
-    `places` are (label, x, y) in data coordinates, all with the same x.
+    `places` are (label, x, y) in data coordinates. The axis is widened so that the names fit inside; call it last.
     """
-    if not places:
-        return
     figure = axes.figure
-    figure.canvas.draw()
-    pixels = [axes.transData.transform((x, y))[1] for _, x, y in places]
-    order = np.argsort(pixels)
-    step = 1.15 * mpl.rcParams["font.size"] * figure.dpi / 72
-    spread = np.array(pixels, dtype=float)[order]
-    for _ in range(200):  # relax overlaps symmetrically
-        gaps = np.diff(spread)
-        tight = np.flatnonzero(gaps < step - 1e-6)
-        if not len(tight):
-            break
-        for i in tight:
-            shift = (step - (spread[i + 1] - spread[i])) / 2
-            spread[i] -= shift
-            spread[i + 1] += shift
-    bottom, top = axes.bbox.y0 + step / 2, axes.bbox.y1 - step / 2
-    spread += max(0.0, bottom - spread[0]) - max(0.0, spread[-1] - top)
-    for rank, i in enumerate(order):
-        label, x, _ = places[i]
-        y = axes.transData.inverted().transform((0, spread[rank]))[1]
-        colour, _ = look(label, index + int(i))
-        offset = (-4, 0) if left else (4, 0)
+    notes = [
         axes.annotate(
             label,
             (x, y),
-            offset,
+            (-4 if left else 4, 0),
             textcoords="offset points",
-            color=colour,
+            color=look(label, index)[0],
             ha="right" if left else "left",
             va="center",
             annotation_clip=False,
         )
+        for index, (label, x, y) in enumerate(places)
+    ]
+    figure.canvas.draw()
+    widest = max(note.get_window_extent().width for note in notes) + 8 * figure.dpi / 72
+    low, high = axes.get_xlim()
+    share = widest / (axes.bbox.width - widest)
+    axes.set_xlim((low - share * (high - low), high) if left else (low, high + share * (high - low)))
+    figure.canvas.draw()
+
+    step = 1.15 * mpl.rcParams["font.size"] * figure.dpi / 72
+    at = np.array([axes.transData.transform((x, y)) for _, x, y in places])
+    for x in np.unique(at[:, 0]):
+        column = [i for i in np.argsort(at[:, 1]) if at[i, 0] == x]
+        apart = _apart(at[column, 1], step, axes.bbox.y0 + step / 2, axes.bbox.y1 - step / 2)
+        for i, y in zip(column, apart, strict=True):
+            notes[i].xyann = (notes[i].xyann[0], (y - at[i, 1]) * 72 / figure.dpi)
+
+
+def _apart(y: np.ndarray, step: float, bottom: float, top: float) -> np.ndarray:
+    """Sorted positions moved as little as need be, so that neighbours are `step` apart, within bottom and top."""
+    y = np.array(y, dtype=float)
+    for _ in range(200):
+        tight = np.flatnonzero(np.diff(y) < step - 1e-6)
+        if not len(tight):
+            break
+        for i in tight:
+            shift = (step - (y[i + 1] - y[i])) / 2
+            y[i] -= shift
+            y[i + 1] += shift
+    return y + max(0.0, bottom - y[0]) - max(0.0, y[-1] - top)
 
 
 def log_y(axes: Axes) -> None:

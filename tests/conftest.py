@@ -1,0 +1,90 @@
+"""Shared by all tests: a copy of this checkout to run Snakemake in, and small helpers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
+
+
+class Checkout:
+    """A copy of the workflow whose registry, code and configuration a test may edit; its own library comes first on
+    the path, and results land inside it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / name)
+        self.adopt(folder)
+
+    def adopt(self, folder: Path) -> None:
+        """Work in a folder that is a copy already."""
+        self.folder = folder
+        self.env = {**os.environ, "PYTHONPATH": str(folder / "workflow"), "GHOSTGRAD_DEVICE": "cpu"}
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace a text that must be there."""
+        text = self.path(name).read_text()
+        assert old in text, f"{old!r} not in {name}"
+        self.path(name).write_text(text.replace(old, new, 1))
+
+    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
+        """Run a command of the environment in the copy; output and errors come back as one text."""
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def snakemake(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+        return self.run("snakemake", *arguments, **env)
+
+    def ghostgrad(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+        return self.run("ghostgrad", *arguments, **env)
+
+    def build(self, *arguments: str, **env: str) -> str:
+        """A Snakemake call that must succeed; its output."""
+        done = self.snakemake("--cores", "2", *arguments, **env)
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
+    def planned_jobs(self, *arguments: str) -> dict[str, int]:
+        """Rule -> number of jobs that a dry run lists."""
+        done = self.snakemake("-n", *arguments)
+        assert done.returncode == 0, done.stdout[-4000:]
+        lines = done.stdout.splitlines()
+        if "Job stats:" not in lines:
+            return {}
+        start = lines.index("Job stats:") + 3
+        counts = {}
+        for line in lines[start:]:
+            if not line.strip():
+                break
+            rule, count = line.split()
+            counts[rule] = int(count)
+        counts.pop("total")
+        return counts
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "checkout")

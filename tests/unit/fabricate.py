@@ -1,0 +1,68 @@
+"""Registries, reference numbers and run directories written by hand, for tests that need no training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ghostgrad.record import PROBE_COLUMNS, Rows
+from ghostgrad.registry import PAPERS, Registry, RunSpec
+from ghostgrad.results import REFERENCE_COLUMNS
+
+SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
+CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
+CODE = "c0de0001"
+
+
+def experiment(**changes: Any) -> dict[str, Any]:
+    """A complete experiment of one variant, `a`, with `changes` on top."""
+    body = {"task": "simulate", "section": "sec. 1", "base": dict(SIMULATE), "variants": {"a": {}}}
+    return {**body, "resources": {"gpu": 0}, "expect": {"seconds": 1}, **changes}
+
+
+def workflow(folder: Path, experiments: Mapping | None = None, artifacts: Mapping | None = None) -> Path:
+    """A workflow folder whose ghost.yaml holds these experiments and artifacts; the other two papers are empty."""
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "reference").mkdir()
+    for paper in PAPERS:
+        body: dict[str, Any] = {"paper": {"title": f"The {paper} paper", "cite": "nobody"}, "artifacts": {}}
+        if paper == "ghost":
+            body |= {"experiments": dict(experiments or {}), "artifacts": dict(artifacts or {})}
+        text = yaml.safe_dump(body, sort_keys=False)
+        (folder / "experiments" / f"{paper}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def registry(folder: Path, experiments: Mapping | None = None, artifacts: Mapping | None = None) -> Registry:
+    return Registry(workflow(folder / "workflow", experiments, artifacts))
+
+
+def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """reference/<artifact>.csv; a row needs a label and a value only."""
+    standard = {"metric": "test_accuracy", "unit": "%", "relation": "=", "source": "tab. 1"}
+    with (workflow_folder / "reference" / f"{artifact}.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, REFERENCE_COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**standard, **row} for row in rows)
+
+
+def publish(
+    run: RunSpec, metrics: Mapping[str, Any] | None = None, series: Rows | None = None, code: str = CODE, **spec: Any
+) -> Path:
+    """The run's directory below the working directory, complete; `spec` changes what spec.json says."""
+    folder = Path(run.directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {"status": "done", **(metrics or {})}
+    found = {"task": run.task, **run.spec, **spec}
+    environment = {"code": code, "commit": "0" * 40, "machine": "Linux x86_64, 2 cores", "device": "cpu"}
+    (folder / "spec.json").write_text(json.dumps(found))
+    (folder / "series.csv").write_text((series or Rows(("step",))).text())
+    (folder / "probes.csv").write_text(Rows(PROBE_COLUMNS).text())
+    (folder / "env.json").write_text(json.dumps([{**environment, "code": "0lder000"}, environment]))
+    (folder / "metrics.csv").write_text(Rows(metrics, [list(metrics.values())]).text())
+    return folder

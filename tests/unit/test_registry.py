@@ -1,0 +1,312 @@
+"""How workflow/experiments/*.yaml become runs: the order of merging, canonical specs, and what may be compared.
+
+A mistake here is silent and expensive: a sweep that collapses trains one point many times, a canonical spec that moves
+retrains weeks of finished runs, and a scaled cell that counts as comparable is judged against the paper.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from fabricate import CLASSIFY, SIMULATE, experiment, registry
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghostgrad.checks import InputError, schema
+from ghostgrad.registry import Registry, canonical_json, expand, parse_spec
+
+LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")
+
+
+def layered(names):
+    """An experiment with one point, `p-q`, in which each named layer sets `depth` to its own place in LAYERS, plus 1."""
+    depth = {name: {"depth": LAYERS.index(name) + 1} if name in names else {} for name in LAYERS}
+    point = {**depth["variant"], "scales": {"laptop": depth["variant's scale"]}}
+    return experiment(
+        base={**SIMULATE, **depth["base"]},
+        variants={},
+        axes={"first": {"p": point}, "second": {"q": {}}},
+        adjust=[{"where": {"first": ["p"], "second": ["q"]}, "set": depth["adjust"]}],
+        scales={"laptop": depth["scale"]},
+    )
+
+
+@pytest.mark.parametrize("names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)])
+def test_the_later_layer_wins(tmp_path, names):
+    """base < scales.X < axes < adjust < variant.scales.X, whichever of them speak."""
+    reg = registry(tmp_path, {"nets": layered(names)})
+    assert reg.run("laptop", "nets/p-q-s0").spec["depth"] == LAYERS.index(names[-1]) + 1
+
+
+@pytest.mark.parametrize("names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)])
+def test_a_scale_says_nothing_about_another(tmp_path, names):
+    """At `paper` only base, variant and adjust count."""
+    reg = registry(tmp_path, {"nets": layered(names)})
+    last = [name for name in names if "scale" not in name][-1]
+    assert reg.run("paper", "nets/p-q-s0").spec["depth"] == LAYERS.index(last) + 1
+
+
+def test_what_a_variant_sets_survives_the_scale(tmp_path):
+    """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to one point."""
+    sweep = {f"depth-{depth}": {"depth": depth} for depth in (2, 3, 5)}
+    reg = registry(tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})})
+    assert {run.id: (run.spec["depth"], run.spec["width"]) for run in reg.runs("laptop")} == {
+        "nets/depth-2-s0": (2, 4),
+        "nets/depth-3-s0": (3, 4),
+        "nets/depth-5-s0": (5, 4),
+    }
+
+
+def test_like_inherits_through_a_chain(tmp_path):
+    """The nearest of a chain wins; its settings, scales and seeds are inherited too."""
+    variants = {
+        "grandchild": {"like": "child", "norm": "layer"},
+        "child": {"like": "parent", "norm": "none", "width": 16, "seeds": 2},
+        "parent": {"activation": "tanh", "norm": "batch", "width": 4, "scales": {"laptop": {"repeats": 2}}},
+    }
+    reg = registry(tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {"repeats": 8}})})
+    spec = reg.run("laptop", "nets/grandchild-s1").spec
+    assert (spec["activation"], spec["norm"], spec["width"], spec["repeats"]) == ("tanh", "layer", 16, 2)
+    assert reg.run("laptop", "nets/parent-s0").spec["norm"] == "batch"
+
+
+def test_axes_make_every_combination(tmp_path):
+    """Variants are named point-point in the order of the axes, and know their points."""
+    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}
+    nets = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}).experiments["nets"]
+    assert nets.variants == ("sgd-b8", "sgd-b16", "tanh-b8", "tanh-b16")
+    assert nets.point("tanh-b16") == {"method": "tanh", "batch": "b16"}
+    spec = nets.runs("paper", "tanh-b16")[0].spec
+    assert (spec["activation"], spec["batch"]) == ("tanh", 16)
+
+
+def test_adjust_reaches_exactly_the_named_points(tmp_path):
+    """A rule holds where every axis it names has one of its points; a later rule wins over an earlier one."""
+    axes = {
+        "method": {name: {"activation": name} for name in ("relu", "tanh", "selu")},
+        "batch": {f"b{n}": {"batch": n} for n in (8, 16)},
+    }
+    adjust = [
+        {"where": {"method": ["relu", "tanh"], "batch": ["b16"]}, "set": {"width": 32}},
+        {"where": {"method": ["tanh"]}, "set": {"width": 64}},
+    ]
+    reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes, adjust=adjust)})
+    widths = {run.variant: run.spec["width"] for run in reg.runs("paper")}
+    changed = {"relu-b16": 32, "tanh-b8": 64, "tanh-b16": 64}
+    assert widths == {"relu-b8": 8, "selu-b8": 8, "selu-b16": 8, **changed}
+
+
+def test_an_artifacts_axes_fill_its_cells(tmp_path):
+    """`row` and `column` name axes; labels are the names of their points."""
+    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}
+    artifact = {"title": "T", "section": "s", "table": "final_metrics"}
+    artifact["axes"] = {"experiment": "nets", "row": "method", "column": "batch"}
+    reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}, {"ghost.x": artifact})
+    cells = {(cell.row, cell.column): cell.variant for cell in reg.artifact("ghost.x").cells}
+    assert cells == {("sgd", "b8"): "sgd-b8", ("sgd", "b16"): "sgd-b16"} | {
+        ("tanh", "b8"): "tanh-b8",
+        ("tanh", "b16"): "tanh-b16",
+    }
+
+
+SETTINGS = {
+    "seeds": 2,
+    "optional": True,
+    "resources": {"mem_mb": 100, "runtime": 5},
+    "expect": {"seconds": 7},
+}
+
+
+@pytest.mark.parametrize("level", ["experiment", "scale", "variant", "variant's scale"])
+def test_settings_merge_at_every_level_and_never_enter_the_spec(tmp_path, level):
+    """Seeds, resources, expectations and `optional` may be said anywhere, key by key, and change no number."""
+    plain = experiment(expect={"seconds": 1, "result": "nothing"}, scales={"laptop": {}})
+    told = json.loads(json.dumps(plain))
+    told["variants"]["a"]["scales"] = {"laptop": {}}
+    place = {
+        "experiment": told,
+        "scale": told["scales"]["laptop"],
+        "variant": told["variants"]["a"],
+        "variant's scale": told["variants"]["a"]["scales"]["laptop"],
+    }[level]
+    for key, value in SETTINGS.items():
+        place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
+    before = registry(tmp_path / "plain", {"nets": plain}).runs("laptop")
+    after = registry(tmp_path / "told", {"nets": told}).runs("laptop")
+    assert [run.seed for run in after] == [0, 1]
+    assert after[0].canonical == before[0].canonical
+    assert after[0].optional
+    assert after[0].resources == {"gpu": 0, "mem_mb": 100, "runtime": 5}
+    assert after[0].expect == {"seconds": 7, "result": "nothing"}
+    assert not before[0].optional
+
+
+def test_the_nearer_setting_wins(tmp_path):
+    """Each of the four levels overrides the one before it, for one resource and for seeds."""
+    levels = [{"seeds": n, "resources": {"mem_mb": n}} for n in range(1, 5)]
+    body = experiment(**levels[0], scales={"laptop": levels[1]})
+    body["variants"] = {
+        "a": {"width": 10},
+        "b": {"width": 12, **levels[2]},
+        "c": {"width": 14, **levels[2], "scales": {"laptop": levels[3]}},
+    }
+    reg = registry(tmp_path, {"nets": body})
+    found = {(run.variant, run.scale): (run.resources["mem_mb"], run.seed + 1) for run in reg.runs("laptop")}
+    assert found == {("a", "laptop"): (2, 2), ("b", "laptop"): (3, 3), ("c", "laptop"): (4, 4)}
+    assert {run.variant: run.resources["mem_mb"] for run in reg.runs("paper")} == {"a": 1, "b": 3, "c": 3}
+
+
+def test_only_leaves_variants_out(tmp_path):
+    """`only` takes names and shell patterns; a variant left out has no runs and cannot be asked for."""
+    variants = {name: {"depth": depth} for depth, name in enumerate(("relu", "relu-bn", "tanh", "selu"), 1)}
+    scales = {"laptop": {"only": ["relu*", "selu"]}}
+    reg = registry(tmp_path, {"nets": experiment(variants=variants, scales=scales)})
+    assert [run.variant for run in reg.runs("laptop")] == ["relu", "relu-bn", "selu"]
+    assert reg.experiments["nets"].runs("laptop", "tanh") == ()
+    assert len(reg.runs("paper")) == 4
+    with pytest.raises(InputError, match=r"no run 'nets/tanh-s0' at scale laptop"):
+        reg.run("laptop", "nets/tanh-s0")
+
+
+def test_only_paper_runs_unnamed(tmp_path):
+    """An experiment that names no scale runs at `paper` alone: nothing reaches a laptop by accident."""
+    reg = registry(
+        tmp_path, {"nets": experiment(), "small": experiment(base={**SIMULATE, "width": 4}, scales={"smoke": {}})}
+    )
+    counts = {
+        scale: [run.experiment for run in reg.runs(scale)] for scale in ("smoke", "laptop", "substitute", "paper")
+    }
+    assert counts == {"smoke": ["small"], "laptop": [], "substitute": [], "paper": ["nets", "small"]}
+
+
+def test_a_run_knows_its_place_and_needs(tmp_path):
+    """Ids and folders are readable and stable; `cpu` means neither GPU nor external data."""
+    images = experiment(task="classify", base=dict(CLASSIFY), variants={"a": {}, "b": {"data": "cifar10"}})
+    nets = experiment(variants={"a": {}, "b": {"depth": 9, "resources": {"gpu": 1}}})
+    reg = registry(tmp_path, {"images": images, "nets": nets})
+    assert {run.id: (run.data, run.cpu) for run in reg.runs("paper")} == {
+        "images/a-s0": ("digits", True),
+        "images/b-s0": ("cifar10", False),
+        "nets/a-s0": (None, True),
+        "nets/b-s0": (None, False),
+    }
+    assert reg.run("paper", "nets/a-s0").directory == "results/paper/runs/nets/a-s0"
+
+
+def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
+    """The text is what reruns hang on, so it is spelt out here."""
+    body = experiment(base={"width": 8, "net": "plain", "norm": "batch", "batch": 8, "repeats": 16, "depth": 4})
+    run = registry(tmp_path, {"nets": body}).run("paper", "nets/a-s0")
+    expected = '{"batch":8,"depth":4,"net":"plain","repeats":16,"seed":0,"task":"simulate","width":8}'
+    assert run.canonical == expected
+    assert run.spec["norm"] == "batch"  # the expanded spec has every value
+    assert set(run.spec) == set(schema("simulate")["properties"])
+
+
+@pytest.mark.parametrize("task", ["simulate", "classify"])
+def test_a_new_option_with_a_default_changes_no_canonical_spec(monkeypatch, task):
+    """Adding an option must rerun nothing: of all runs of this checkout, at all scales."""
+    scales = ("smoke", "laptop", "paper")
+    before = {(scale, run.id): run.canonical for scale in scales for run in Registry().runs(scale)}
+    monkeypatch.setitem(schema(task)["properties"], "a_new_option", {"type": "boolean", "default": False})
+    runs = [run for scale in scales for run in Registry().runs(scale)]
+    assert {(run.scale, run.id): run.canonical for run in runs} == before
+    assert all(run.spec["a_new_option"] is False for run in runs if run.task == task)
+
+
+VALUES = {
+    "net": st.sampled_from(["plain", "residual", "seqnet"]),
+    "depth": st.integers(1, 80),
+    "width": st.integers(2, 256),
+    "batch": st.integers(2, 128),
+    "activation": st.sampled_from(["relu", "selu", "tanh"]),
+    "norm": st.sampled_from(["batch", "layer", "none"]),
+    "weight_variance": st.sampled_from(["1/d", "2/d"]),
+    "expansion": st.integers(2, 4),
+    "repeats": st.integers(2, 1024),
+    "seed": st.integers(0, 9),
+}
+REQUIRED = ("net", "depth", "width", "batch", "repeats", "seed")
+OPTIONAL = [key for key in VALUES if key not in REQUIRED]
+SPECS = st.fixed_dictionaries({key: VALUES[key] for key in REQUIRED}, optional={key: VALUES[key] for key in OPTIONAL})
+
+
+@given(SPECS, st.randoms(use_true_random=False))
+def test_a_default_written_out_is_the_same_run(spec, random):
+    """Canonical text depends neither on order nor on defaults being written, and leads back to the same spec."""
+    expanded = expand("simulate", spec)
+    items = list(expanded.items())
+    random.shuffle(items)
+    canonical = canonical_json("simulate", spec)
+    assert canonical_json("simulate", dict(items)) == canonical
+    assert parse_spec(canonical) == ("simulate", expanded)
+
+
+@given(SPECS, SPECS)
+def test_different_runs_have_different_canonical_specs(one, other):
+    """Nothing that can change a number is lost."""
+    same = expand("simulate", one) == expand("simulate", other)
+    assert (canonical_json("simulate", one) == canonical_json("simulate", other)) == same
+
+
+COMPARABLE = {
+    "seeds": ({"seeds": 2}, True),
+    "repeats": ({"repeats": 2}, True),
+    "repeats, seeds and resources": ({"repeats": 2, "seeds": 1, "resources": {"gpu": 0}}, True),
+    "a default written out": ({"norm": "batch"}, True),
+    "width": ({"width": 4}, False),
+    "width among repeats": ({"repeats": 2, "width": 4}, False),
+    "norm": ({"norm": "none"}, False),
+    "batch": ({"batch": 4}, False),
+}
+
+
+@pytest.mark.parametrize(("override", "expected"), COMPARABLE.values(), ids=COMPARABLE)
+def test_comparable_with_the_paper(tmp_path, override, expected):
+    """Fewer repeats or seeds give the same mean with more noise; anything else is another experiment."""
+    nets = registry(tmp_path, {"nets": experiment(seeds=4, scales={"laptop": override})}).experiments["nets"]
+    assert nets.comparable("a", "laptop") is expected
+    assert nets.comparable("a", "paper") is True
+
+
+@pytest.mark.parametrize("override", [{"shrink": 2}, {"data": "cifar10"}, {"length": 5}, {"probes": ["gradients"]}])
+def test_a_shortened_training_is_not_comparable(tmp_path, override):
+    """Length and data are no replication."""
+    body = experiment(task="classify", base=dict(CLASSIFY), scales={"laptop": override, "smoke": {"seeds": 2}})
+    nets = registry(tmp_path, {"nets": body}).experiments["nets"]
+    assert (nets.comparable("a", "laptop"), nets.comparable("a", "smoke")) == (False, True)
+
+
+def test_a_variant_that_overrules_the_scale_stays_comparable(tmp_path):
+    """Comparability is of what is run, not of what a scale says."""
+    body = experiment(variants={"a": {}, "b": {"width": 16}}, scales={"laptop": {"width": 4}})
+    nets = registry(tmp_path, {"nets": body}).experiments["nets"]
+    assert (nets.comparable("a", "laptop"), nets.comparable("b", "laptop")) == (False, True)
+
+
+def test_an_artifact_lists_each_run_once(tmp_path):
+    """Several labels may name one variant; its runs are inputs once."""
+    rows = {"A": "nets/a", "again": "nets/a", "B": {"left": "nets/b", "right": "nets/a"}}
+    artifact = {"title": "T", "section": "s", "table": "final_metrics", "rows": rows}
+    body = experiment(variants={"a": {}, "b": {"depth": 2}}, seeds=2)
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": artifact})
+    runs = reg.artifact_runs("paper", reg.artifact("ghost.x"))
+    assert [run.id for run in runs] == ["nets/a-s0", "nets/a-s1", "nets/b-s0", "nets/b-s1"]
+    assert [cell.label for cell in reg.artifact("ghost.x").cells] == ["A", "again", "B, left", "B, right"]
+
+
+def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
+    """The reason is planned, the scale, the data key, or that nothing has run; None where something can be made."""
+    monkeypatch.chdir(tmp_path)
+    body = experiment(task="classify", base={**CLASSIFY, "data": "cifar10"})
+    built = {"title": "T", "section": "s", "table": "final_metrics", "rows": {"A": "nets/a"}}
+    planned = {"title": "T", "section": "s", "kind": "table", "status": "planned"}
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": built, "ghost.y": planned})
+    artifact = reg.artifact("ghost.x")
+    assert reg.missing("paper", reg.artifact("ghost.y"), {}) == "planned"
+    assert reg.missing("laptop", artifact, {}) == "not at scale laptop"
+    assert reg.missing("paper", artifact, {"cifar10": None}) == "data.cifar10 is not set in config.yaml"
+    assert reg.missing("paper", artifact, {"cifar10": "/data"}) is None
+    assert reg.missing("paper", artifact, {"cifar10": "/data"}, partial=True) == "no finished run"

@@ -1,0 +1,213 @@
+"""A run killed anywhere and started again publishes the bytes of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ghostgrad import data
+
+STEPS = 24
+SPECS = {
+    "classify": {
+        "task": "classify",
+        "model": "preact_resnet",
+        "data": "digits",
+        "blocks": 2,
+        "filters": 4,
+        "init": "xavier_uniform",
+        "augment": ["crop", "flip"],
+        "pad": 1,
+        "standardize": "per_image",
+        "batch": 16,
+        "length": STEPS,
+        "lr": 0.05,
+        "lr_boundaries": [15],
+        "momentum": 0.9,
+        "weight_decay": 2e-4,
+        "eval_every": 7,
+        "probes": ["gradients", "activations", "bn_offset", "weight_norm"],
+        "probe_at": [0, 3, 13, 24],
+        "seed": 3,
+    },
+    "simulate": {
+        "task": "simulate",
+        "net": "residual",
+        "depth": 6,
+        "width": 64,
+        "batch": 32,
+        "repeats": STEPS,
+        "seed": 2,
+    },
+}
+CSVS = ("spec.json", "metrics.csv", "series.csv", "probes.csv")
+DRIVER = Path(__file__).with_name("killing.py")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "digits.json"
+    data.make("digits", path)
+    return path
+
+
+class Runner:
+    """Starts processes for one run with a state folder of its own."""
+
+    def __init__(self, folder: Path, task: str, manifest: Path):
+        self.out = folder / "results" / "smoke" / "runs" / "experiment" / "variant-s0"
+        self.state_root = folder / "state"
+        inputs = [str(manifest)] if task == "classify" else []
+        self.arguments = ["run", *inputs, "--spec", json.dumps(SPECS[task]), "--out", str(self.out)]
+        # one repeat at a time, so that a simulation has as many steps as repeats
+        small = "import ghostgrad.simulate as s; s.MEMORY['cpu'] = 1"
+        self.prelude = small if task == "simulate" else ""
+        self.env = {**os.environ, "GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
+
+    def popen(self, **plan) -> subprocess.Popen:
+        code = f"{self.prelude}\nimport runpy, sys; sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='x')"
+        command = [sys.executable, "-c", code, str(DRIVER), json.dumps(plan), *self.arguments]
+        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def start(self, **plan) -> int:
+        process = self.popen(**plan)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode in (0, 75, -signal.SIGKILL), output
+        return process.returncode
+
+    @property
+    def folder(self) -> Path:
+        (folder,) = self.state_root.rglob("variant-s0@*")
+        return folder
+
+    @property
+    def starts(self) -> list[int]:
+        """The step at which each process that computed took the run up."""
+        text = (self.folder / "log.txt").read_text()
+        return [int(n) for n in re.findall(r"(\d+) of \d+ (?:steps|repeats) done", text)]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {name: (self.out / name).read_bytes() for name in CSVS}
+
+
+@pytest.fixture(scope="module", params=["classify", "simulate"])
+def undisturbed(request, tmp_path_factory, manifest) -> tuple[str, dict[str, bytes]]:
+    runner = Runner(tmp_path_factory.mktemp(request.param), request.param, manifest)
+    assert runner.start() == 0
+    assert runner.starts == [0]
+    return request.param, runner.files
+
+
+KILLED = -signal.SIGKILL
+CASES = {
+    # each list: the plans of the processes before the last one, which is left in peace
+    "before the first checkpoint": [{"kill_at_step": 5}, {"save_at": [4], "kill_at_step": 9}],
+    "inside the first checkpoint's write": [{"save_at": [6], "kill_in_write": 1}, {"save_at": [8], "kill_at_step": 10}],
+    "inside a later checkpoint's write": [{"save_at": [6, 11], "kill_in_write": 2}],
+    "between a checkpoint's two renames": [{"save_at": [6, 11], "kill_in_rename": 2}],
+    "after the last checkpoint": [{"save_at": [20], "kill_at_step": 23}],
+    "at a probe's step": [{"save_at": [13], "kill_at_step": 14}],
+    "between two published files": [{"save_at": [10], "kill_at_step": 12}, {"kill_before_publishing": "probes.csv"}],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_equals_undisturbed(case, undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    for plan in CASES[case]:
+        assert runner.start(**plan) == KILLED
+        assert not (runner.out / "metrics.csv").exists()
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert 0 < runner.starts[-1] < STEPS, "the process that finished the run took it up in its middle"
+
+
+def test_killed_while_publishing_computes_nothing_again(undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    assert runner.start(kill_before_publishing="env.json") == KILLED
+    assert (runner.out / "series.csv").exists()
+    assert not (runner.out / "metrics.csv").exists()
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert runner.starts == [0]
+    assert not list(runner.out.glob(".*")), "temporary files are gone"
+
+
+def test_a_lost_run_directory_is_published_again(undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    runner.start()
+    for path in runner.out.iterdir():
+        path.unlink()
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert runner.starts == [0]
+    assert not (runner.folder / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_stop_signal_saves_and_exits_75(number, undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    process = runner.popen(save_at=[1])
+    while not list(runner.state_root.rglob("checkpoint")):
+        time.sleep(0.005)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=300)
+    if process.returncode == 0:
+        pytest.fail("the run ended before the signal came; make it longer\n" + output)
+    assert process.returncode == 75
+    assert f"stopped by {signal.Signals(number).name}" in output
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert 0 < runner.starts[-1] < STEPS
+
+
+def test_the_stop_file_saves_and_exits_75(undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    stop = tmp_path / "stop"
+    runner.env["SNAKEMAKE_SUBMITIT_STOP_FILE"] = str(stop)
+    stop.touch()
+    assert runner.start() == 75
+    assert (runner.folder / "checkpoint").exists()
+    stop.unlink()
+    assert runner.start() == 0
+    assert runner.files == expected
+
+
+def test_of_two_processes_one_computes_and_both_end_well(undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    processes = [runner.popen(), runner.popen()]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert runner.files == expected
+    assert runner.starts == [0], "one of them computed, the other waited and published"
+    assert sum("waiting for it" in output for output in outputs) <= 1
+    assert sum("publishing again" in output for output in outputs) == 1
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path, manifest):
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    assert runner.start(save_at=[6, 11], kill_at_step=14) == KILLED
+    checkpoint = runner.folder / "checkpoint"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(bytes(content))
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert runner.starts[-1] == 6
+    assert "is damaged (checksum); trying the one before it" in (runner.folder / "log.txt").read_text()

@@ -1,0 +1,166 @@
+"""What a person sees when something is wrong, and that nothing finished is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import Checkout
+
+ONE_LINE = [
+    (
+        "config.yaml",
+        "state_dir: state",
+        "state_dri: state",
+        "config.yaml: unknown key 'state_dri'; did you mean 'state_dir'?",
+    ),
+    (
+        "config.yaml",
+        "scale: smoke",
+        "scale: labtop",
+        "config.yaml: scale: 'labtop' is not allowed; did you mean 'laptop'?",
+    ),
+    ("config.yaml", "  cifar10:", "  cifar10: /no/such/folder", "config.yaml: data.cifar10: no folder /no/such/folder"),
+    (
+        "config.yaml",
+        "checkpoint_minutes: 5",
+        "checkpoint_minutes: often",
+        "checkpoint_minutes: expected number, found 'often'",
+    ),
+    (
+        "workflow/experiments/ghost.yaml",
+        "tanh-bn: {activation: tanh}",
+        "tanh-bn: {activatoin: tanh}",
+        "workflow/experiments/ghost.yaml: experiments.plainnet_init.variants.tanh-bn: unknown key 'activatoin';"
+        " did you mean 'activation'?",
+    ),
+    (
+        "workflow/experiments/bnres.yaml",
+        "      batch: 128",
+        "      batch: many",
+        "workflow/experiments/bnres.yaml: experiments.resnet15_cifar.base: batch: expected integer, found 'many'",
+    ),
+    (
+        "workflow/experiments/bnres.yaml",
+        "rows: {Model-1: resnet15_cifar/model1}",
+        "rows: {Model-1: resnet15_cifar/modle1}",
+        "artifacts.bnres.fig5.rows.Model-1: resnet15_cifar has no variant 'modle1'; did you mean 'model1'?",
+    ),
+]
+
+
+@pytest.fixture
+def smoke(checkout: Checkout) -> Checkout:
+    checkout.edit("config.yaml", "scale: laptop", "scale: smoke")
+    return checkout
+
+
+@pytest.mark.parametrize(("name", "old", "new", "said"), ONE_LINE)
+def test_bad_input_is_one_line_and_exit_code_1(smoke, name, old, new, said):
+    smoke.edit(name, old, new)
+    done = smoke.snakemake("--cores", "1", "--quiet", "all")
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if "Using workflow specific profile" not in line]
+    assert len(lines) == 1, done.stdout
+    assert lines[0].startswith("ghostgrad: ")
+    assert said in lines[0]
+    assert not smoke.path("results").exists()
+
+
+def test_an_unknown_artifact_or_run_names_the_nearest(smoke):
+    done = smoke.snakemake("-n", "results/smoke/tables/ghost.fig55.csv")
+    assert done.returncode == 1
+    assert "ghostgrad: no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?" in done.stdout
+    done = smoke.snakemake("-n", "results/smoke/runs/plainnet_init/tahn-s0/metrics.csv")
+    assert done.returncode == 1
+    assert "no run 'plainnet_init/tahn-s0' at scale smoke; did you mean 'plainnet_init/tanh-s0'?" in done.stdout
+
+
+def test_wrong_data_stop_the_build_before_any_training(smoke):
+    text = smoke.path("workflow/experiments/bnres.yaml").read_text()
+    start = text.index("      smoke:")
+    text = text[:start] + text[start:].replace("data: digits", "data: cifar10", 1)
+    smoke.path("workflow/experiments/bnres.yaml").write_text(text)
+    smoke.edit("config.yaml", "  cifar10:", f"  cifar10: {smoke.folder}")
+    done = smoke.snakemake("--cores", "2", "--logger", "ghostgrad", "results/smoke/tables/bnres.tab1.csv")
+    assert done.returncode == 1
+    assert "config.yaml: data.cifar10: no folder cifar-10-batches-py in" in done.stdout
+    assert not smoke.path("results/smoke/runs").exists()
+
+
+def test_one_run_of_many_fails_for_good(smoke):
+    """The others finish, partial tables can be made, and after the cause is gone only what failed is built."""
+    targets = ["results/smoke/tables/bnres.tab1.csv", "results/smoke/figures/bnres.fig5.svg"]
+    smoke.edit("workflow/experiments/bnres.yaml", "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,")
+    done = smoke.snakemake("--cores", "2", "--logger", "ghostgrad", *targets)
+    assert done.returncode == 1
+    said = done.stdout
+    assert "FAILED resnet15_cifar/model2-s0 (rule classify)" in said
+    assert "log: results/smoke/logs/resnet15_cifar/model2-s0.log" in said
+    assert "digits: 1497 training images do not fill one batch of 5000" in said
+    assert "command: ghostgrad run results/data/digits.json --spec" in said
+    runs = smoke.path("results/smoke/runs/resnet15_cifar")
+    assert sorted(path.parent.name for path in runs.glob("*/metrics.csv")) == ["model1-s0", "model3-s0"]
+    assert smoke.path(targets[1]).exists()
+
+    smoke.build("--config", "partial=true", *targets)
+    table = smoke.path(targets[0]).read_text()
+    assert table.count("scaled") == 2
+    assert "not run (no finished run)" in table
+
+    smoke.edit("workflow/experiments/bnres.yaml", "shortcut: false, batch: 5000,", "shortcut: false,")
+    assert smoke.planned_jobs(*targets) == {"classify": 1, "tidy": 1, "table": 1}
+    smoke.build(*targets)
+    assert smoke.path(targets[0]).read_text().count("scaled") == 3
+
+
+def test_a_full_disk_while_publishing_loses_nothing(smoke):
+    spec = {"task": "simulate", "net": "plain", "depth": 2, "width": 8, "batch": 4, "repeats": 4, "seed": 0}
+    out = smoke.path("results/smoke/runs/full/disk-s0")
+    out.mkdir(parents=True)
+    (out / ".series.csv").symlink_to("/dev/full")  # what a copy is written to before it is renamed
+    arguments = ["run", "--spec", json.dumps(spec), "--out", str(out)]
+    done = smoke.ghostgrad(*arguments)
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("ghostgrad: ")
+    assert "No space left on device; free some space and run it again, nothing is lost" in last
+    assert list(out.iterdir()) == [], "nothing half-written"
+    assert smoke.ghostgrad(*arguments).returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "env.json",
+        "metrics.csv",
+        "probes.csv",
+        "series.csv",
+        "spec.json",
+    ]
+    (log,) = smoke.path("state").rglob("log.txt")
+    assert log.read_text().count("repeats done") == 1, "computed once"
+
+
+def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):
+    """SIGKILL Snakemake in the middle of a run: its child lives on; the next build waits for it, computing nothing."""
+    smoke.edit("workflow/experiments/ghost.yaml", "smoke: {repeats: 8, seeds: 1", "smoke: {repeats: 600, seeds: 1")
+    target = "results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target]
+    process = subprocess.Popen(
+        command, cwd=smoke.folder, env=smoke.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "that is running in this folder" in smoke.ghostgrad("unlock").stdout
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "LockException" in smoke.snakemake("--cores", "1", target).stdout
+    assert "removed the lock of a Snakemake that was killed" in smoke.ghostgrad("unlock").stdout
+    smoke.build(target)
+    (folder,) = smoke.path("state").rglob("relu-bn-s0@*")
+    assert (folder / "log.txt").read_text().count("repeats done,") == 1
+    assert "nothing is locked" in smoke.ghostgrad("unlock").stdout

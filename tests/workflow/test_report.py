@@ -1,0 +1,81 @@
+"""The report, the list of artifacts, and the house's own linters."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from ghostgrad import registry
+from tests.conftest import ROOT, Checkout
+
+BIN = Path(sys.executable).parent
+
+
+def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
+    done = built.snakemake("--report", "results/smoke/report.html")
+    assert done.returncode == 0, done.stdout[-3000:]
+    page = built.path("results/smoke/report.html").read_text()
+    for paper in ("ghost", "bnres"):
+        assert registry.load().papers[paper]["title"] in page
+    assert "Start here: all artifacts" in page
+    assert "Read from right to left. The last layers agree" in page
+    for attribute in ('src="http', "src='http", 'rel="stylesheet" href="http', "@import url(http"):
+        assert attribute not in page
+
+
+def test_the_list_of_artifacts_says_of_each_whether_it_was_built(built: Checkout):
+    with built.path("results/smoke/artifacts.csv").open() as stream:
+        rows = {row["id"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == list(registry.load().artifacts)
+    assert rows["ghost.fig5"]["status"] == "built"
+    assert "match" in rows["ghost.eq1"]["verdicts"]
+    assert (rows["lalc.fig1a"]["status"], rows["lalc.fig1a"]["reason"]) == ("not run", "planned")
+    for row in rows.values():
+        for name in row["files"].split():
+            folder = "figures" if name.endswith((".svg", ".pdf", ".png")) or "figures" in name else "tables"
+            path = built.path(f"results/smoke/{folder}/{name}")
+            assert path.exists() or built.path(f"results/smoke/figures/{name}").exists(), name
+
+
+def test_no_cell_is_filled_that_was_not_measured(built: Checkout):
+    """Every number of ours in a table of runs comes with the hash of the code that computed it."""
+    for path in built.path("results/smoke/tables").glob("*.csv"):
+        artifact = registry.load().artifacts[path.stem]
+        with path.open() as stream:
+            for row in csv.DictReader(stream):
+                if row["verdict"].startswith("not run") or row["verdict"] == "cited":
+                    assert row["ours"] == ""
+                elif artifact.cells:
+                    assert row["code"], f"{path.name}: {row}"
+
+
+def test_every_number_traces_back_to_spec_seed_commit_and_machine(built: Checkout):
+    with built.path("results/smoke/tidy/bnres.tab1.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["variant"] for row in rows} == {"model1", "model2", "model3"}
+    for row in rows:
+        assert row["seed"] == "0"
+        assert row["machine"]
+        assert len(row["code"]) == 8
+
+
+def test_snakemake_lint_is_clean(checkout: Checkout):
+    done = checkout.snakemake("--lint")
+    assert done.returncode == 0
+    assert "Congratulations, your workflow is in a good condition!" in done.stdout
+
+
+def test_ruff_and_snakefmt_are_clean():
+    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."]):
+        done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    done = subprocess.run(
+        [BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

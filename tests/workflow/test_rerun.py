@@ -1,0 +1,154 @@
+"""What reruns and what does not, asked of Snakemake itself (docs/architecture.md, rerun semantics)."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.conftest import Checkout
+
+BNRES_TABLES = {"tidy": 2, "table": 1, "figure": 1}
+
+
+def test_a_finished_build_has_nothing_to_do(built: Checkout):
+    assert built.planned_jobs() == {}
+
+
+def test_editing_training_code_or_a_rules_text_reruns_nothing(built: Checkout):
+    built.edit("workflow/ghostgrad/classify.py", "import logging", "import logging  # touched")
+    built.edit("workflow/ghostgrad/simulate.py", "import logging", "import logging  # touched")
+    built.edit("workflow/rules/runs.smk", "--threads {threads}", "--threads  {threads}")
+    assert built.planned_jobs() == {}
+
+
+def test_editing_one_variant_reruns_it_and_what_hangs_on_it(built: Checkout):
+    built.edit(
+        "workflow/experiments/ghost.yaml", "tanh: {like: tanh-bn, norm: none}", "tanh: {like: tanh-bn, norm: layer}"
+    )
+    jobs = built.planned_jobs()
+    # fig5 and its alias in the tiny paper, and the list of artifacts
+    assert jobs == {"simulate": 1, "tidy": 2, "table": 2, "figure": 2, "artifacts": 1, "all": 1}
+
+
+def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkout):
+    built.edit("workflow/ghostgrad/figures/bnres.py", "import pandas as pd", "import pandas as pd  # touched")
+    jobs = built.planned_jobs()
+    assert (
+        jobs.pop("figure")
+        == sum(path.suffix == ".svg" for path in built.path("results/smoke/figures").glob("bnres*")) - 7
+    )
+    assert jobs == {"artifacts": 1, "all": 1}
+
+
+def test_editing_the_table_module_redoes_tables_and_runs_nothing(built: Checkout):
+    built.edit("workflow/ghostgrad/tables.py", "import math", "import math  # touched")
+    jobs = built.planned_jobs()
+    assert jobs.keys() == {"table", "not_run", "artifacts", "all"}
+
+
+def test_editing_an_artifacts_definition_redraws_that_artifact_only(built: Checkout):
+    built.edit("workflow/experiments/ghost.yaml", "metrics: [rate, growth]}}", "metrics: [rate]}}")
+    assert built.planned_jobs() == {"tidy": 2, "table": 2, "figure": 2, "artifacts": 1, "all": 1}
+
+
+def test_one_more_seed_adds_only_new_runs(built: Checkout):
+    text = built.path("workflow/experiments/bnres.yaml").read_text()
+    smoke = text.index("      smoke:")
+    changed = text[:smoke] + text[smoke:].replace("seeds: 1", "seeds: 2", 1)
+    built.path("workflow/experiments/bnres.yaml").write_text(changed)
+    jobs = built.planned_jobs()
+    assert jobs["classify"] == 3
+    assert "simulate" not in jobs
+    assert "data" not in jobs
+
+
+def test_one_more_activation_is_yaml_only_and_builds_one_run(built: Checkout):
+    """Built for real: the figure then shows the new curve."""
+    built.edit(
+        "workflow/experiments/ghost.yaml", "      relu-bn-40:", "      gelu-bn: {activation: gelu}\n      relu-bn-40:"
+    )
+    built.edit(
+        "workflow/experiments/ghost.yaml",
+        "      Tanh + BN:",
+        "      GELU + BN: plainnet_init/gelu-bn\n      Tanh + BN:",
+    )
+    target = "results/smoke/figures/ghost.fig5.svg"
+    assert built.planned_jobs(target) == {"simulate": 1, "tidy": 1, "figure": 1}
+    kept = built.path("results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv").stat().st_mtime_ns
+    built.build(target)
+    assert "GELU + BN" in built.path("results/smoke/figures/ghost.fig5.csv").read_text()
+    assert built.path("results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv").stat().st_mtime_ns == kept
+
+
+def test_a_new_defaulted_option_reruns_nothing(built: Checkout):
+    option = "  repeats: {type: integer"
+    new = "  dropout: {type: number, default: 0}\n"
+    built.edit("workflow/schemas/simulate.yaml", option, new + option)
+    built.edit("workflow/schemas/classify.yaml", "  seed: {type: integer", new + "  seed: {type: integer")
+    assert built.planned_jobs() == {}
+
+
+def test_a_moved_state_folder_or_data_path_reruns_nothing(built: Checkout):
+    built.edit("config.yaml", "state_dir: state", "state_dir: elsewhere")
+    built.edit("config.yaml", "  cifar10:", f"  cifar10: {built.folder}")
+    built.edit("config.yaml", "checkpoint_minutes: 5", "checkpoint_minutes: 1")
+    assert built.planned_jobs() == {}
+
+
+def test_a_fresh_clone_builds_from_nothing(checkout: Checkout):
+    jobs = checkout.planned_jobs("--config", "scale=smoke")
+    assert jobs["simulate"] > 10
+    assert jobs["classify"] == 3
+
+
+def test_tables_and_figures_are_the_same_bytes_when_built_again(built: Checkout):
+    folders = [built.path("results/smoke/tables"), built.path("results/smoke/figures")]
+    before = {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
+    for folder in folders:
+        shutil.rmtree(folder)
+    shutil.rmtree(built.path("results/smoke/tidy"))
+    built.build(PYTHONHASHSEED="7")
+    after = {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
+    assert before.keys() == after.keys()
+    assert [path.name for path in before if before[path] != after[path]] == []
+
+
+def test_partial_builds_from_what_exists_and_runs_nothing(built: Checkout):
+    shutil.rmtree(built.path("results/smoke/runs/plainnet_init/tanh-s0"))
+    shutil.rmtree(built.path("results/smoke/runs/resnet15_cifar"))
+    jobs = built.planned_jobs("--config", "partial=true")
+    assert not {"simulate", "classify", "data"} & jobs.keys()
+    built.build("--config", "partial=true", "--report", "results/smoke/report.html", "--report-after-run")
+    fig5 = built.path("results/smoke/tables/ghost.fig5.csv").read_text()
+    assert "not run (no finished run)" in fig5
+    assert "not run (no finished run)" in built.path("results/smoke/tables/bnres.tab1.csv").read_text()
+    assert built.path("results/smoke/report.html").exists()
+    # the next full build completes them: four runs, published from their state folders
+    jobs = built.planned_jobs()
+    assert (jobs["simulate"], jobs["classify"]) == (1, 3)
+    built.build()
+    assert "not run" not in built.path("results/smoke/tables/ghost.fig5.csv").read_text()
+    assert built.planned_jobs() == {}
+
+
+def test_data_that_appear_rebuild_what_was_not_run(built: Checkout):
+    """With its data key unset an artifact is written as not run; setting the key changes its inputs."""
+    text = built.path("workflow/experiments/bnres.yaml").read_text()
+    smoke = text.index("      smoke:")
+    text = text[:smoke] + text[smoke:].replace("data: digits", "data: cifar10", 1)
+    built.path("workflow/experiments/bnres.yaml").write_text(text)
+    shutil.rmtree(built.path("results/smoke/runs/resnet15_cifar"))
+    target = "results/smoke/tables/bnres.tab1.csv"
+    built.build(target)
+    assert "not run (data.cifar10 is not set in config.yaml)" in built.path(target).read_text()
+    built.edit("config.yaml", "  cifar10:", f"  cifar10: {built.folder}")
+    assert built.planned_jobs(target) == {"data": 1, "classify": 3, "tidy": 1, "table": 1}
+
+
+def test_named_targets(built: Checkout):
+    for target in ("ghost", "lalc", "bnres", "cpu", "all"):
+        assert built.planned_jobs(target) == {}
+    for path in built.path("results/smoke/runs/plainnet_init").glob("*/metrics.csv"):
+        path.unlink()
+    assert built.planned_jobs("ghost")["simulate"] == 7
+    assert built.planned_jobs("cpu")["simulate"] == 7
+    assert built.planned_jobs("bnres") == {}
