@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import HealthCheck, settings
 
 from ghostgrad.record import PROBE_COLUMNS, Rows
 from ghostgrad.registry import PAPERS, Registry, RunSpec
@@ -17,6 +18,9 @@ from ghostgrad.results import REFERENCE_COLUMNS
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
 CODE = "c0de0001"
+
+# For property tests: the same examples in every run and no time limit, which a busy machine would break.
+STEADY = settings(derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def experiment(**changes: Any) -> dict[str, Any]:

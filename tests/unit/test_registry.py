@@ -10,18 +10,18 @@ import itertools
 import json
 
 import pytest
-from fabricate import CLASSIFY, SIMULATE, experiment, registry
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostgrad.checks import InputError, schema
-from ghostgrad.registry import Registry, canonical_json, expand, parse_spec
+from ghostgrad.registry import SCALES, Registry, canonical_json, expand, parse_spec
+from tests.unit.fabricate import CLASSIFY, SIMULATE, STEADY, experiment, registry
 
 LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")
 
 
 def layered(names):
-    """An experiment with one point, `p-q`, in which each named layer sets `depth` to its own place in LAYERS, plus 1."""
+    """An experiment with one point, `p-q`, in which each named layer sets `depth` to its place in LAYERS, from 1."""
     depth = {name: {"depth": LAYERS.index(name) + 1} if name in names else {} for name in LAYERS}
     point = {**depth["variant"], "scales": {"laptop": depth["variant's scale"]}}
     return experiment(
@@ -172,12 +172,9 @@ def test_only_leaves_variants_out(tmp_path):
 
 def test_only_paper_runs_unnamed(tmp_path):
     """An experiment that names no scale runs at `paper` alone: nothing reaches a laptop by accident."""
-    reg = registry(
-        tmp_path, {"nets": experiment(), "small": experiment(base={**SIMULATE, "width": 4}, scales={"smoke": {}})}
-    )
-    counts = {
-        scale: [run.experiment for run in reg.runs(scale)] for scale in ("smoke", "laptop", "substitute", "paper")
-    }
+    small = experiment(base={**SIMULATE, "width": 4}, scales={"smoke": {}})
+    reg = registry(tmp_path, {"nets": experiment(), "small": small})
+    counts = {scale: [run.experiment for run in reg.runs(scale)] for scale in SCALES}
     assert counts == {"smoke": ["small"], "laptop": [], "substitute": [], "paper": ["nets", "small"]}
 
 
@@ -233,6 +230,7 @@ OPTIONAL = [key for key in VALUES if key not in REQUIRED]
 SPECS = st.fixed_dictionaries({key: VALUES[key] for key in REQUIRED}, optional={key: VALUES[key] for key in OPTIONAL})
 
 
+@STEADY
 @given(SPECS, st.randoms(use_true_random=False))
 def test_a_default_written_out_is_the_same_run(spec, random):
     """Canonical text depends neither on order nor on defaults being written, and leads back to the same spec."""
@@ -244,6 +242,7 @@ def test_a_default_written_out_is_the_same_run(spec, random):
     assert parse_spec(canonical) == ("simulate", expanded)
 
 
+@STEADY
 @given(SPECS, SPECS)
 def test_different_runs_have_different_canonical_specs(one, other):
     """Nothing that can change a number is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -9,16 +10,21 @@ import pytest
 
 from tests.conftest import Checkout
 
-FINISHED = "results/smoke"
-
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory, worker_id) -> Path:
-    """A checkout in which `snakemake --config scale=smoke` has run."""
-    checkout = Checkout(tmp_path_factory.mktemp(f"built-{worker_id}") / "checkout")
-    checkout.edit("config.yaml", "scale: laptop", "scale: smoke")
-    checkout.build()
-    return checkout.folder
+    """A checkout in which `snakemake --config scale=smoke` has run; parallel test processes share it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    with (shared / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = shared / "built"
+        if not (folder / "complete").exists():
+            checkout = Checkout(folder)
+            checkout.edit("config.yaml", "scale: laptop", "scale: smoke")
+            checkout.build()
+            (folder / "complete").touch()
+    return folder
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_wrong_data_stop_the_build_before_any_training(smoke):
     text = text[:start] + text[start:].replace("data: digits", "data: cifar10", 1)
     smoke.path("workflow/experiments/bnres.yaml").write_text(text)
     smoke.edit("config.yaml", "  cifar10:", f"  cifar10: {smoke.folder}")
-    done = smoke.snakemake("--cores", "2", "--logger", "ghostgrad", "results/smoke/tables/bnres.tab1.csv")
+    done = smoke.snakemake("results/smoke/tables/bnres.tab1.csv", "--cores", "2", "--logger", "ghostgrad")
     assert done.returncode == 1
     assert "config.yaml: data.cifar10: no folder cifar-10-batches-py in" in done.stdout
     assert not smoke.path("results/smoke/runs").exists()
@@ -98,7 +98,7 @@ def test_one_run_of_many_fails_for_good(smoke):
     """The others finish, partial tables can be made, and after the cause is gone only what failed is built."""
     targets = ["results/smoke/tables/bnres.tab1.csv", "results/smoke/figures/bnres.fig5.svg"]
     smoke.edit("workflow/experiments/bnres.yaml", "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,")
-    done = smoke.snakemake("--cores", "2", "--logger", "ghostgrad", *targets)
+    done = smoke.snakemake(*targets, "--cores", "2", "--logger", "ghostgrad")
     assert done.returncode == 1
     said = done.stdout
     assert "FAILED resnet15_cifar/model2-s0 (rule classify)" in said
@@ -109,7 +109,7 @@ def test_one_run_of_many_fails_for_good(smoke):
     assert sorted(path.parent.name for path in runs.glob("*/metrics.csv")) == ["model1-s0", "model3-s0"]
     assert smoke.path(targets[1]).exists()
 
-    smoke.build("--config", "partial=true", *targets)
+    smoke.build(*targets, "--config", "partial=true")
     table = smoke.path(targets[0]).read_text()
     assert table.count("scaled") == 2
     assert "not run (no finished run)" in table

@@ -147,8 +147,10 @@ def test_data_that_appear_rebuild_what_was_not_run(built: Checkout):
 def test_named_targets(built: Checkout):
     for target in ("ghost", "lalc", "bnres", "cpu", "all"):
         assert built.planned_jobs(target) == {}
-    for path in built.path("results/smoke/runs/plainnet_init").glob("*/metrics.csv"):
-        path.unlink()
+    for folder in ("runs/plainnet_init", "tidy", "tables", "figures"):
+        shutil.rmtree(built.path(f"results/smoke/{folder}"))
     assert built.planned_jobs("ghost")["simulate"] == 7
     assert built.planned_jobs("cpu")["simulate"] == 7
-    assert built.planned_jobs("bnres") == {}
+    jobs = built.planned_jobs("bnres")
+    assert "simulate" not in jobs
+    assert jobs["table"] == 1

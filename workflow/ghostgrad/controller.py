@@ -13,7 +13,7 @@ _held = None
 
 
 def hold() -> None:
-    """Called by the main Snakemake process while it reads the workflow; several may hold it, a dry run beside a build."""
+    """Called by the main Snakemake process while it reads the workflow; several may (a dry run, a build)."""
     global _held
     with contextlib.suppress(OSError):  # a folder that may not be written to can still be looked at
         FLOCK.parent.mkdir(exist_ok=True)

@@ -18,7 +18,8 @@ from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-LIBRARY = f"{workflow.basedir}/workflow/ghostgrad"
+# Relative, so that a checkout that is moved or copied with its results redraws nothing.
+WORKFLOW = os.path.relpath(Path(workflow.basedir, "workflow"))
 
 try:
     registries.check_config(config)
@@ -30,7 +31,7 @@ if workflow.exec_mode == ExecMode.DEFAULT:
     controller.hold()
 
 SCALE = config["scale"]
-PARTIAL = config.get("partial", False)
+PARTIAL = str(config.get("partial", False)).lower() == "true"  # --config gives text
 DATA = config.get("data") or {}
 WHY_NOT = {
     name: reason for name, a in REGISTRY.artifacts.items() if (reason := REGISTRY.missing(SCALE, a, DATA, PARTIAL))
@@ -99,19 +100,19 @@ def finished_runs(wildcards):
 
 
 def artifact_reference(wildcards):
-    path = f"{workflow.basedir}/workflow/reference/{artifact_of(wildcards).source}.csv"
+    path = f"{WORKFLOW}/reference/{artifact_of(wildcards).source}.csv"
     return [path] if Path(path).exists() else []
 
 
 def references(names):
     """The reference files of several artifacts."""
-    paths = {Path(f"{workflow.basedir}/workflow/reference/{REGISTRY.artifacts[name].source}.csv") for name in names}
+    paths = {Path(f"{WORKFLOW}/reference/{REGISTRY.artifacts[name].source}.csv") for name in names}
     return sorted(str(path) for path in paths if path.exists())
 
 
 def code(*modules):
     """Modules of the library as inputs."""
-    return [f"{LIBRARY}/{module}.py" for module in modules]
+    return [f"{WORKFLOW}/ghostgrad/{module}.py" for module in modules]
 
 
 def figure_code(wildcards):

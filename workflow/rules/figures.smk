@@ -13,6 +13,7 @@ localrules:
 rule figure:
     input:
         artifact_reference,
+        runs=finished_runs,
         tidy="results/{scale}/tidy/{artifact}.csv",
         code=figure_code,
     output:

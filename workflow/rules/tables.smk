@@ -23,7 +23,7 @@ ruleorder: not_run > table > figure
 rule tidy:
     input:
         finished_runs,
-        code=f"{LIBRARY}/tidy.py",
+        code=code("tidy"),
     output:
         "results/{scale}/tidy/{artifact}.csv",
     log:
@@ -39,6 +39,7 @@ rule tidy:
 rule table:
     input:
         artifact_reference,
+        runs=finished_runs,
         tidy="results/{scale}/tidy/{artifact}.csv",
         code=code("tables", "measures", "render", "results", "theory"),
     output:

@@ -1,0 +1,138 @@
+"""A second implementation of ghostgrad.simulate, for the tests: the plain loop that a reader of the paper would write.
+
+One repeat at a time, torch's own layers, backward(). It shares with the library what is drawn and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ghostgrad import simulate
+from ghostgrad.checks import validate
+from ghostgrad.registry import expand
+from ghostgrad.rng import generator
+
+CPU = torch.device("cpu")
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "selu": nn.SELU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "linear": nn.Identity,
+}
+NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
+
+
+def make_spec(**keys) -> dict:
+    """A valid, expanded spec, small unless told otherwise."""
+    small = {"net": "plain", "depth": 4, "width": 12, "batch": 10, "repeats": 5, "seed": 0}
+    validate(small | keys, "simulate", "test")
+    return expand("simulate", small | keys)
+
+
+def paper_spec(**keys) -> dict:
+    """The widths of Ghost sec. 2.1."""
+    return make_spec(**{"width": 256, "batch": 128, "depth": 20, **keys})
+
+
+def generators(repeats: int, first: int = 0) -> list[torch.Generator]:
+    return [generator(0, "repeat", first + i) for i in range(repeats)]
+
+
+def measured(spec: dict, chunk: int, repeats: int | None = None) -> Tensor:
+    """All repeats, `chunk` at a time."""
+    streams = generators(repeats or spec["repeats"])
+    parts = [streams[i : i + chunk] for i in range(0, len(streams), chunk)]
+    return torch.cat([simulate.measure(spec, part, CPU) for part in parts])
+
+
+def linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    layer.weight.data.copy_(weight)
+    return layer
+
+
+def var(x: Tensor) -> float:
+    """Var[x] of sec. 2: the elements' variances over the batch, averaged."""
+    return x.detach().var(0, unbiased=False).mean().item()
+
+
+class Loop:
+    """A network from its weights, written layer by layer."""
+
+    def __init__(self, spec: dict, weights: list[Tensor]):
+        self.spec = spec
+        self.linears = [linear(weight) for weight in weights]
+        self.act = ACTIVATIONS[spec["activation"]]()
+        dtype = weights[0].dtype
+        self.norm = (lambda: NORMS[spec["norm"]](spec["width"]).to(dtype)) if spec["norm"] != "none" else nn.Identity
+        self.scale = 1 / math.sqrt(spec["depth"] // 2) if spec["branch_scale"] == "1/sqrt(L)" else 1.0
+        self.blocks: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def signals(self, x: Tensor) -> list[Tensor]:
+        """x^(0), x^(1), … with the graph that made them."""
+        return [x, *getattr(self, self.spec["net"])(x)]
+
+    def plain(self, x: Tensor):
+        for layer in self.linears:
+            x = self.act(self.norm()(layer(x)))
+            yield x
+
+    def seqnet(self, x: Tensor):
+        for first, second in zip(self.linears[::2], self.linears[1::2], strict=True):
+            hidden = torch.relu(first(x))
+            x = self.norm()(second(hidden))
+            yield from (hidden, x)
+
+    def residual(self, x: Tensor):
+        for first, second in zip(self.linears[::2], self.linears[1::2], strict=True):
+            half = nn.Sequential(first, self.norm(), self.act)
+            rest = nn.Sequential(second, self.norm())
+            hidden = half(x)
+            total = x + self.scale * rest(hidden)
+            total.retain_grad()
+            self.blocks.append((nn.Sequential(half, rest), x, total))
+            x = self.act(total) if self.spec["residual_sum"] == "relu" else total
+            yield from (hidden, x)
+
+    def ratios(self, branch: nn.Module, x: Tensor, total: Tensor) -> list[float]:
+        """R_f and R_b of a block and of its branch, each run alone with the block's input and derivative."""
+        found = []
+        for run, top in ((lambda z: z + self.scale * branch(z), total.grad), (branch, self.scale * total.grad)):
+            z = x.detach().clone().requires_grad_()
+            y = run(z)
+            (dz,) = torch.autograd.grad(y, z, top)
+            found += [var(y) / var(z), var(dz) / var(top)]
+        return found
+
+
+def reference(spec: dict, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.ndarray:
+    """What measure() reports of one repeat, (layers + 1, columns)."""
+    net = Loop(spec, weights)
+    signals = net.signals(x.clone().requires_grad_())
+    for signal in signals:
+        signal.retain_grad()
+    signals[-1].backward(top)
+    out = np.full((len(signals), 7 if net.blocks else 3), np.nan)
+    out[1:, 0] = [layer.weight.grad.norm().item() for layer in net.linears]
+    out[:, 1] = [var(signal) for signal in signals]
+    out[:, 2] = [var(signal.grad) for signal in signals]
+    for index, block in enumerate(net.blocks, start=1):
+        out[2 * index, 3:] = net.ratios(*block)
+    return out
+
+
+def looped(spec: dict, repeats: int, dtype: torch.dtype | None = None) -> np.ndarray:
+    """reference() of repeats 0, 1, …, fed with what measure() draws for them."""
+    out = []
+    for stream in generators(repeats):
+        inputs, top, weights = simulate.draw(spec, [stream], CPU)
+        out.append(reference(spec, *(t[0].to(dtype) for t in (inputs, top)), [w[0].to(dtype) for w in weights]))
+    return np.stack(out)

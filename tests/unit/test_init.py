@@ -1,0 +1,234 @@
+"""Initializations against their definitions, numpy's QR and torch.nn.init."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor, nn
+
+from ghostgrad import init
+from ghostgrad.rng import generator
+
+TALL = [
+    (8, 8),
+    (12, 8),
+    (15, 8),
+    (16, 8),
+    (64, 8),
+    (5, 1),
+    (1, 1),
+]  # QR below twice as many rows as columns, else Cholesky
+LAYERS = {"convolution": (6, 4, 3, 3), "1x1": (8, 6, 1, 1), "linear": (5, 8)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What is summed in which order does not hang on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.empty(*shape, dtype=torch.float64).normal_(generator=generator(seed, "test"))
+
+
+def model() -> nn.Sequential:
+    """Every kind of layer that initialize() meets."""
+    return nn.Sequential(
+        nn.Conv2d(4, 6, 3, bias=True),
+        nn.BatchNorm2d(6),
+        nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8)),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+def weights(net: nn.Module) -> list[Tensor]:
+    return [m.weight.detach().clone() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+
+
+def initialized(kind: str, seed: int = 0) -> nn.Sequential:
+    net = model()
+    init.initialize(net, kind, generator(seed, "init"))
+    return net
+
+
+# --- orthonormal columns ---
+
+
+@pytest.mark.parametrize("shape", TALL)
+def test_columns_are_orthonormal(shape):
+    found = init.orthonormal_columns(gaussian(2, 3, *shape))
+    unit = torch.eye(shape[1], dtype=torch.float64).expand(2, 3, -1, -1)
+    torch.testing.assert_close(found.mT @ found, unit, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", TALL)
+def test_columns_are_numpys_sign_corrected_q(shape):
+    """G = Q U with U's diagonal positive is unique, so that both ways to compute it give this Q."""
+    drawn = gaussian(4, *shape)
+    for found, one in zip(init.orthonormal_columns(drawn).numpy(), drawn.numpy(), strict=True):
+        q, upper = np.linalg.qr(one)
+        np.testing.assert_allclose(found, q * np.sign(np.diag(upper)), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [256, 512, 1024])
+def test_columns_are_orthonormal_in_float32(rows):
+    """At the paper's width, to a few units in the last place."""
+    found = init.orthonormal_columns(gaussian(rows, 256).float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.mT @ found, torch.eye(256), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (6, 3)])
+def test_columns_are_uniformly_distributed(shape):
+    """A uniform R has entries of mean 0 and variance 1/D; Householder's Q without the signs has not: its diagonal leans
+    to one side. Four standard errors of 20,000 matrices."""
+    found, count = init.orthonormal_columns(gaussian(20_000, *shape)), 20_000
+    assert found.mean(0).abs().max() < 4 * math.sqrt(1 / shape[0] / count)
+    spread = found.square()
+    assert ((spread.mean(0) - 1 / shape[0]).abs() < 4 * spread.std(0) / math.sqrt(count)).all()
+
+
+# --- SeqNet modules ---
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_looks_linear_module_is_linear(k):
+    """L-Init with M = W^T is y = 2x, whatever x (E-G14)."""
+    first = init.seqnet_module("looks-linear", gaussian(3, 16 * k, 16))
+    x = gaussian(3, 16, 50, seed=1)
+    torch.testing.assert_close(first.mT @ torch.relu(first @ x), 2 * x, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("kind", ["random", "untied", "orthogonal"])
+def test_other_modules_are_not_linear(kind, k):
+    """relu(Wx) - relu(-Wx) = Wx is linear; relu(Wx) + relu(-Wx) is what is left over in these."""
+    first = init.seqnet_module(kind, gaussian(16 * k, 16))
+    x = gaussian(16, 50, seed=1)
+    even = first.mT @ (torch.relu(first @ x) + torch.relu(first @ -x))
+    assert even.norm() > 0.1 * x.norm()
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("kind", ["random", "untied"])
+def test_random_module_has_variance_two_over_kd(kind, k):
+    """W_ij ~ N(0, 2/(kd)): 131,072 or more draws."""
+    drawn = gaussian(4, 128 * k, 64)
+    first = init.seqnet_module(kind, drawn)
+    torch.testing.assert_close(first, drawn * math.sqrt(2 / (128 * k)))
+    count = first.numel()
+    assert first.var().item() == pytest.approx(2 / (128 * k), rel=4 * math.sqrt(2 / count))
+    assert first.mean().abs() < 4 * math.sqrt(2 / (128 * k) / count)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_orthogonal_module_is_twice_an_isometry(k):
+    """W^T W = 2I, so that half of it, what relu lets through, keeps the signal's scale."""
+    first = init.seqnet_module("orthogonal", gaussian(8 * k, 8))
+    torch.testing.assert_close(first.mT @ first, 2 * torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_looks_linear_module_mirrors_an_orthonormal_half(k):
+    """W = sqrt2 [R; -R], R^T R = I, R from the first half of the rows."""
+    drawn = gaussian(8 * k, 8)
+    top, bottom = init.seqnet_module("looks-linear", drawn).chunk(2)
+    assert torch.equal(bottom, -top)
+    torch.testing.assert_close(top, math.sqrt(2) * init.orthonormal_columns(drawn[: 4 * k]))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="xavier"):
+        init.seqnet_module("xavier", gaussian(4, 2))
+    with pytest.raises(ValueError, match="orthogonal"):
+        initialized("orthogonal")
+
+
+# --- whole models ---
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Inputs and outputs of one unit: a convolution's window counts in both."""
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
+
+
+def drawn(kind: str, seed: int = 0) -> list[Tensor]:
+    """The weights by the formulas of Glorot and Bengio (2010) and He et al. (2015), layer after layer."""
+    stream, out = generator(seed, "init"), []
+    for shape in LAYERS.values():
+        fan_in, fan_out = fans(shape)
+        if kind == "xavier_uniform":
+            a = math.sqrt(6 / (fan_in + fan_out))
+            out.append(torch.empty(shape).uniform_(-a, a, generator=stream))
+        else:
+            out.append(torch.empty(shape).normal_(0, math.sqrt(2 / fan_out), generator=stream))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
+def test_models_are_drawn_by_the_formulas(kind):
+    for found, expected in zip(weights(initialized(kind)), drawn(kind), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
+def test_models_are_drawn_as_torch_does(kind):
+    """nn.init applied by hand, one layer after the other, from the same stream."""
+    stream = generator(0, "init")
+    for found, shape in zip(weights(initialized(kind)), LAYERS.values(), strict=True):
+        expected = torch.empty(shape)
+        if kind == "xavier_uniform":
+            nn.init.xavier_uniform_(expected, generator=stream)
+        else:
+            nn.init.kaiming_normal_(expected, mode="fan_out", nonlinearity="relu", generator=stream)
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 48, 3), nn.Linear(300, 200)], ids=["convolution", "linear"])
+def test_weights_follow_the_stated_laws(layer):
+    """U(-a, a) and N(0, 2/fan_out), by a Kolmogorov-Smirnov test."""
+    fan_in, fan_out = fans(layer.weight.shape)
+    a = math.sqrt(6 / (fan_in + fan_out))
+    for kind, law in (
+        ("xavier_uniform", ("uniform", (-a, 2 * a))),
+        ("he_normal", ("norm", (0, math.sqrt(2 / fan_out)))),
+    ):
+        init.initialize(layer, kind, generator(0, "init"))
+        assert kstest(layer.weight.detach().flatten().numpy(), *law).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
+def test_a_model_hangs_on_its_generator_alone(kind):
+    """Not on what the weights were, nor on torch's global generator, which stays where it is."""
+    torch.manual_seed(1)
+    one = weights(initialized(kind))
+    torch.manual_seed(2)
+    net = model()
+    state = torch.get_rng_state()
+    init.initialize(net, kind, generator(0, "init"))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one, weights(net), strict=True))
+    other = weights(initialized(kind, seed=1))
+    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
+def test_biases_are_zero_and_batch_norm_is_left_alone(kind):
+    net = initialized(kind)
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            assert not module.bias.any()
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.weight.eq(1).all()
+            assert not module.bias.any()
+            assert module.running_var.eq(1).all()
+            assert not module.running_mean.any()

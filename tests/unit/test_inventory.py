@@ -1,0 +1,299 @@
+"""The registry against the papers: every artifact is listed, and every number of their tables is in workflow/reference.
+
+The ids and numbers below were read from the papers' text, not from the files under test.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+import yaml
+from packaging.markers import Marker
+
+from ghostgrad import figures, measures, registry, tables
+from ghostgrad.record import Rows
+from ghostgrad.results import REFERENCE_COLUMNS
+from tests.conftest import ROOT
+from tests.unit.fabricate import publish
+
+REGISTRY = registry.Registry()
+REFERENCE = ROOT / "workflow" / "reference"
+
+IDS = {
+    "ghost": """fig1_left fig1_right fig2 fig3 fig4_left fig4_right fig5 fig6 fig7 fig8 fig9 fig10 tab1 tab2 tab3a tab3b
+        tab3c tab4 tab5 lr_grid eq1 c1_maxpool relu_ratios def3_1 prop3_4 cor3_7 prop3_8 prop3_12 prop3_14 cor3_15
+        prop3_17 prop4_1 fc_module c2_conceal c3 propC_2 c_gradnorm101 rem3_5 rem3_9 rem3_16 a_depth b2_resnet_orth
+        s6_vgg_input""",
+    "ghost0": "fig1_left fig1_right fig2 fig3 propB_14",
+    "lalc": """fig1a fig1b fig2 fig3 fig4a fig4b fig5 tab_acc tab_eta prop1 thm1 cor1 cor2 thm2 rate claims clars_cost
+        self_disable abl_norm decay accum""",
+    "bnres": """fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 tab1 eq4 eq5 eq8 eq9
+        eq10 eq11 eq12 eq13 eq14 eq19 eq21 eq22 eq27 eq30 eq37 eq40 appE disc indep K""",
+}
+ALL_IDS = [f"{paper}.{name}" for paper, names in IDS.items() for name in names.split()]
+
+# Artifact -> how many numbers of it the papers print.
+COUNTS = {
+    "ghost.tab1": 14,
+    "ghost.tab2": 30,
+    "ghost.tab3a": 4,  # three cells and "higher than 70%"
+    "ghost.tab3b": 4,  # three cells and SeqNet101's +0.1 %
+    "ghost.tab3c": 3,
+    "ghost.tab4": 9,
+    "ghost.tab5": 3,
+    "ghost.fig9": 2,
+    "ghost.lr_grid": 1,
+    "ghost.eq1": 3,
+    "ghost.c1_maxpool": 2,
+    "ghost.relu_ratios": 2,
+    "bnres.tab1": 3,
+}
+
+TAB2 = "APb APb50 APb75 APm APm50 APm75"
+# Artifact -> lines of "label: numbers" under a line of column (or metric) names, as the papers print them.
+PRINTED = {
+    "ghost.tab1": """18 34 50 101
+        ResNet: 69.8 73.3 77.4 78.8
+        DiracNet: 70.4 72.8 NA NA
+        ISONet: 68.1 70.9 71.2 71.0
+        SeqNet: 72.4 75.7 77.1 76.7""",
+    "ghost.tab2": f"""{TAB2}
+        ResNet50 BN 2X: 38.6 59.8 42.1 34.5 56.4 36.3
+        ResNet50 GN 2X: 40.3 61.0 44.0 35.7 57.9 37.7
+        SeqNet50 2X: 39.8 59.5 43.1 35.3 57.4 37.8
+        ResNet50 GN 3X: 40.8 61.6 44.4 36.1 58.5 38.2
+        SeqNet50 3X: 40.6 60.7 44.9 36.0 58.2 38.5""",
+    "ghost.tab3a": """top1
+        R-Init: 77.1
+        O-Init: 77.0
+        L-Init: 77.0
+        untied: 70""",
+    "ghost.tab3b": """top1
+        No Bias: 77.1
+        Use Bias: 77.0
+        Use BatchNorm: 76.8
+        SeqNet101 Use BatchNorm - SeqNet101 No Bias: 0.1""",
+    "ghost.tab3c": """top1
+        First: 77.1
+        Second: 76.7
+        Third: 77.0""",
+    "ghost.tab5": """Yes No
+        Yes: 76.7 77.1
+        No: NA 76.9""",
+    "ghost.eq1": """r
+        SELU: 1.072
+        Tanh: 1.178
+        ReLU: 1.467""",
+    "ghost.c1_maxpool": """R_f R_b
+        2x2 max-pool: 0.492 0.25""",
+    "ghost.fig9": """top1
+        Skip-SeqNet50: 77.9
+        Skip-SeqNet50 - SeqNet50: 0.8""",
+    "ghost.lr_grid": """top1
+        SeqNet101 per-stage - SeqNet101 0.01: 0.4""",
+    "bnres.tab1": """test_accuracy
+        Model-1: 92.5
+        Model-2: 90.6
+        Model-3: 9.09""",
+}
+# Layers -> without, with orthogonal regularization, improvement.
+TAB4 = {"34": (73.7, 75.3, 1.6), "50": (75.7, 77.1, 1.4), "101": (75.6, 76.7, 1.1)}
+
+BUILT = [artifact for artifact in REGISTRY.artifacts.values() if not artifact.planned]
+FILES = sorted(path.stem for path in REFERENCE.glob("*.csv"))
+
+
+def numbers(artifact: str) -> list[dict[str, str]]:
+    with (REFERENCE / f"{artifact}.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("name", ALL_IDS)
+def test_every_result_of_the_papers_is_an_artifact(name):
+    """Built or planned: the list of artifacts is the list of what the papers report."""
+    artifact = REGISTRY.artifact(name)
+    assert artifact.title
+    assert re.match(r"00[0124] ", artifact.section), "where the paper has it"
+    assert artifact.paper in registry.PAPERS
+    assert artifact.has_table or artifact.has_figure
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("fig1_left", "fig1_left"), ("fig1_right", "fig1_right"), ("fig2", "fig6"), ("fig3", "fig5")],
+)
+def test_the_tiny_papers_figures_are_those_of_the_full_one(alias, name):
+    """000 numbers its figures differently; the alias has the same runs, functions and reference numbers."""
+    one, other = REGISTRY.artifact(f"ghost0.{alias}"), REGISTRY.artifact(f"ghost.{name}")
+    for what in ("cells", "table", "figure", "options", "source", "status", "kind"):
+        assert getattr(one, what) == getattr(other, what), what
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_every_number_is_there(name, count):
+    """None missing, none twice."""
+    keys = [(row["row"], row["column"], row["metric"]) for row in numbers(name)]
+    assert (len(keys), len(set(keys))) == (count, count)
+
+
+def printed(name: str) -> dict[tuple[str, str], float]:
+    """(label, column or metric) -> number of one of the tables above."""
+    head, *lines = (line.strip() for line in PRINTED[name].splitlines())
+    cells = {}
+    for line in lines:
+        label, _, values = line.rpartition(": ")
+        for column, value in zip(head.split(), values.split(), strict=True):
+            if value != "NA":
+                cells[label, column] = float(value)
+    return cells
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_numbers_are_the_papers(name):
+    """Each cell, to the digit."""
+    found = {(row["row"], row["column"] or row["metric"]): float(row["value"]) for row in numbers(name)}
+    assert found == printed(name)
+
+
+def test_table_4_is_the_papers():
+    """Three columns; the third is the difference of the other two, which the file must name."""
+    expected = {}
+    for layers, (without, with_it, gain) in TAB4.items():
+        expected[layers, "- OrthReg", ""] = without
+        expected[layers, "+ OrthReg", ""] = with_it
+        expected[f"{layers} - {layers}", "+ OrthReg", f"{layers}|- OrthReg"] = gain
+    found = {(row["row"], row["column"], row["minus"]): float(row["value"]) for row in numbers("ghost.tab4")}
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["ghost.tab3b", "ghost.tab4", "ghost.fig9", "ghost.lr_grid"])
+def test_differences_name_both_cells(name):
+    """ "A - B" with `minus` naming B: a difference without its subtrahend could never be measured."""
+    rows = [row for row in numbers(name) if row["minus"]]
+    assert rows
+    for row in rows:
+        _, dash, subtrahend = row["row"].partition(" - ")
+        assert dash
+        assert row["minus"].split("|")[0] == subtrahend
+
+
+def test_the_bound_is_a_bound():
+    """ "cannot reach a validation accuracy higher than 70%"."""
+    (row,) = (row for row in numbers("ghost.tab3a") if row["row"] == "untied")
+    assert row["relation"] == "<"
+
+
+def test_what_the_paper_cites_is_marked():
+    """Other people's numbers: DiracNet, ISONet and the Mask R-CNN baselines; nothing of the authors' own."""
+    cited = {(name, row["row"]) for name in FILES for row in numbers(name) if row["cited"]}
+    baselines = {("ghost.tab2", f"ResNet50 {kind}") for kind in ("BN 2X", "GN 2X", "GN 3X")}
+    assert cited == {("ghost.tab1", "DiracNet"), ("ghost.tab1", "ISONet")} | baselines
+
+
+def test_what_the_paper_saw_diverge_is_marked():
+    """Model-3's loss "had quickly become undefined"."""
+    diverging = [(name, row["row"]) for name in FILES for row in numbers(name) if row["diverges"]]
+    assert diverging == [("bnres.tab1", "Model-3")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_reference_file_is_well_formed(name):
+    """It belongs to an artifact, and each row has a number, a relation, a metric and where the paper prints it."""
+    artifact = REGISTRY.artifact(name)
+    assert artifact.source == name, "an alias reads another file"
+    with (REFERENCE / f"{name}.csv").open(encoding="utf-8") as stream:
+        assert next(stream).strip().split(",") == list(REFERENCE_COLUMNS)
+    for row in numbers(name):
+        assert None not in row
+        assert re.match(r"00[0124] ", row["source"])
+        assert row["relation"] in ("=", "<", "<=", ">", ">=")
+        assert row["cited"] in ("", "yes")
+        assert row["diverges"] in ("", "yes")
+        assert row["row"]
+        assert row["metric"]
+        assert math.isfinite(float(row["value"]))
+        assert all(float(row[key]) >= 0 for key in ("std", "tolerance") if row[key])
+
+
+@pytest.mark.parametrize(
+    "artifact", [a for a in BUILT if a.cells and a.source in FILES], ids=lambda artifact: artifact.id
+)
+def test_every_reference_key_has_a_cell(artifact):
+    """A label that no run carries would show "not run" for ever; differences and cited numbers need none."""
+    cells = {(cell.row, cell.column) for cell in artifact.cells}
+    own = [row for row in numbers(artifact.source) if not row["cited"] and not row["minus"]]
+    assert own
+    assert {(row["row"], row["column"]) for row in own} <= cells
+
+
+def fabricated_series(run) -> Rows:
+    """A series.csv with every column of a simulation, positive and with some spread."""
+    layers = run.spec["depth"] * (2 if run.spec["net"] == "seqnet" else 1) + 1
+    names = ["gradient_norm", "forward_variance", "backward_variance"]
+    names += [f"{what}_{way}" for what in ("block", "branch") for way in ("forward", "backward")]
+    values = np.random.default_rng(0).lognormal(sigma=0.1, size=(8, layers, len(names)))
+    rows = [[repeat, layer, *values[repeat, layer].tolist()] for repeat in range(8) for layer in range(layers)]
+    return Rows(("repeat", "layer", *names), rows)
+
+
+@pytest.mark.parametrize("artifact", [a for a in BUILT if a.table], ids=lambda artifact: artifact.id)
+def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypatch):
+    """With all its runs there, no row of a built table says "not run": metric, row and column are what its table
+    function yields."""
+    monkeypatch.chdir(tmp_path)
+    for run in REGISTRY.artifact_runs("smoke", artifact):
+        simulated = run.task == "simulate"
+        accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0}
+        publish(run, {} if simulated else accuracy, fabricated_series(run) if simulated else None)
+    table = tables.build(REGISTRY, artifact, "smoke", None)
+    assert len(table) >= (len(numbers(artifact.source)) if artifact.source in FILES else 1)
+    assert [verdict for verdict in table["verdict"] if verdict.startswith("not run")] == []
+
+
+@pytest.mark.parametrize("name", ["ghost.eq1", "ghost.c1_maxpool", "ghost.relu_ratios"])
+def test_what_needs_no_run_matches_the_paper(name):
+    """Quadrature reproduces every printed digit."""
+    table = tables.build(REGISTRY, REGISTRY.artifact(name), "laptop", None)
+    verdicts = table[table["paper"].notna()]["verdict"].tolist()
+    assert verdicts == ["match"] * COUNTS[name]
+
+
+@pytest.mark.parametrize("artifact", BUILT, ids=lambda artifact: artifact.id)
+def test_its_functions_exist_and_take_its_options(artifact):
+    """A misspelt function or option shows here and not at the end of a build."""
+    if artifact.table:
+        options = artifact.options.get("table", {})
+        inspect.signature(getattr(measures, artifact.table)).bind(None, **options)
+    if artifact.figure:
+        options = artifact.options.get("figure", {})
+        inspect.signature(figures.function(artifact)).bind(None, None, **options)
+    assert set(artifact.options) <= {name for name in ("table", "figure") if getattr(artifact, name)}
+
+
+def locked(python: str) -> dict[str, str]:
+    """Package -> version of requirements.lock for a Python on Linux."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    pins = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        match = re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)(?: *; *([^\\]+))?", line)
+        if match and (not match[3] or Marker(match[3].strip()).evaluate(environment)):
+            assert match[1] not in pins, f"{match[1]} is pinned twice"
+            pins[match[1]] = match[2]
+    return pins
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_conda_environments_have_the_locked_versions(path):
+    """`--software-deployment-method conda` and `make` compute with the same packages."""
+    channels = yaml.safe_load(path.read_text())["dependencies"]
+    (python,) = (entry.split("=")[1] for entry in channels if isinstance(entry, str) and entry.startswith("python="))
+    (pins,) = (entry["pip"] for entry in channels if isinstance(entry, dict))
+    assert pins
+    versions = locked(python)
+    assert pins == [f"{name}=={versions[name]}" for name in (pin.split("==")[0] for pin in pins)]

@@ -1,0 +1,344 @@
+"""Every mistake in a registry or configuration file is one line with its file, its place and the nearest valid value.
+
+People edit these files by hand; a traceback, a silent default or an error without a place costs them an afternoon.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ghostgrad.checks import InputError
+from ghostgrad.registry import PAPERS, Registry, load_config, parse_spec
+from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, registry, workflow
+
+BUILT = {"title": "T", "section": "s", "table": "final_metrics"}
+AXES = {"method": {"sgd": {}}, "batch": {"b8": {}}}
+
+
+def without(body, key):
+    return {name: value for name, value in body.items() if name != key}
+
+
+def variant(**body):
+    return {"nets": experiment(variants={"a": {}, "abc": {"depth": 9, **body}})}
+
+
+def axes(**body):
+    return {"nets": experiment(**{"variants": {}, "axes": AXES, **body})}
+
+
+def base(**body):
+    return {"nets": experiment(base={**SIMULATE, **body})}
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+EXPERIMENTS = {
+    "unknown key of an experiment": (
+        {"nets": experiment(variant={})},
+        "experiments.nets: unknown key 'variant'; did you mean 'variants'?",
+    ),
+    "unknown spec key in base": (base(widht=8), "experiments.nets.base: unknown key 'widht'; did you mean 'width'?"),
+    "setting in base": (base(seeds=2), "experiments.nets.base: unknown key 'seeds'"),
+    "unknown key in a variant": (variant(nrom=1), "nets.variants.abc: unknown key 'nrom'; did you mean 'norm'?"),
+    "unknown scale": (
+        {"nets": experiment(scales={"labtop": {}})},
+        "experiments.nets.scales: unknown key 'labtop'; did you mean 'laptop'?",
+    ),
+    "unknown key in a scale": (
+        {"nets": experiment(scales={"laptop": {"repaets": 8}})},
+        "experiments.nets.scales.laptop: unknown key 'repaets'; did you mean 'repeats'?",
+    ),
+    "unknown scale of a variant": (
+        variant(scales={"smok": {}}),
+        "nets.variants.abc.scales: unknown key 'smok'; did you mean 'smoke'?",
+    ),
+    "unknown key in a scale of a variant": (
+        variant(scales={"smoke": {"dpeth": 8}}),
+        "nets.variants.abc.scales.smoke: unknown key 'dpeth'; did you mean 'depth'?",
+    ),
+    "unknown key in a point of an axis": (
+        axes(axes={"method": {"tanh": {"activaton": "tanh"}}}),
+        "nets.axes.method.tanh: unknown key 'activaton'; did you mean 'activation'?",
+    ),
+    "unknown key in a rule of adjust": (
+        axes(adjust=[{"wher": {"method": ["sgd"]}, "set": {}}]),
+        "nets.adjust.0: unknown key 'wher'; did you mean 'where'?",
+    ),
+    "unknown spec key in adjust": (
+        axes(adjust=[{"where": {"method": ["sgd"]}, "set": {}}, {"where": {"batch": ["b8"]}, "set": {"bacth": 8}}]),
+        "nets.adjust.1.set: unknown key 'bacth'; did you mean 'batch'?",
+    ),
+    "unknown resource": (
+        {"nets": experiment(resources={"gpus": 1})},
+        "nets.resources: unknown key 'gpus'; did you mean 'gpu'?",
+    ),
+    "unknown resource of a variant": (
+        variant(resources={"mem": 1}),
+        "nets.variants.abc.resources: unknown key 'mem'; did you mean 'mem_mb'?",
+    ),
+    "unknown expectation": (
+        {"nets": experiment(expect={"second": 1})},
+        "nets.expect: unknown key 'second'; did you mean 'seconds'?",
+    ),
+    "unknown key in a deviation": (
+        {"nets": experiment(deviations=[{"what": "x", "wy": "y"}])},
+        "nets.deviations.0: unknown key 'wy'; did you mean 'why'?",
+    ),
+    "number as text": (base(width="8"), "nets.base: width: expected integer, found '8'"),
+    "text as number": (base(net=3), "nets.base: net: '3' is not allowed; valid: plain, residual"),
+    "seeds as text": ({"nets": experiment(seeds="4")}, "nets.seeds: expected integer, found '4'"),
+    "list as text": (
+        {"nets": experiment(task="classify", base={**CLASSIFY, "augment": "crop"})},
+        "nets.base: augment: expected array, found 'crop'",
+    ),
+    "value outside its list": (base(net="plane"), "nets.base: net: 'plane' is not allowed; did you mean 'plain'?"),
+    "value outside its list, in a list": (
+        {"nets": experiment(task="classify", base={**CLASSIFY, "augment": ["crop", "flp"]})},
+        "nets.base: augment.1: 'flp' is not allowed; did you mean 'flip'?",
+    ),
+    "unknown task": (
+        {"nets": experiment(task="simulat")},
+        "nets.task: 'simulat' is not allowed; did you mean 'simulate'?",
+    ),
+    "value out of range": (base(width=1), "nets.base: width: 1 is less than the minimum of 2"),
+    "value of another form": (base(weight_variance="2"), "nets.base: weight_variance: '2' is not of the form"),
+    "missing key of an experiment": (
+        {"nets": without(experiment(), "resources")},
+        "experiments.nets: key 'resources' is missing",
+    ),
+    "missing spec key": (
+        {"nets": experiment(base=without(SIMULATE, "width"))},
+        "nets.variants.a at scale paper: key 'width' is missing",
+    ),
+    "name of an experiment": ({"Nets": experiment()}, "experiments: 'Nets' is not of the form"),
+    "name of a variant": ({"nets": experiment(variants={"a b": {}})}, "nets.variants: 'a b' is not of the form"),
+    "empty block": ({"nets": experiment(base=None)}, "nets.base: expected object, found None"),
+    "like of nothing": (variant(like="x"), "like: 'x' is no variant; valid: a, abc"),
+    "like of a misspelt variant": (
+        {"nets": experiment(variants={"relu-bn": {}, "relu": {"like": "relu-nb", "norm": "none"}})},
+        "like: 'relu-nb' is no variant; did you mean 'relu-bn'?",
+    ),
+    "like in a circle": (
+        {"nets": experiment(variants={"a": {"like": "b"}, "b": {"like": "a", "depth": 5}})},
+        "nets.variants.a: like: 'a' leads back to itself",
+    ),
+    "only of nothing": (
+        {"nets": experiment(variants={"relu-bn": {}}, scales={"laptop": {"only": ["tanh*", "relu-bm"]}})},
+        "nets.scales.laptop.only: 'tanh*' names no variant; valid: relu-bn",
+    ),
+    "the same run twice": (
+        {"nets": experiment(variants={"a": {}, "b": {"norm": "batch"}})},
+        "experiments.nets: nets/b-s0 and nets/a-s0 are the same run at scale paper",
+    ),
+    "the same run in two experiments": (
+        {"nets": experiment(), "others": experiment()},
+        "experiments.others: others/a-s0 and nets/a-s0 are the same run at scale paper",
+    ),
+    "the same run at one scale": (
+        {
+            "nets": experiment(
+                variants={"a": {}, "b": {"depth": 9, "scales": {"laptop": {"depth": 4}}}}, scales={"laptop": {}}
+            )
+        },
+        "experiments.nets: nets/b-s0 and nets/a-s0 are the same run at scale laptop",
+    ),
+}
+
+
+@pytest.mark.parametrize(("experiments", "expected"), EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_mistake_in_an_experiment(tmp_path, experiments, expected):
+    """One line: the file, the path of the key, the nearest valid value."""
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, experiments)
+    assert one_line(error).startswith(f"{tmp_path}/workflow/experiments/ghost.yaml: experiments")
+    assert expected in one_line(error)
+
+
+def artifact(**body):
+    return {"ghost.x": {**BUILT, **body}}
+
+
+ARTIFACTS = {
+    "unknown key": (artifact(tabel="x"), "ghost.x: unknown key 'tabel'; did you mean 'table'?"),
+    "missing key": ({"ghost.x": without(BUILT, "title")}, "ghost.x: key 'title' is missing"),
+    "id of another form": ({"ghostx": BUILT}, "artifacts: 'ghostx' is not of the form"),
+    "unknown experiment": (artifact(rows={"A": "net/a"}), "rows.A: no experiment 'net'; did you mean 'nets'?"),
+    "unknown variant": (artifact(rows={"A": "nets/abd"}), "rows.A: nets has no variant 'abd'; did you mean 'abc'?"),
+    "unknown variant in a column": (
+        artifact(rows={"A": {"18": "nets/a", "34": "nets/abd"}}),
+        "rows.A: nets has no variant 'abd'; did you mean 'abc'?",
+    ),
+    "no run's name": (artifact(rows={"A": "nets"}), "rows.A: 'nets' is not of the form"),
+    "number for a run": (artifact(rows={"A": 3}), "ghost.x.rows.A: 3 is not valid"),
+    "axes of an unknown experiment": (
+        artifact(axes={"experiment": "nts", "row": "method"}),
+        "ghost.x.axes: no experiment 'nts'; did you mean 'nets'?",
+    ),
+    "unknown key in axes": (
+        artifact(axes={"experiment": "nets", "rwo": "x"}),
+        "unknown key 'rwo'; did you mean 'row'?",
+    ),
+    "like of nothing": (
+        {"ghost.xy": {**BUILT, "from": "none"}, "ghost.x": {"title": "T", "section": "s", "like": "ghost.xz"}},
+        "ghost.x.like: 'ghost.xz' is no artifact; did you mean 'ghost.x",
+    ),
+    "unknown kind": (artifact(kind="tabel"), "ghost.x.kind: 'tabel' is not allowed; did you mean 'table'?"),
+    "unknown status": (artifact(status="plan"), "ghost.x.status: 'plan' is not allowed; did you mean 'planned'?"),
+    "neither table nor figure": ({"ghost.x": without(BUILT, "table")}, "ghost.x: neither table nor figure"),
+    "no run": (artifact(), "ghost.x: names no run; give rows or axes, or say from: none"),
+    "probe that no schema knows": (
+        artifact(rows={"A": "probed/a"}, probes=["gradient"]),
+        "ghost.x.probes: 'gradient' is not recorded by probed/a; did you mean 'gradients'?",
+    ),
+    "probe that one of its runs does not record": (
+        artifact(rows={"A": "probed/a", "B": "probed/b"}, probes=["gradients"]),
+        "ghost.x.probes: 'gradients' is not recorded by probed/b; valid: weight_norm",
+    ),
+    "probe of a run that records none": (
+        artifact(rows={"A": "nets/a"}, probes=["gradients"]),
+        "ghost.x.probes: 'gradients' is not recorded by nets/a",
+    ),
+}
+
+
+def probed():
+    variants = {"a": {}, "b": {"probes": ["weight_norm"]}}
+    return experiment(task="classify", base={**CLASSIFY, "probes": ["gradients", "weight_norm"]}, variants=variants)
+
+
+@pytest.mark.parametrize(("artifacts", "expected"), ARTIFACTS.values(), ids=ARTIFACTS)
+def test_mistake_in_an_artifact(tmp_path, artifacts, expected):
+    """As for experiments; an artifact that asks for a run or probe that is not there never reaches a build."""
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, {**variant(), "probed": probed()}, artifacts)
+    assert one_line(error).startswith(f"{tmp_path}/workflow/experiments/ghost.yaml: artifacts")
+    assert expected in one_line(error)
+
+
+def test_a_recorded_probe_is_accepted(tmp_path):
+    """The refusals above are of the probe, not of the key."""
+    reg = registry(tmp_path, {"probed": probed()}, artifact(rows={"A": "probed/a"}, probes=["gradients"]))
+    assert reg.artifact("ghost.x").probes == ("gradients",)
+
+
+YAML = {
+    "a key twice": (
+        "paper: {title: t, cite: c}\nartifacts: {}\nartifacts: {}\n",
+        ", line 3: key 'artifacts' stands twice",
+    ),
+    "a nested key twice": ("paper:\n  title: t\n  cite: c\n  title: u\n", ", line 4: key 'title' stands twice"),
+    "a bracket left open": ("paper: {title: t\nartifacts: {}\n", ", line 2: not valid YAML"),
+    "a quotation left open": ("paper: 'a\n", "not valid YAML"),
+    "a tab": ("paper:\n\ttitle: t\n", ", line 2: not valid YAML"),
+    "an anchor that is not there": ("paper: *other\n", ", line 1: not valid YAML (found undefined alias)"),
+    "nothing": ("", ": expected object, found None"),
+    "a list": ("- paper\n", ": expected object, found ['paper']"),
+    "an unknown key": ("papers: {}\n", ": unknown key 'papers'; did you mean 'paper'?"),
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize(("text", "expected"), YAML.values(), ids=YAML)
+def test_damaged_file(tmp_path, paper, text, expected):
+    """Whichever of the three files it is; a key that stands twice is not silently the last one."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / f"{paper}.yaml").write_text(text)
+    with pytest.raises(InputError) as error:
+        Registry(folder)
+    assert one_line(error).startswith(f"{folder}/experiments/{paper}.yaml")
+    assert expected in one_line(error)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_missing_file(tmp_path, paper):
+    """Named, with the reason."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / f"{paper}.yaml").unlink()
+    with pytest.raises(InputError) as error:
+        Registry(folder)
+    assert one_line(error) == f"{folder}/experiments/{paper}.yaml: cannot be read (No such file or directory)"
+
+
+def test_paths_are_shown_as_a_person_would_type_them(tmp_path, monkeypatch):
+    """Relative where the file lies below the working directory."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / "lalc.yaml").write_text("- paper\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^workflow/experiments/lalc\.yaml: expected object"):
+        Registry(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("nets/a-s9", "nets/a-s0"), ("net/a-s0", "nets/a-s0"), ("nets/abc", "nets/abc-s0")]
+)
+def test_unknown_run(tmp_path, name, near):
+    """With the scale and the nearest run."""
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, variant()).run("paper", name)
+    assert one_line(error) == f"no run '{name}' at scale paper; did you mean '{near}'?"
+
+
+SPECS = {
+    "no JSON": ("{", "--spec: not valid JSON"),
+    "no object": ("[]", "--spec: task: '[]' is not allowed; valid: classify"),
+    "no task": ("{}", "--spec: task: 'None' is not allowed; valid: classify"),
+    "unknown task": ('{"task": "simulat"}', "--spec: task: 'simulat' is not allowed; did you mean 'simulate'?"),
+    "missing key": ('{"task": "simulate"}', "--spec: key 'net' is missing"),
+    "unknown key": (
+        json.dumps({"task": "simulate", **SIMULATE, "seed": 0, "nrom": 1}),
+        "--spec: unknown key 'nrom'; did you mean 'norm'?",
+    ),
+    "no seed": (json.dumps({"task": "simulate", **SIMULATE}), "--spec: key 'seed' is missing"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), SPECS.values(), ids=SPECS)
+def test_bad_spec(text, expected):
+    """`ghostgrad run --spec` refuses what the registry would refuse."""
+    with pytest.raises(InputError) as error:
+        parse_spec(text)
+    assert expected in one_line(error)
+
+
+CONFIGS = {
+    "unknown key": ("scal: laptop\nstate_dir: state\n", "config.yaml: unknown key 'scal'; did you mean 'scale'?"),
+    "missing key": ("scale: laptop\n", "config.yaml: key 'state_dir' is missing"),
+    "unknown scale": ("scale: labtop\nstate_dir: s\n", "scale: 'labtop' is not allowed; did you mean 'laptop'?"),
+    "wrong type": ("scale: laptop\nstate_dir: 3\n", "config.yaml: state_dir: expected string, found 3"),
+    "unknown data set": (
+        "scale: laptop\nstate_dir: s\ndata: {cifar: /x}\n",
+        "config.yaml: data: unknown key 'cifar'; did you mean 'cifar10'?",
+    ),
+    "data that are not there": (
+        "scale: laptop\nstate_dir: s\ndata: {cifar10: /no/such/folder}\n",
+        "config.yaml: data.cifar10: no folder /no/such/folder",
+    ),
+    "a key twice": ("scale: laptop\nscale: paper\nstate_dir: s\n", "config.yaml, line 2: key 'scale' stands twice"),
+    "broken": ("scale: [laptop\n", "config.yaml, line 2: not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), CONFIGS.values(), ids=CONFIGS)
+def test_bad_configuration(tmp_path, monkeypatch, text, expected):
+    """A data key that is set but wrong stops everything before the first job."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(text)
+    with pytest.raises(InputError) as error:
+        load_config()
+    assert expected in one_line(error)
+
+
+def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
+    """An empty key, an empty block and no block at all mean the same: not here."""
+    monkeypatch.chdir(tmp_path)
+    for data in ("data: {cifar10: }\n", "data:\n", "", f"data: {{cifar10: {tmp_path}}}\n"):
+        Path("config.yaml").write_text(f"scale: laptop\nstate_dir: s\n{data}")
+        assert load_config()["scale"] == "laptop"

@@ -1,0 +1,286 @@
+"""The forms in which people meet the numbers: Markdown, HTML and LaTeX tables, and the list of all artifacts."""
+
+from __future__ import annotations
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghostgrad import overview, render, tables
+from ghostgrad.registry import PAPERS
+from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
+
+NOTHING = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "tab. 1", "code": ""}
+
+
+def line(row="A", paper="", ours="", se="", n="", n_diverged="", verdict="match", **more):
+    """A row as csv.DictReader or DataFrame.to_dict gives it."""
+    numbers = {"paper": paper, "ours": ours, "ours_se": se, "n": n, "n_diverged": n_diverged}
+    return {**NOTHING, "row": row, **numbers, "verdict": verdict, **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "text"),
+    [
+        (1.2117, 0.00096, "1.21170 ± 0.00096"),
+        (1.2117, 0.0012, "1.2117 ± 0.0012"),
+        (98.1667, 0.5, "98.17 ± 0.50"),
+        (98.1667, 5.0, "98.2 ± 5.0"),
+        (51.2, 41.3, "51 ± 41"),
+        (-0.0123, 0.004, "-0.0123 ± 0.0040"),
+        (0.0, 0.02, "0.000 ± 0.020"),
+        (1234.0, 120.0, "1234 ± 120"),
+    ],
+)
+def test_two_digits_of_the_standard_error(value, se, text):
+    """The value to the same place as its error, which has two digits."""
+    assert render.figures(value, se) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(float("nan"), ""), (0.5, "0.5"), (123456.0, "1.23e5"), (0.000012345, "1.2345e-5"), (-2.0, "-2"), (50.0, "50")],
+)
+def test_a_number_without_error(value, text):
+    """A few significant digits, a short exponent, nothing for nothing."""
+    assert render.figures(value) == text
+    assert render.figures(value, float("nan")) == text
+
+
+@STEADY
+@given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e3))
+def test_what_is_shown_is_the_number(value, se):
+    """Rounding moves neither the value by more than a tenth of its error nor the error by more than 5 %."""
+    shown, _, error = render.figures(value, se).partition(" ± ")
+    assert float(shown) == pytest.approx(value, abs=0.1 * se)
+    assert float(error) == pytest.approx(se, rel=0.06)
+
+
+CELLS = {
+    "match": (line(paper=92.5, ours=92.4, se=0.1, n=3, unit="%"), "92.5 % / 92.40 ± 0.10 % ✓"),
+    "close": (line(paper=92.5, ours=92.0, verdict="close"), "92.5 / 92 ≈"),
+    "off": (line(paper=1.5, ours=2.5, verdict="off"), "1.5 / 2.5 ✗"),
+    "bound": (line(paper=70, ours=60.5, relation="<", unit="%"), "<70 % / 60.5 % ✓"),
+    "equality": (line(paper=0.7, ours=0.7, relation="="), "0.7 / 0.7 ✓"),
+    "scaled": (line(paper=1.5, ours=2.5, verdict="scaled"), "1.5 / 2.5 scaled"),
+    "ours alone": (line(ours=2.5, verdict="no paper value"), "– / 2.5"),
+    "cited": (line(paper=70.4, verdict="cited"), "70.4 / cited"),
+    "not run": (line(paper=70.4, verdict="not run (planned)"), "70.4 / not run"),
+    "neither": (line(verdict="not run (planned)"), "– / not run"),
+    "diverged": (
+        line(paper=9.09, ours=10.0, n=3, n_diverged=2, verdict="diverged as reported"),
+        "9.09 / div (2 of 3), 10 diverged as reported",
+    ),
+    "text from a file": (line(paper="92.5", ours="92.4", se="", n="3", n_diverged="0"), "92.5 / 92.4 ✓"),
+}
+
+
+@pytest.mark.parametrize(("row", "text"), CELLS.values(), ids=CELLS)
+def test_cell(row, text):
+    """Paper / ours ± standard error, and a mark for the verdict."""
+    assert render.cell_text(row) == text
+
+
+def test_pivot_has_the_papers_shape():
+    """A line per row label and a column per column label, in the order in which they come; gaps stay empty."""
+    rows = [line("B", 1, column="18"), line("A", 2, column="34"), line("B", 3, column="34")]
+    header, body = render.pivot([{**row, "verdict": "cited"} for row in rows])
+    assert header == ["", "18", "34"]
+    assert body == [["B", "1 / cited", "3 / cited"], ["A", "", "2 / cited"]]
+
+
+def test_several_metrics_are_named():
+    """A metric is named where there is more than one, or no column label."""
+    one = [line(metric="rate")]
+    several = [line(metric="rate", column="18"), line(metric="growth", column="18"), line(metric="odd", column="")]
+    assert render.pivot(one)[0] == ["", "factor per layer"]
+    assert render.pivot(several)[0] == ["", "18, factor per layer", "18, growth g₁/g_L", "odd"]
+
+
+ROWS = [
+    line("R & D <b>", 77.1, 77.0, 0.1, 3, 0, column="50 %", unit="%", code="abcd0123", source='tab. "1"'),
+    line("under_score", 70, "", column="50 %", unit="%", relation="<", verdict="not run (data.cifar10 is not set)"),
+    line("a^2 ~ b#", 1.5, 2.5, column="√α′", verdict="off", n=5, n_diverged=0, code="ef012345"),
+]
+
+
+def test_markdown():
+    """A heading, a table with one separator line and equally long rows, then scale, counts and reasons."""
+    text = render.markdown("ghost.x: Title", ROWS, "laptop").splitlines()
+    assert text[0] == "### ghost.x: Title"
+    table = [row for row in text if row.startswith("|")]
+    assert table[0] == "|  | 50 % | √α′ |"
+    assert table[1] == "| --- | --- | --- |"
+    assert table[2] == "| R & D <b> | 77.1 % / 77.00 ± 0.10 % ✓ |  |"
+    assert {row.count("|") for row in table} == {4}
+    assert "Scale: laptop. n = 3 to 5. not run (data.cifar10 is not set). Code abcd0123, ef012345." in text
+
+
+class Page(HTMLParser):
+    """Collects the text of cells and every attribute; fails on tags that do not close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.cells, self.attributes, self.kinds = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [value for _, value in attributes]
+        if tag == "meta":
+            return
+        self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self.kinds.append(dict(attributes).get("class"))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+
+def test_html_is_whole_and_escaped():
+    """A person's label cannot break the page; the verdict is the cell's class, its source the hint."""
+    text = render.html_page('T <i> & "q"', ROWS, "laptop")
+    page = Page(text)
+    assert page.cells[:5] == ["", "50 %", "√α′", "R & D <b>", "77.1 % / 77.00 ± 0.10 % ✓"]
+    assert page.kinds[4:] == ["match", None, None, "not-run", None, None, None, "off"]
+    assert 'match; tab. "1"; code abcd0123' in page.attributes
+    assert "<b>" not in text
+    assert "<title>T &lt;i&gt; &amp; &quot;q&quot;</title>" in text
+
+
+def test_html_needs_nothing_from_elsewhere():
+    """A page is read offline, from a cluster's file system: no address, script, style sheet or image."""
+    text = render.html_page("T", ROWS, "laptop")
+    assert not re.search(r"https?:|//|<script|<link|<img|@import|url\(", text)
+
+
+def unescaped(text, character):
+    return len(re.findall(rf"(?<!\\){re.escape(character)}", text))
+
+
+def test_latex_is_balanced_and_escaped():
+    """It compiles as it is: environments and dollars pair up, and no character of a label is a command."""
+    lines = render.latex("ghost.x: T", ROWS, "laptop").splitlines()
+    assert lines[0].startswith("% ghost.x: T; Scale: laptop.")
+    assert lines[1] == r"\begin{tabular}{lrr}"
+    assert lines[-1] == r"\end{tabular}"
+    assert [text for text in lines if text.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    body = [text for text in lines if text.endswith(r"\\")]
+    assert len(body) == 1 + len(ROWS)
+    for text in body:
+        assert unescaped(text, "&") == 2
+        assert unescaped(text, "$") % 2 == 0
+        assert unescaped(text, "{") == unescaped(text, "}")
+        outside = re.sub(r"\$[^$]*\$", "", text)
+        assert [c for c in "%#_^<>~" if unescaped(outside, c)] == []
+        assert outside.isascii()
+    assert body[1] == r"R \& D $<$b$>$ & 77.1 \% / 77.00 $\pm$ 0.10 \% \checkmark &  \\"
+    assert body[3].endswith(r"& 1.5 / 2.5 $\times$ \\")
+
+
+def test_a_built_table_renders_as_the_file_does(tmp_path, monkeypatch):
+    """From the DataFrame and from its CSV read back come the same pages: `show` and the rule agree."""
+    reg = finished(tmp_path, monkeypatch)
+    frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)
+    direct = frame.astype(object).where(frame.notna(), "").to_dict("records")
+    frame.to_csv("table.csv", index=False)
+    with Path("table.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    for form in (render.markdown, render.html_page, render.latex):
+        assert form("T", direct, "laptop") == form("T", read, "laptop")
+
+
+def finished(tmp_path, monkeypatch):
+    """A registry of one table, one figure and one planned claim; the table's only run matches the paper."""
+    monkeypatch.chdir(tmp_path)
+    body = experiment(task="classify", base=dict(CLASSIFY), scales={"laptop": {"seeds": 1}})
+    options = {"table": {"metrics": ["test_accuracy"]}}
+    place = {"title": "T & <T>", "section": "s"}
+    table = {**place, "rows": {"A": "nets/a"}, "table": "final_metrics", "options": options}
+    figure = {**place, "rows": {"A": "nets/a"}, "figure": "training_accuracy"}
+    planned = {**place, "status": "planned", "kind": "claim"}
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure, "ghost.z": planned})
+    reference(reg.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
+    publish(reg.run("laptop", "nets/a-s0"), {"test_accuracy": 92.5})
+    frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)
+    Path("results/laptop/tables").mkdir()
+    frame.to_csv("results/laptop/tables/ghost.x.csv", index=False)
+    return reg
+
+
+def test_files_of_an_artifact(tmp_path, monkeypatch):
+    """Tables in four forms, figures in three and their numbers; a planned artifact has those of its kind."""
+    reg = finished(tmp_path, monkeypatch)
+    names = {key: [Path(name).suffix for name in overview.files(a, "laptop")] for key, a in reg.artifacts.items()}
+    tables_, figures_ = [".csv", ".md", ".tex", ".html"], [".svg", ".pdf", ".png", ".csv"]
+    assert names == {"ghost.x": tables_, "ghost.y": figures_, "ghost.z": tables_}
+    assert overview.files(reg.artifact("ghost.y"), "laptop")[0] == "results/laptop/figures/ghost.y.svg"
+
+
+def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
+    """artifacts.csv: status, verdicts or the reason, and files, for every artifact, built or not."""
+    reg = finished(tmp_path, monkeypatch)
+    overview.write_overview(reg, "laptop", {"ghost.z": "planned"})
+    with Path("results/laptop/artifacts.csv").open(newline="") as stream:
+        rows = {row["id"]: row for row in csv.DictReader(stream)}
+    assert tuple(rows["ghost.x"]) == overview.COLUMNS
+    told = {key: (row["kind"], row["status"], row["verdicts"], row["reason"]) for key, row in rows.items()}
+    assert told == {
+        "ghost.x": ("table", "built", "1 match, 1 cited", ""),
+        "ghost.y": ("figure", "built", "", ""),
+        "ghost.z": ("claim", "not run", "", "planned"),
+    }
+    assert rows["ghost.x"]["files"] == "ghost.x.csv ghost.x.md ghost.x.tex ghost.x.html"
+
+
+def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
+    """A section per paper with counts; escaped; offline."""
+    reg = finished(tmp_path, monkeypatch)
+    overview.write_overview(reg, "laptop", {"ghost.z": "planned"})
+    text = Path("results/laptop/artifacts.html").read_text()
+    cells = Page(text).cells
+    assert cells[:5] == ["ghost.x", "table", "T & <T>", "s", "1 match, 1 cited"]
+    assert cells[9::5] == ["drawn", "not run (planned)"]
+    assert "2 of 3 artifacts built at scale laptop." in text
+    assert text.count("0 of 0 artifacts built") == len(PAPERS) - 1
+    assert not re.search(r"https?:|<script|<link|<img|@import|url\(", text)
+
+
+def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
+    """How much was built, the verdicts of all tables, each reason once with the artifacts it holds back, and where
+    everything is."""
+    reg = finished(tmp_path, monkeypatch)
+    assert overview.closing_lines(reg, "laptop", {"ghost.z": "planned"}) == [
+        "2 of 3 artifacts built at scale laptop; numbers: 1 match, 1 cited",
+        "not run (planned): ghost.z",
+        "tables:  results/laptop/tables/",
+        "figures: results/laptop/figures/",
+        "list:    results/laptop/artifacts.csv",
+    ]
+
+
+def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
+    """Four names and how many more; a table of an artifact that was not run is not counted."""
+    reg = finished(tmp_path, monkeypatch)
+    reasons = {f"ghost.more{index}": "planned" for index in range(6)}
+    reg.artifacts |= dict.fromkeys(reasons, reg.artifact("ghost.z"))
+    reasons["ghost.x"] = "no finished run"
+    lines = overview.closing_lines(reg, "laptop", reasons)
+    assert lines[0] == "2 of 9 artifacts built at scale laptop; numbers: none"
+    assert lines[1] == "not run (planned): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
+    assert lines[2] == "not run (no finished run): ghost.x"
+
+
+def test_verdicts_of_a_table_that_is_not_there():
+    """Nothing to count is no error."""
+    assert overview.verdict_counts(Path("no/such/table.csv")) == {}

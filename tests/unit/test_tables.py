@@ -1,0 +1,346 @@
+"""The paper's numbers beside ours: tolerance, verdicts, differences, spread over seeds, and which runs are let in.
+
+A verdict is the workflow's claim about a paper. These tests hold each of the closed list, and that nothing is judged
+which is not the paper's experiment.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghostgrad import tables
+from ghostgrad.checks import InputError
+from ghostgrad.tidy import tidy
+from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
+
+NAN = math.nan
+NUMBER = st.floats(-100, 100, allow_subnormal=False)
+WIDTH = st.floats(0.01, 10)
+
+
+def row(value=10.0, relation="=", tolerance=NAN, std=NAN, metric="test_accuracy"):
+    return {"value": value, "relation": relation, "tolerance": tolerance, "std": std, "metric": metric}
+
+
+@pytest.mark.parametrize(
+    ("reference_row", "expected"),
+    [
+        (row(tolerance=0.3, std=0.4), 0.3),
+        (row(tolerance=0.0, std=0.4), 0.0),
+        (row(std=0.4), 0.8),
+        (row(metric="test_accuracy"), tables.DEFAULT_TOLERANCE["test_accuracy"]),
+        (row(value=50.0, metric="rate"), 1.0),
+        (row(value=-50.0, metric="rate"), 1.0),
+    ],
+)
+def test_tolerance(reference_row, expected):
+    """The reference row's, else twice the paper's spread, else the metric's default, else 2 % of the value."""
+    assert tables.tolerance(reference_row) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        (10.0, "match"),
+        (10.99, "match"),
+        (9.01, "match"),
+        (11.99, "close"),
+        (8.01, "close"),
+        (12.01, "off"),
+        (7.99, "off"),
+    ],
+)
+def test_judged_without_noise(ours, verdict):
+    """Within the tolerance, within twice of it, or neither; on both sides."""
+    assert tables.judge(row(10.0), ours, NAN, 1.0) == verdict
+
+
+@pytest.mark.parametrize(
+    ("ours", "se", "verdict"),
+    [
+        (11.4, 0.0, "close"),
+        (11.4, 0.5, "match"),  # hypot(1, 2 * 0.5) = 1.414
+        (11.42, 0.5, "close"),
+        (12.2, 0.5, "close"),  # hypot(2, 2 * 0.5) = 2.236
+        (12.25, 0.5, "off"),
+        (14.0, 2.0, "match"),  # hypot(1, 4) = 4.12
+    ],
+)
+def test_judged_with_the_standard_error(ours, se, verdict):
+    """A difference that two standard errors explain is not held against us: noise adds in quadrature."""
+    assert tables.judge(row(10.0), ours, se, 1.0) == verdict
+
+
+@pytest.mark.parametrize("relation", ["<", "<="])
+def test_an_upper_bound(relation):
+    """Anything below it fits, however far; above it the tolerance decides."""
+    verdicts = [tables.judge(row(10.0, relation), ours, NAN, 1.0) for ours in (-90.0, 9.9, 10.5, 11.5, 12.5)]
+    assert verdicts == ["match", "match", "match", "close", "off"]
+
+
+@pytest.mark.parametrize("relation", [">", ">="])
+def test_a_lower_bound(relation):
+    """The mirror image."""
+    verdicts = [tables.judge(row(10.0, relation), ours, NAN, 1.0) for ours in (110.0, 10.1, 9.5, 8.5, 7.5)]
+    assert verdicts == ["match", "match", "match", "close", "off"]
+
+
+@STEADY
+@given(NUMBER, NUMBER, WIDTH, st.floats(0, 10))
+def test_bounds_are_the_two_halves_of_equality(value, ours, allowed, se):
+    """Equality fails exactly where one of the two bounds does, and more noise never makes a verdict worse."""
+    order = ["match", "close", "off"]
+
+    def rank(relation, error=se):
+        return order.index(tables.judge(row(value, relation), ours, error, allowed))
+
+    assert rank("=") == max(rank("<="), rank(">="))
+    assert min(rank("<"), rank(">")) == 0
+    assert rank("=", se + 1) <= rank("=")
+
+
+ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
+VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds only and is comparable,
+    `smoke` is shorter and is not; variant d is not at `laptop`."""
+    monkeypatch.chdir(tmp_path)
+    scales = {"laptop": {"seeds": 3, "only": ["a", "b", "c"]}, "smoke": {"length": 1, "seeds": 1}}
+    body = experiment(task="classify", base=dict(CLASSIFY), variants=VARIANTS, seeds=5, scales=scales)
+    options = {"table": {"metrics": ["test_accuracy"], "unit": "%"}}
+    table = {"title": "Accuracies", "section": "tab. 1", "rows": ROWS, "table": "final_metrics", "options": options}
+    return registry(tmp_path, {"nets": body}, {"ghost.x": table})
+
+
+def finish(reg, variant, accuracies, scale="laptop", **more):
+    """Publish the variant's seeds with these accuracies."""
+    for seed, accuracy in enumerate(accuracies):
+        publish(reg.run(scale, f"nets/{variant}-s{seed}"), {"test_accuracy": accuracy}, **more)
+
+
+def compared(reg, scale="laptop", why_not=None):
+    """(row, column) -> the table's row."""
+    table = tables.build(reg, reg.artifact("ghost.x"), scale, why_not)
+    return {(line["row"], line["column"]): line for line in table.to_dict("records")}
+
+
+VERDICTS = {
+    "match": ([92.1, 92.2, 92.0], {"row": "A", "value": 92.5}, "match"),
+    "close": ([91.61, 91.6, 91.59], {"row": "A", "value": 92.5}, "close"),
+    "off": ([90.1, 90.0, 90.2], {"row": "A", "value": 92.5}, "off"),
+    "the row's tolerance": ([90.1, 90.0, 90.2], {"row": "A", "value": 92.5, "tolerance": 3}, "match"),
+    "the paper's spread": ([90.1, 90.0, 90.2], {"row": "A", "value": 92.5, "std": 1.2}, "match"),
+    "noise": ([85.0, 92.0, 93.0], {"row": "A", "value": 92.5}, "match"),
+    "below a bound": ([10.0, 11.0, 12.0], {"row": "A", "value": 70, "relation": "<"}, "match"),
+    "above a bound": ([80.0, 80.1, 80.2], {"row": "A", "value": 70, "relation": "<="}, "off"),
+    "above a lower bound": ([80.0, 80.1, 80.2], {"row": "A", "value": 70, "relation": ">="}, "match"),
+    "below a lower bound": ([10.0, 11.0, 12.0], {"row": "A", "value": 70, "relation": ">"}, "off"),
+    "a cited number that was run": ([92.1, 92.2, 92.0], {"row": "A", "value": 92.5, "cited": "yes"}, "match"),
+    "a reported divergence that was none": ([92.1, 92.2, 92.0], {"row": "A", "value": 9.09, "diverges": "yes"}, "off"),
+}
+
+
+@pytest.mark.parametrize(("accuracies", "paper", "verdict"), VERDICTS.values(), ids=VERDICTS)
+def test_verdict_of_finished_runs(bench, accuracies, paper, verdict):
+    """match, close and off of a whole table row, judged with its standard error."""
+    reference(bench.workflow, "ghost.x", [paper])
+    finish(bench, "a", accuracies)
+    assert compared(bench)["A", ""]["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("diverges", "verdict"), [("yes", "diverged as reported"), ("", "diverged unexpectedly")])
+def test_divergence_is_a_result(bench, diverges, verdict):
+    """One seed of three is enough, and it outweighs a number that would match."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 10.0, "diverges": diverges}])
+    finish(bench, "a", [10.0, 10.0])
+    publish(bench.run("laptop", "nets/a-s2"), {"status": "diverged", "test_accuracy": 10.0})
+    line = compared(bench)["A", ""]
+    assert (line["verdict"], line["n"], line["n_diverged"]) == (verdict, 3, 1)
+
+
+def test_a_scaled_cell_is_shown_and_never_judged(bench):
+    """At `smoke` the training is shorter: an equal number is no match and a divergence no surprise."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 90.6}])
+    finish(bench, "a", [92.5], scale="smoke")
+    publish(bench.run("smoke", "nets/b-s0"), {"status": "diverged", "test_accuracy": 10.0})
+    lines = compared(bench, "smoke")
+    assert [lines[key, ""]["verdict"] for key in "AB"] == ["scaled", "scaled"]
+    assert (lines["A", ""]["ours"], lines["A", ""]["delta"], lines["B", ""]["n_diverged"]) == (92.5, 0.0, 1)
+
+
+def test_what_nothing_was_run_for(bench):
+    """Cited numbers stay cited; of the others the reason is said: the scale, or no finished run."""
+    paper = [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}]
+    paper += [{"row": "C", "column": "right", "value": 3}, {"row": "elsewhere", "value": 4}]
+    reference(bench.workflow, "ghost.x", paper)
+    assert {key: line["verdict"] for key, line in compared(bench).items()} == {
+        ("A", ""): "not run (no finished run)",
+        ("B", ""): "cited",
+        ("C", "right"): "not run (not at scale laptop)",
+        ("elsewhere", ""): "not run (no finished run)",
+    }
+
+
+def test_a_reason_given_from_outside_is_told(bench):
+    """`why_not` (planned, data not set) stands in every cell but the cited ones, whatever has been run."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
+    finish(bench, "a", [92.5])
+    lines = compared(bench, why_not="planned")
+    assert [line["verdict"] for line in lines.values()] == ["not run (planned)", "cited"]
+    assert math.isnan(lines["A", ""]["ours"])
+
+
+def test_an_artifact_without_numbers_still_says_why(bench):
+    """A planned artifact of which the paper prints no number is one row: its title and the reason."""
+    lines = compared(bench, why_not="planned")
+    assert {key: line["verdict"] for key, line in lines.items()} == {("Accuracies", ""): "not run (planned)"}
+    assert lines["Accuracies", ""]["source"] == "tab. 1"
+
+
+def test_a_partial_artifact(bench):
+    """Some runs missing: the finished seeds are averaged, cells of ours without a paper's number follow the paper's."""
+    reference(bench.workflow, "ghost.x", [{"row": "B", "value": 90.6}, {"row": "A", "value": 92.5}])
+    finish(bench, "a", [92.4, 92.6])
+    finish(bench, "c", [50.0])
+    lines = compared(bench)
+    assert list(lines) == [("B", ""), ("A", ""), ("C", "left")]
+    assert [line["verdict"] for line in lines.values()] == ["not run (no finished run)", "match", "no paper value"]
+    assert (lines["A", ""]["n"], lines["A", ""]["ours"]) == (2, pytest.approx(92.5))
+    assert (lines["C", "left"]["n"], lines["C", "left"]["source"], lines["C", "left"]["unit"]) == (1, "tab. 1", "%")
+
+
+def test_mean_and_spread_over_seeds(bench):
+    """Sample standard deviation, standard error std/sqrt(n), delta against the paper."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 3.0, "std": 0.25}])
+    finish(bench, "a", [1.0, 2.0, 6.0])
+    line = compared(bench)["A", ""]
+    assert line["ours"] == pytest.approx(3.0)
+    assert line["ours_std"] == pytest.approx(math.sqrt(7))
+    assert line["ours_se"] == pytest.approx(math.sqrt(7 / 3))
+    assert (line["n"], line["n_diverged"], line["delta"]) == (3, 0, pytest.approx(0.0))
+    assert (line["paper"], line["paper_std"], line["tolerance"], line["scale"]) == (3.0, 0.25, 0.5, "laptop")
+
+
+def test_one_seed_has_no_spread(bench):
+    """Neither a zero nor an error."""
+    finish(bench, "a", [1.0])
+    line = compared(bench)["A", ""]
+    assert (math.isnan(line["ours_std"]), math.isnan(line["ours_se"]), line["n"]) == (True, True, 1)
+
+
+def test_the_difference_of_two_columns(bench):
+    """`minus` subtracts one measured cell from another, with both standard errors, and is judged like any other."""
+    gain = {"row": "C - C", "column": "left", "minus": "B|", "value": 1.6}
+    reference(bench.workflow, "ghost.x", [gain])
+    finish(bench, "c", [75.0, 75.4, 75.2])
+    finish(bench, "b", [73.7, 73.5])
+    line = compared(bench)["C - C", "left"]
+    assert (line["ours"], line["n"], line["verdict"]) == (pytest.approx(1.6), 2, "match")
+    assert line["ours_se"] == pytest.approx(math.hypot(0.2 / math.sqrt(3), 0.1))
+
+
+def test_a_difference_needs_both_cells(bench):
+    """Half of it is not run."""
+    reference(bench.workflow, "ghost.x", [{"row": "C - C", "column": "left", "minus": "B|", "value": 1.6}])
+    finish(bench, "c", [75.0])
+    assert compared(bench)["C - C", "left"]["verdict"] == "not run (no finished run)"
+
+
+def test_the_code_of_a_cell_is_that_of_its_runs(bench):
+    """Distinct hashes of the last process of each run, joined; another cell's do not count."""
+    finish(bench, "a", [1.0, 2.0], code="bbbb0000")
+    publish(bench.run("laptop", "nets/a-s2"), {"test_accuracy": 3.0}, code="aaaa0000")
+    finish(bench, "b", [1.0], code="cccc0000")
+    lines = compared(bench)
+    assert (lines["A", ""]["code"], lines["B", ""]["code"]) == ("aaaa0000+bbbb0000", "cccc0000")
+
+
+def test_columns_and_their_order(bench):
+    """The CSV's header is what other programs read."""
+    finish(bench, "a", [1.0])
+    columns = "row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged delta tolerance"
+    table = tables.build(bench, bench.artifact("ghost.x"), "laptop", None)
+    assert list(table.columns) == [*columns.split(), "verdict", "scale", "code", "source"]
+
+
+def test_an_unknown_table_function_is_named(tmp_path, monkeypatch):
+    """With the nearest one."""
+    monkeypatch.chdir(tmp_path)
+    artifact = {"title": "T", "section": "s", "rows": {"A": "nets/a"}, "table": "final_metric"}
+    reg = registry(tmp_path, {"nets": experiment()}, {"ghost.x": artifact})
+    with pytest.raises(
+        InputError, match=r"^artifact ghost\.x: table: .* 'final_metric'; did you mean 'final_metrics'\?$"
+    ):
+        tables.build(reg, reg.artifact("ghost.x"), "paper", None)
+
+
+def test_summary_counts_in_the_order_of_the_list():
+    """What a build says of an artifact."""
+    verdicts = ["not run (planned)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
+    assert tables.summary(verdicts) == (
+        "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 1 not run (data), 1 not run (planned)"
+    )
+
+
+def tidy_rows(reg, scale="laptop"):
+    return list(csv.DictReader(io.StringIO(tidy(reg, reg.artifact("ghost.x"), scale).text())))
+
+
+def test_tidy_is_one_row_per_run_and_cell(bench):
+    """Identity, metrics, provenance; unfinished runs leave no row."""
+    finish(bench, "a", [1.0, 2.0])
+    finish(bench, "c", [5.0], code="12345678")
+    rows = tidy_rows(bench)
+    assert [(r["row"], r["column"], r["variant"], r["seed"], r["test_accuracy"]) for r in rows] == [
+        ("A", "", "a", "0", "1"),
+        ("A", "", "a", "1", "2"),
+        ("C", "left", "c", "0", "5"),
+    ]
+    assert {r["comparable"] for r in rows} == {"True"}
+    assert rows[2]["code"] == "12345678"
+    assert rows[2]["machine"] == "Linux x86_64, 2 cores, cpu"
+
+
+def test_tidy_marks_what_is_not_comparable(bench):
+    """The judgement of the table hangs on it."""
+    finish(bench, "a", [1.0], scale="smoke")
+    assert [row["comparable"] for row in tidy_rows(bench, "smoke")] == ["False"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1)])
+def test_tidy_refuses_a_run_of_another_spec(bench, key, value):
+    """A run left from before an edit of the registry is not passed off as the edited one: key, both values, remedy."""
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
+    with pytest.raises(InputError) as error:
+        tidy_rows(bench)
+    found = str(error.value)
+    assert found.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
+    assert found.endswith("snakemake results/laptop/runs/nets/a-s0/metrics.csv")
+
+
+def test_tidy_refuses_a_run_of_another_task(bench):
+    """Even where no shared key differs."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, task="simulate")
+    assert json.loads((folder / "spec.json").read_text())["task"] == "simulate"
+    with pytest.raises(InputError, match=r"^results/laptop/runs/nets/a-s0/spec\.json: "):
+        tidy_rows(bench)
+
+
+def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
+    """A spec.json that lacks a key which has a default is the same run."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
+    spec = json.loads(Path(folder, "spec.json").read_text())
+    del spec["momentum"]
+    Path(folder, "spec.json").write_text(json.dumps(spec))
+    assert len(tidy_rows(bench)) == 1
