@@ -9,7 +9,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SCALE ?= laptop
 export UV_SYSTEM_CERTS = 1
 
-.PHONY: build setup test test-all lint format lock bench clean
+.PHONY: build setup test test-all lint format lock snapshot bench clean
 
 build: setup ## the whole workflow at laptop scale, then the report
 	@$(BIN)/ghostgrad unlock --quiet
@@ -46,6 +46,9 @@ lock: ## pins every dependency, with hashes and without index addresses
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	 "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 	   --extra dev pyproject.toml --output-file requirements.lock
+
+snapshot: setup ## copies what was built at SCALE into docs/snapshots/
+	@$(BIN)/ghostgrad snapshot --scale $(SCALE) --target docs/snapshots/$(SCALE)
 
 bench: setup ## ratios measured within one run each; see docs/performance.md
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done

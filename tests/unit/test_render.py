@@ -155,6 +155,7 @@ def test_html_is_whole_and_escaped():
     assert page.kinds[4:] == ["match", None, None, "not-run", None, None, None, "off"]
     assert 'match; tab. "1"; code abcd0123' in page.attributes
     assert "<b>" not in text
+    assert "&lt;70 % / not run" in text
     assert "<title>T &lt;i&gt; &amp; &quot;q&quot;</title>" in text
 
 

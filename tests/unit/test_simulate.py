@@ -246,10 +246,20 @@ def test_pooled_blocks_are_one_larger_computation(double):
     assert_same(pooled[:, 2:].reshape(1030, 3, 3), whole, rtol=1e-8)  # nine digits in the CSV
 
 
+def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
+    """simulate() goes through a block in parts; the last may be smaller, and none begins anew."""
+    monkeypatch.setitem(simulate.MEMORY, "cpu", 250_000)  # three of these repeats at a time
+    spec = make_spec(width=32, batch=16, repeats=8)
+    state = Undisturbed()
+    series = rows(simulate.simulate(spec, state, CPU).series.text())
+    assert len(state.seen) > 2
+    assert_same(series[:, 2:].reshape(8, 5, 3), measured(spec, 8), rtol=1e-8)
+
+
 @pytest.mark.parametrize("net", ["plain", "residual", "seqnet"])
 def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
     """From every checkpoint that an undisturbed run could write, and no repeat is computed twice."""
-    monkeypatch.setitem(simulate.MEMORY, "cpu", 250_000)  # two or three of these repeats at a time
+    monkeypatch.setitem(simulate.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
     files = simulate.simulate(spec, whole, CPU).files(spec)

@@ -138,6 +138,16 @@ def test_selu_in_closed_form():
     assert selu.mean_slope == pytest.approx(scale * (0.5 + alpha * e1), abs=1e-9)
 
 
+def test_relu_of_a_shifted_input_in_closed_form():
+    """App. C.4: the kink lies away from 0, the derivative is a jump."""
+    c, normal = 0.7, NormalDist()
+    below, at = normal.cdf(-c), normal.pdf(c)
+    shifted = theory.Activation(lambda x: max(x - c, 0.0), lambda x: float(x > c), (c,))
+    assert shifted.variance == pytest.approx((1 + c * c) * below - c * at - (at - c * below) ** 2, abs=1e-12)
+    assert shifted.slope == pytest.approx(below, abs=1e-12)
+    assert shifted.mean_slope == pytest.approx(below, abs=1e-12)
+
+
 def test_tanh_by_the_trapezoidal_rule():
     """Whose error is exp(-pi^2/h) for a function with poles at i pi/2, nothing at h = 0.05."""
     x = np.arange(-15, 15, 0.05)

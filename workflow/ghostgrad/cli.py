@@ -335,6 +335,14 @@ def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
             figures.draw(reg, artifact, scale, why, _results(scale) / "figures" / name)
 
 
+@app.command(hidden=True)
+def snapshot(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+    """Copy what was built at a scale into the documentation."""
+    from ghostgrad import overview
+
+    print(f"{len(overview.snapshot(registries.load(), scale, target))} artifacts copied to {target}")
+
+
 @app.command("artifacts", hidden=True)
 def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
     """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -85,6 +86,30 @@ table {{ border-collapse: collapse; }} td {{ padding: .15rem .9rem .15rem 0; ver
 td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap; }} .not-run {{ color: #888; }}
 </style></head><body><h1>All artifacts</h1>{body}</body></html>
 """
+
+
+def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
+    """Copy what was built at a scale (tables as CSV and Markdown, figures as SVG, PNG and their data) with an index;
+    returns the ids."""
+    with Path(f"results/{scale}/artifacts.csv").open(newline="", encoding="utf-8") as stream:
+        built = [row["id"] for row in csv.DictReader(stream) if row["status"] == "built"]
+    if target.exists():
+        shutil.rmtree(target)
+    lines = [f"# Snapshot of scale {scale}", ""]
+    for name in built:
+        artifact = registry.artifacts[name]
+        lines += [f"## {name}: {artifact.title}", "", f"{artifact.section}. {artifact.caption}", ""]
+        for source in map(Path, files(artifact, scale)):
+            if source.suffix in (".csv", ".md", ".svg", ".png"):
+                copy = target / source.parent.name / source.name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+        if artifact.has_figure:
+            lines += [f"![{name}](figures/{name}.svg)", ""]
+        if artifact.has_table:
+            lines += [(target / f"tables/{name}.md").read_text(encoding="utf-8").split("\n", 2)[2]]
+    write(target / "README.md", "\n".join(lines))
+    return built
 
 
 def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ghostgrad.figures import style
@@ -40,16 +41,17 @@ def _probe(results: Results, cell: Cell, quantity: str, at: float) -> pd.DataFra
     return frame[(frame["probe"] == quantity) & (frame["at"] == at)]
 
 
-TITLES = {
-    "gradient_variance": "variance of the gradient",
-    "gradient_norm": "norm of the gradient",
-    "bn_offset_mean": "mean |β/γ|",
-}
+TITLES = {"gradient_variance": "variance of the gradient", "gradient_norm": "norm of the gradient"}
+
+
+def _mark_scales(panel: Axes, blocks: int) -> None:
+    for boundary in (blocks / 3 + 0.5, 2 * blocks / 3 + 0.5):
+        panel.axvline(boundary, color="#cccccc", linewidth=0.6, zorder=0)
 
 
 def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: list[float]):
     """A probed quantity against the block, read from right to left: a panel per model and position; lines mark the
-    three scales (fig. 5-7, 9-14)."""
+    three scales (fig. 5-7, 9-12, 14, 15)."""
     chosen = [(cell, position) for position in at for cell in results.measured_cells]
     figure, axes = style.panels(len(chosen))
     frames = []
@@ -57,7 +59,7 @@ def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: lis
         found = _probe(results, cell, quantity, position)
         panel.set_title(f"{cell.label}, step {position:,.0f}")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panel.set_xlabel("BN layer" if quantity.startswith("bn_") else "block")
+        panel.set_xlabel("block")
         if found.empty:
             panel.text(0.5, 0.5, "diverged before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue
@@ -65,12 +67,40 @@ def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: lis
         frame = _over_seeds(found, "index", "value", name, cell.label)
         style.curve(panel, frame, cell.label, marker="o")
         frames.append(frame)
-        if not quantity.startswith("bn_"):
-            blocks = int(frame["x"].max())
-            for boundary in (blocks / 3 + 0.5, 2 * blocks / 3 + 0.5):
-                panel.axvline(boundary, color="#cccccc", linewidth=0.6, zorder=0)
-    if quantity != "bn_offset_mean":
-        style.log_y(axes[0])
+        _mark_scales(panel, int(frame["x"].max()))
+    style.log_y(axes[0])
     axes[0].set_ylabel(TITLES[quantity])
     data = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=DATA_COLUMNS)
     return figure, data
+
+
+BN_CURVES = {
+    "first BN, mean": (0, "bn_offset_mean", style.BLUE, style.SOLID),
+    "first BN, median": (0, "bn_offset_median", style.BLUE, style.DOTTED),
+    "second BN, mean": (1, "bn_offset_mean", style.VERMILION, style.SOLID),
+    "second BN, median": (1, "bn_offset_median", style.VERMILION, style.DOTTED),
+}
+
+
+def bn_offsets(results: Results, numbers: pd.DataFrame, at: list[float]):
+    """Mean and median over channels of |beta/gamma| of each block's two BN layers, a panel per position (fig. 13). The
+    last BN, before the classifier, belongs to no block and is left out; where gamma is near 0 the mean is large."""
+    cell = results.measured_cells[0]
+    figure, axes = style.panels(len(at))
+    frames = []
+    for panel, position in zip(axes, at, strict=True):
+        panel.set_title(f"{cell.label}, step {position:,.0f}")
+        panel.set_xlabel("block")
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for label, (place, quantity, colour, dash) in BN_CURVES.items():
+            found = _probe(results, cell, quantity, position)
+            found = found[(found["index"] % 2 == place) & (found["index"] < found["index"].max())]
+            found = found.assign(index=found["index"] // 2 + 1)
+            frame = _over_seeds(found, "index", "value", f"{cell.label} at {position:g}", label)
+            panel.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
+            panel.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, label=label)
+            frames.append(frame)
+        _mark_scales(panel, int(frame["x"].max()))
+    axes[-1].legend(frameon=False, fontsize=6.5)
+    axes[0].set_ylabel("|β/γ|")
+    return figure, pd.concat(frames, ignore_index=True)

@@ -1,0 +1,237 @@
+"""The training loop against torch's own pieces: schedule, data order, augmentation, probes, divergence."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ghostgrad import classify, data, models, optim, probes
+from ghostgrad.checks import InputError
+from ghostgrad.init import initialize
+from ghostgrad.registry import expand
+from ghostgrad.rng import generator
+from ghostgrad.state import State
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+BASE = {
+    "model": "preact_resnet",
+    "data": "digits",
+    "blocks": 1,
+    "filters": 4,
+    "init": "xavier_uniform",
+    "batch": 32,
+    "length": 6,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+    "decay": "weights",
+    "eval_every": 3,
+    "seed": 0,
+}
+
+
+def spec(**changes):
+    return expand("classify", {**BASE, **changes})
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.digits()
+
+
+def run(folder, digits, **changes):
+    with State(folder) as state:
+        return classify.classify(spec(**changes), state, CPU, digits)
+
+
+def rows(table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.text())))
+
+
+def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
+    """The same batches through torch.optim.SGD, a hand-written schedule and cross-entropy give the same weights' loss."""
+    settings = spec(lr_boundaries=[2, 4], weight_decay=1e-2)
+    record = run(tmp_path, digits, lr_boundaries=[2, 4], weight_decay=1e-2)
+
+    batches = classify.Batches(settings, digits, CPU)
+    model = models.build(settings, 10)
+    initialize(model, "xavier_uniform", generator(0, "init"))
+    decayed = [p for name, p in model.named_parameters() if p.ndim > 1]
+    buffers = {p: torch.zeros_like(p) for p in model.parameters()}
+    losses = []
+    for step, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.001, 0.001]):
+        x, y = batches(step)
+        loss = F.cross_entropy(model.train()(x), y)
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), gradients, strict=True):
+                g = g + 1e-2 * p if any(p is q for q in decayed) else g
+                buffers[p] = 0.9 * buffers[p] + g
+                p -= rate * buffers[p]
+    series = rows(record.series)
+    assert [float(row["train_loss"]) for row in series] == pytest.approx(
+        [np.mean(losses[:3]), np.mean(losses[3:])], rel=1e-5
+    )
+    assert [float(row["lr"]) for row in series] == pytest.approx([0.01, 0.001])
+    images = torch.from_numpy(digits.test_x).float() / 255
+    accuracy = 100 * (model.eval()(images).argmax(1).numpy() == digits.test_y).mean()
+    assert float(series[-1]["test_accuracy"]) == pytest.approx(accuracy)
+
+
+def test_decay_acts_on_weights_only_or_on_everything():
+    model = models.build(spec(), 10)
+    groups = optim.optimizer(spec(decay="weights"), model).param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    assert len(optim.optimizer(spec(decay="all"), model).param_groups) == 1
+
+
+def test_an_epoch_visits_every_image_at_most_once_in_an_order_of_its_own(digits):
+    batches = classify.Batches(spec(), digits, CPU)
+    epochs = []
+    for epoch in range(2):
+        order = batches._shuffle(epoch)
+        assert sorted(order.tolist()) == list(range(len(digits.train_y)))
+        epochs.append(order)
+    assert not torch.equal(*epochs)
+    again = classify.Batches(spec(), digits, CPU)
+    late = batches.per_epoch + 3
+    assert all(torch.equal(a, b) for a, b in zip(batches(late), again(late), strict=True))
+
+
+def test_random_crop_cuts_windows_of_the_padded_image():
+    x = torch.rand(40, 3, 8, 8)
+    out = classify.random_crop(x, 2, torch.Generator().manual_seed(0))
+    padded = F.pad(x, (2, 2, 2, 2))
+    offsets = set()
+    for image, window in zip(padded, out, strict=True):
+        found = [(i, j) for i in range(5) for j in range(5) if torch.equal(image[:, i : i + 8, j : j + 8], window)]
+        assert found, "no window of the padded image"
+        offsets.add(found[0])
+    assert len(offsets) > 12, "the offsets vary from image to image"
+
+
+def test_flip_turns_about_half_of_the_images(digits):
+    plain, flipped = (classify.Batches(spec(batch=512, augment=a), digits, CPU)(0)[0] for a in ([], ["flip"]))
+    same = (plain == flipped).flatten(1).all(1)
+    turned = (plain.flip(-1) == flipped).flatten(1).all(1)
+    assert (same | turned).all()
+    assert 0.4 < turned.float().mean() < 0.6
+
+
+def test_per_image_standardization():
+    x = torch.cat([torch.rand(3, 3, 8, 8), torch.full((1, 3, 8, 8), 0.3)])
+    out = classify.standardize(spec(standardize="per_image"), x)
+    assert torch.allclose(out[:3].flatten(1).mean(1), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(out[:3].flatten(1).std(1, correction=0), torch.ones(3), atol=1e-5)
+    assert torch.allclose(out[3], torch.zeros(3, 8, 8), atol=1e-4), "a flat image is not blown up"
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_epoch", "expected"), [("step", 10, (400, 200, 0, 1)), ("epoch", 10, (4000, 2000, 0, 1))]
+)
+def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
+    plan = classify.Plan(spec(unit=unit, shrink=200, length=80000), per_epoch)
+    assert (plan.length, plan.steps(40000), plan.steps(0), plan.steps(0.1)) == expected
+    assert plan.at(plan.steps(40000)) == 40000
+
+
+def test_probes_that_shrink_to_one_step_keep_the_first_position():
+    plan = classify.Plan(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
+    assert plan.probes == {0: 0, 1: 1, 125: 25000}
+
+
+def test_probes_change_no_metric_and_no_series(tmp_path, digits):
+    every = ["gradients", "activations", "bn_offset", "weight_norm"]
+    with_probes = run(tmp_path / "a", digits, probes=every, probe_at=[0, 2, 3, 6])
+    without = run(tmp_path / "b", digits)
+    assert with_probes.series.text() == without.series.text()
+    assert with_probes.metrics == without.metrics
+    assert {int(row["step"]) for row in rows(with_probes.probes)} == {0, 2, 3, 6}
+    assert rows(without.probes) == []
+
+
+def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
+    """The probe at t of a run equals a measurement of the network that a run of t steps ends with."""
+    record = run(tmp_path / "a", digits, probes=["weight_norm"], probe_at=[2])
+    folder = tmp_path / "b"
+    with State(folder) as state:
+        settings = spec(length=2)
+        state.period = 0
+        classify.classify(settings, state, CPU, digits)
+        saved = state.load()
+    norms = [value.norm().item() for name, value in saved["model"].items() if value.ndim == 4]
+    assert [float(row["value"]) for row in rows(record.probes)] == pytest.approx(norms, rel=1e-6)
+
+
+def test_gradient_probe_equals_hooks_on_the_blocks(digits):
+    """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from torch's backward hooks."""
+    settings = spec(blocks=2)
+    model = models.build(settings, 10).train()
+    x, y = classify.Batches(settings, digits, CPU)(0)
+    seen = {}
+
+    def keep(k):
+        def hook(_module, _inputs, out):
+            out.register_hook(lambda gradient: seen.__setitem__(k, gradient))
+
+        return hook
+
+    for k, block in enumerate([model.stem, *model.blocks]):
+        block.register_forward_hook(keep(k))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    F.cross_entropy(model(x), y).backward()
+    model.load_state_dict(before)
+    model.zero_grad()
+    found = {(name, k): value for name, k, value in probes.measure(["gradients"], model, x, y)}
+    for k, gradient in seen.items():
+        mean = gradient.mean(0)
+        assert found["gradient_variance", k] == pytest.approx(((gradient - mean) ** 2).mean().item(), rel=1e-4)
+        assert found["gradient_norm", k] == pytest.approx((gradient**2).sum().sqrt().item(), rel=1e-4)
+    assert len(seen) == 7
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bn_offset_probe_is_the_ratio_of_beta_and_gamma():
+    model = models.build(spec(), 10)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        norms[1].weight.fill_(2)
+        norms[1].bias.copy_(torch.tensor([-1.0, 0, 1, 4]))
+    found = {(name, k): value for name, k, value in probes.measure(["bn_offset"], model, None, None)}
+    assert found["bn_offset_mean", 1] == pytest.approx(0.75)
+    assert found["bn_offset_median", 1] == pytest.approx(0.5)
+    assert found["bn_offset_mean", 0] == 0
+
+
+def test_a_non_finite_loss_is_a_result(tmp_path, digits):
+    """lr 1e6 diverges: the run ends there, says so, and evaluates the network that it ended with."""
+    record = run(tmp_path, digits, lr=1e6, batch_norm=False, length=200, eval_every=0)
+    assert record.metrics["status"] == "diverged"
+    assert 1 < record.metrics["diverged_at"] < 200
+    assert record.metrics["steps"] == record.metrics["diverged_at"]
+    # a constant prediction: the share of its class among the test images
+    shares = 100 * np.bincount(digits.test_y) / len(digits.test_y)
+    assert np.isclose(shares, record.metrics["test_accuracy"]).any()
+
+
+def test_length_0_evaluates_and_probes_the_initialized_network(tmp_path, digits):
+    record = run(tmp_path, digits, length=0, probes=["gradients"], probe_at=[0])
+    assert record.metrics["steps"] == 0
+    assert {row["step"] for row in rows(record.probes)} == {"0"}
+    assert len(rows(record.series)) == 1
+
+
+def test_a_batch_larger_than_the_data_is_one_clear_line(tmp_path, digits):
+    with pytest.raises(InputError, match="digits: 1497 training images do not fill one batch of 2000"):
+        run(tmp_path, digits, batch=2000)

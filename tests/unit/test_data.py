@@ -1,0 +1,104 @@
+"""Data sets: the digits that scikit-learn ships, and CIFAR-10's genuine archive layout with images made here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import CIFAR10
+
+from ghostgrad import data
+from ghostgrad.checks import InputError
+
+
+def test_digits_are_the_1797_images_as_rgb(tmp_path):
+    manifest = tmp_path / "digits.json"
+    data.make("digits", manifest)
+    said = json.loads(manifest.read_text())
+    assert (said["train"], said["test"], said["shape"], said["classes"]) == (1497, 300, [3, 8, 8], list("0123456789"))
+    images = data.load("digits", manifest)
+    assert images.train_x.dtype == np.uint8
+    assert images.train_x.max() == 255
+    assert (images.train_x[:, 0] == images.train_x[:, 2]).all()
+    assert np.bincount(images.train_y).min() > 130, "every class is there"
+    assert str(tmp_path) not in manifest.read_text(), "a manifest names no path"
+
+
+def test_changed_arrays_are_refused(tmp_path):
+    manifest = tmp_path / "digits.json"
+    data.make("digits", manifest)
+    said = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**said, "sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"digits has changed since the data rule checked it; delete this file"):
+        data.load("digits", manifest)
+
+
+def archive(root: Path, monkeypatch, train: int = 50000, test: int = 10000, classes: list[str] | None = None) -> Path:
+    """A cifar-10-batches-py folder in the genuine layout; the published checksums are replaced by its own."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def write(name: str, content: dict) -> list[str]:
+        path = folder / name
+        path.write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5(path.read_bytes()).hexdigest()]
+
+    def batch(n: int) -> dict:
+        images = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+        return {"data": images, "labels": rng.integers(0, 10, n).tolist()}
+
+    lists = [write(f"data_batch_{i}", batch(train // 5)) for i in range(1, 6)]
+    monkeypatch.setattr(CIFAR10, "train_list", lists)
+    monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", batch(test))])
+    name, digest = write("batches.meta", {"label_names": classes or data.CIFAR10_CLASSES})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
+    monkeypatch.setenv("GHOSTGRAD_DATA_CIFAR10", str(root))
+    return folder
+
+
+def test_cifar10_is_read_from_the_genuine_layout(tmp_path, monkeypatch):
+    folder = archive(tmp_path / "here", monkeypatch)
+    manifest = tmp_path / "cifar10.json"
+    data.make("cifar10", manifest)
+    images = data.load("cifar10", manifest)
+    raw = pickle.loads((folder / "data_batch_1").read_bytes())
+    assert images.train_x.shape == (50000, 3, 32, 32)
+    assert (images.train_x[7].ravel() == raw["data"][7]).all(), "channel, row, column, as in the archive"
+    assert images.train_y[:10].tolist() == raw["labels"][:10]
+    assert not manifest.with_suffix(".npz").exists(), "external data are not copied"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": 5000}, "5000 train and 10000 test images, expected 50000 and 10000"),
+        ({"classes": ["cat", "dog"]}, "2 classes .'cat', 'dog'., expected the 10 of CIFAR-10"),
+    ],
+)
+def test_wrong_counts_and_classes_are_one_line(changes, said, tmp_path, monkeypatch):
+    archive(tmp_path, monkeypatch, **{"train": 50000, "test": 10000, **changes})
+    with pytest.raises(InputError, match=f"config.yaml: data.cifar10: {said}"):
+        data.read("cifar10")
+
+
+def test_a_damaged_or_missing_file_is_one_line(tmp_path, monkeypatch):
+    folder = archive(tmp_path, monkeypatch, train=500, test=100)
+    (folder / "data_batch_3").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"data.cifar10: a file in .* is damaged \(MD5\)"):
+        data.read("cifar10")
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(InputError, match=r"data_batch_3 is missing; unpack"):
+        data.read("cifar10")
+
+
+def test_unset_and_unknown_data_sets(monkeypatch):
+    monkeypatch.delenv("GHOSTGRAD_DATA_CIFAR10", raising=False)
+    with pytest.raises(InputError, match="config.yaml: data.cifar10 is not set"):
+        data.read("cifar10")
+    with pytest.raises(InputError, match="no data set 'digit'; did you mean 'digits'"):
+        data.read("digit")

@@ -1,0 +1,76 @@
+"""The progress lines of `snakemake --logger ghostgrad`."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from snakemake_logger_plugin_ghostgrad import LogHandler, _duration
+
+
+def record(event: str | None = None, level: int = logging.INFO, text: str = "", **fields) -> logging.LogRecord:
+    made = logging.LogRecord("snakemake", level, "", 0, text, None, None)
+    made.__dict__.update(fields, event=event)
+    return made
+
+
+def job(jobid: int, rule: str = "simulate", **wildcards) -> logging.LogRecord:
+    wildcards = {"scale": "smoke", "experiment": "net", "variant": "a", "seed": str(jobid)} | wildcards
+    return record("job_info", jobid=jobid, rule_name=rule, wildcards=wildcards, log=[f"{jobid}.log"])
+
+
+@pytest.fixture
+def handler(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    handler = LogHandler(None, None)
+    handler.emit(record("run_info", stats={"simulate": 2, "table": 1}))
+    return handler
+
+
+def test_one_line_per_finished_run_with_totals_and_time_left(handler, tmp_path, capsys):
+    folder = tmp_path / "results/smoke/runs/net/a-s1"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("status,diverged_at,test_accuracy\ndone,,91.25\n")
+    for number, rule in ((1, "classify"), (2, "simulate"), (3, "table")):
+        handler.emit(job(number, rule, artifact="ghost.fig5"))
+        handler.emit(record("job_finished", job_id=number))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2, "tables are not runs"
+    assert lines[0].startswith("[1/2] net/a-s1")
+    assert "test accuracy 91.2 %" in lines[0]
+    assert "left" in lines[0]
+    assert lines[1].startswith("[2/2] net/a-s2")
+    assert lines[1].endswith("all runs done")
+
+
+def test_a_diverged_run_says_so(handler, tmp_path, capsys):
+    folder = tmp_path / "results/smoke/runs/net/a-s1"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("status,diverged_at,test_accuracy\ndiverged,17,10\n")
+    handler.emit(job(1))
+    handler.emit(record("job_finished", job_id=1))
+    assert "diverged at step 17" in capsys.readouterr().err
+
+
+def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys):
+    (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
+    handler.emit(job(1))
+    handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
+    said = capsys.readouterr().err
+    assert "FAILED net/a-s1 (rule simulate)" in said
+    assert "log: 1.log" in said
+    assert "| the reason" in said
+    assert "command: ghostgrad run x" in said
+    assert said.count("| line") == 11, "only the tail"
+
+
+def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):
+    handler.emit(record(text="Building DAG of jobs..."))
+    handler.emit(record(level=logging.WARNING, text="disk is nearly full"))
+    handler.emit(record("error", level=logging.ERROR, text="CalledProcessError in file x"))
+    assert capsys.readouterr().err == "disk is nearly full\n"
+
+
+def test_durations():
+    assert [_duration(s) for s in (3.2, 89, 200, 7200)] == ["3 s", "89 s", "3 min", "2.0 h"]
