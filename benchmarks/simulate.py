@@ -2,11 +2,11 @@
 
     python benchmarks/simulate.py [--repeats 96] [--rounds 5]
 
-plain     what a reader of the paper would write: nn.Linear, nn.BatchNorm1d, nn.ReLU, autograd, one repeat at a time, one
-          process, torch's default threads
+plain     what a reader of the paper would write: nn.Linear, nn.BatchNorm1d, nn.ReLU, autograd, one repeat at a time,
+          one process, torch's default threads
 ours      ghostgrad.simulate as the workflow runs it: one thread a process, a process per core
-minimum   the same matrix products and random weights and nothing else, in the best of two arrangements of the same cores:
-          one process with all threads, or a process per core with one thread each
+minimum   the same matrix products and random weights and nothing else, in the best of two arrangements of the same
+          cores: one process with all threads, or a process per core with one thread each
 All are measured in turn in every round; the ratios are of the medians. On a machine with a GPU, plain and ours are
 measured on it as well.
 """
@@ -42,8 +42,8 @@ def plain(repeats: int, device) -> None:
 
 def ours(repeats: int, device) -> None:
     from ghostgrad import simulate
-    from ghostgrad.registry import expand
     from ghostgrad.rng import generator
+    from ghostgrad.spec import expand
 
     spec = expand("simulate", {**SPEC, "repeats": repeats})
     chunk = simulate.repeats_at_once(spec, device)

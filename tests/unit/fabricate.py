@@ -12,8 +12,9 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from ghostgrad.record import PROBE_COLUMNS, Rows
-from ghostgrad.registry import PAPERS, Registry, RunSpec
+from ghostgrad.registry import PAPERS, Registry
 from ghostgrad.results import REFERENCE_COLUMNS
+from ghostgrad.spec import RunSpec
 
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
@@ -56,7 +57,12 @@ def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, 
 
 
 def publish(
-    run: RunSpec, metrics: Mapping[str, Any] | None = None, series: Rows | None = None, code: str = CODE, **spec: Any
+    run: RunSpec,
+    metrics: Mapping[str, Any] | None = None,
+    series: Rows | None = None,
+    code: str = CODE,
+    probes: Iterable[list] = (),
+    **spec: Any,
 ) -> Path:
     """The run's directory below the working directory, complete; `spec` changes what spec.json says."""
     folder = Path(run.directory)
@@ -66,7 +72,7 @@ def publish(
     environment = {"code": code, "commit": "0" * 40, "machine": "Linux x86_64, 2 cores", "device": "cpu"}
     (folder / "spec.json").write_text(json.dumps(found))
     (folder / "series.csv").write_text((series or Rows(("step",))).text())
-    (folder / "probes.csv").write_text(Rows(PROBE_COLUMNS).text())
+    (folder / "probes.csv").write_text(Rows(PROBE_COLUMNS, probes).text())
     (folder / "env.json").write_text(json.dumps([{**environment, "code": "0lder000"}, environment]))
     (folder / "metrics.csv").write_text(Rows(metrics, [list(metrics.values())]).text())
     return folder

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ghostgrad import simulate
 from ghostgrad.checks import validate
-from ghostgrad.registry import expand
 from ghostgrad.rng import generator
+from ghostgrad.spec import expand
 
 CPU = torch.device("cpu")
 ACTIVATIONS = {
@@ -99,7 +99,7 @@ class Loop:
             total = x + self.scale * rest(hidden)
             total.retain_grad()
             self.blocks.append((nn.Sequential(half, rest), x, total))
-            x = self.act(total) if self.spec["residual_sum"] == "relu" else total
+            x = self.act(total) if self.spec["residual_sum"] == "activation" else total
             yield from (hidden, x)
 
     def ratios(self, branch: nn.Module, x: Tensor, total: Tensor) -> list[float]:

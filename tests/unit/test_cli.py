@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import cli
 from ghostgrad.registry import PAPERS, Registry
 from ghostgrad.run import state_folder
 from tests.unit.fabricate import publish
@@ -25,26 +24,6 @@ from tests.unit.fabricate import publish
 REGISTRY = Registry()
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 RUN = "plainnet_init/relu-bn-s0"
-
-
-@pytest.fixture
-def ghostgrad(tmp_path, monkeypatch, capsys):
-    """Runs a command in a fresh folder with a config.yaml; gives exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    Path("config.yaml").write_text(CONFIG)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ghostgrad", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def told(result) -> str:

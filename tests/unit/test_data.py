@@ -98,7 +98,7 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path, monkeypatch):
 
 def test_unset_and_unknown_data_sets(monkeypatch):
     monkeypatch.delenv("GHOSTGRAD_DATA_CIFAR10", raising=False)
-    with pytest.raises(InputError, match="config.yaml: data.cifar10 is not set"):
+    with pytest.raises(InputError, match=r"config\.yaml: data\.cifar10 is not set"):
         data.read("cifar10")
     with pytest.raises(InputError, match="no data set 'digit'; did you mean 'digits'"):
         data.read("digit")

@@ -52,6 +52,7 @@ COUNTS = {
     "ghost.c1_maxpool": 2,
     "ghost.relu_ratios": 2,
     "bnres.tab1": 3,
+    "bnres.fig13": 3,  # "atmost 1.0" at three steps
 }
 
 TAB2 = "APb APb50 APb75 APm APm50 APm75"
@@ -249,7 +250,8 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
     for run in REGISTRY.artifact_runs("smoke", artifact):
         simulated = run.task == "simulate"
         accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0}
-        publish(run, {} if simulated else accuracy, fabricated_series(run) if simulated else None)
+        probes = [[at, at, "bn_offset_mean", k, 0.5] for at in run.spec.get("probe_at", []) for k in range(3)]
+        publish(run, {} if simulated else accuracy, fabricated_series(run) if simulated else None, probes=probes)
     table = tables.build(REGISTRY, artifact, "smoke", None)
     assert len(table) >= (len(numbers(artifact.source)) if artifact.source in FILES else 1)
     assert [verdict for verdict in table["verdict"] if verdict.startswith("not run")] == []

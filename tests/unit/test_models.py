@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghostgrad import models, registry
-from ghostgrad.registry import expand
+from ghostgrad.spec import expand
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_models.json").read_text())
 VARIANTS = ["model1", "model2", "model3"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry import PAPERS, Registry, load_config, parse_spec
+from ghostgrad.registry import PAPERS, Registry, load_config
+from ghostgrad.spec import parse_spec
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, registry, workflow
 
 BUILT = {"title": "T", "section": "s", "table": "final_metrics"}

@@ -284,4 +284,12 @@ def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
 
 def test_verdicts_of_a_table_that_is_not_there():
     """Nothing to count is no error."""
-    assert overview.verdict_counts(Path("no/such/table.csv")) == {}
+    assert overview.verdict_counts([Path("no/such/table.csv")]) == ""
+
+
+def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
+    """What a build says of an artifact; reasons are dropped."""
+    verdicts = ["not run (planned)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["verdict", *verdicts]) + "\n")
+    assert overview.verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"

@@ -22,7 +22,7 @@ from ghostgrad.rng import stream_seed
 from ghostgrad.state import State, Stopped, StopRequest
 from tests.unit.loop import ACTIVATIONS, CPU, NORMS, generators, looped, make_spec, measured, paper_spec
 
-SUMS = [(after, scale) for after in ("relu", "identity") for scale in ("1", "1/sqrt(L)")]
+SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
 MODULES = [(kind, k) for kind in ("random", "orthogonal", "looks-linear", "untied") for k in (2, 4)]
 # Bound on the relative error of each number of a repeat in float32 (width 256, depth 20). Found against float64 in 4
 # repeats: 1e-6 in the first three, 3e-5, 4e-4 and 2e-3 in the others; batching and threads change no more than that.
@@ -218,7 +218,8 @@ class Undisturbed:
         return self.saved
 
     def pause(self, payload, done: int, total: int) -> None:
-        self.seen.append((done, {key: list(value) for key, value in payload().items()}))
+        saved = payload()
+        self.seen.append((done, {**saved, "parts": list(saved["parts"])}))
 
 
 class Resumed(Undisturbed):
@@ -268,6 +269,14 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
         state = Resumed(saved)
         assert simulate.simulate(spec, state, CPU).files(spec) == files
         assert [later for later, _ in state.seen] == [later for later, _ in whole.seen if later >= done]
+
+
+def test_a_block_begun_on_another_kind_of_device_begins_anew():
+    """CPU and CUDA generators draw other numbers: a block never mixes them."""
+    spec = make_spec(repeats=4)
+    files = simulate.simulate(spec, Undisturbed(), CPU).files(spec)
+    begun = {"parts": [torch.zeros(2, spec["depth"] + 1, 3)], "device": "cuda"}
+    assert simulate.simulate(spec, Resumed(begun), CPU).files(spec) == files
 
 
 class StopAfter(StopRequest):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ghostgrad import tables
 from ghostgrad.checks import InputError
 from ghostgrad.tidy import tidy
-from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
+from tests.unit.fabricate import STEADY, experiment, publish, reference, registry
 
 NAN = math.nan
 NUMBER = st.floats(-100, 100, allow_subnormal=False)
@@ -105,22 +105,6 @@ def test_bounds_are_the_two_halves_of_equality(value, ours, allowed, se):
     assert rank("=") == max(rank("<="), rank(">="))
     assert min(rank("<"), rank(">")) == 0
     assert rank("=", se + 1) <= rank("=")
-
-
-ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
-VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds only and is comparable,
-    `smoke` is shorter and is not; variant d is not at `laptop`."""
-    monkeypatch.chdir(tmp_path)
-    scales = {"laptop": {"seeds": 3, "only": ["a", "b", "c"]}, "smoke": {"length": 1, "seeds": 1}}
-    body = experiment(task="classify", base=dict(CLASSIFY), variants=VARIANTS, seeds=5, scales=scales)
-    options = {"table": {"metrics": ["test_accuracy"], "unit": "%"}}
-    table = {"title": "Accuracies", "section": "tab. 1", "rows": ROWS, "table": "final_metrics", "options": options}
-    return registry(tmp_path, {"nets": body}, {"ghost.x": table})
 
 
 def finish(reg, variant, accuracies, scale="laptop", **more):
@@ -283,14 +267,6 @@ def test_an_unknown_table_function_is_named(tmp_path, monkeypatch):
         InputError, match=r"^artifact ghost\.x: table: .* 'final_metric'; did you mean 'final_metrics'\?$"
     ):
         tables.build(reg, reg.artifact("ghost.x"), "paper", None)
-
-
-def test_summary_counts_in_the_order_of_the_list():
-    """What a build says of an artifact."""
-    verdicts = ["not run (planned)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
-    assert tables.summary(verdicts) == (
-        "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 1 not run (data), 1 not run (planned)"
-    )
 
 
 def tidy_rows(reg, scale="laptop"):

@@ -34,16 +34,15 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in keys:
-            line = key_node.start_mark.line + 1
-            raise InputError(
-                f"{shown(Path(key_node.start_mark.name))}, line {line}: key '{key}' stands twice; keep one"
-            )
-        keys.add(key)
-    return loader.construct_mapping(node, deep=True)
+    out: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        place = f"{shown(Path(key_node.start_mark.name))}, line {key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise InputError(f"{place}: not valid YAML (a key is a word; put text that begins with {{ or [ in quotes)")
+        if key_node.value in out:
+            raise InputError(f"{place}: key '{key_node.value}' stands twice; keep one")
+        out[key_node.value] = loader.construct_object(value_node, deep=True)  # keys as written: 18, Yes
+    return out
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -62,10 +61,13 @@ def load_yaml(path: Path) -> Any:
             return yaml.load(stream, Loader=_Loader)
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not valid YAML (not UTF-8)") from None
     except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "cannot be parsed")
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise InputError(f"{where}{line}: not valid YAML ({problem})") from None
 
 
 @cache
@@ -105,6 +107,8 @@ def _one_line(error: ValidationError, where: str) -> str:
         case "type":
             kind = rule if isinstance(rule, str) else " or ".join(rule)
             return f"{place}: expected {kind}, found {value!r}"
+        case "multipleOf":
+            return f"{place}: {value} is not a multiple of {rule}"
         case "required":
             missing = next(key for key in rule if key not in value)
             return f"{place}: key '{missing}' is missing"

@@ -15,7 +15,8 @@ import typer
 
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.registry import SCALES, Artifact, RunSpec
+from ghostgrad.registry import Artifact
+from ghostgrad.spec import SCALES, RunSpec, parse_spec, published
 
 app = typer.Typer(
     add_completion=False,
@@ -81,6 +82,8 @@ def status(
 ) -> None:
     """Where everything stands: one line per artifact, with its runs and verdicts."""
     config, scale = _config(scale)
+    if paper and paper not in registries.PAPERS:
+        raise InputError(f"--paper: '{paper}' is not allowed{nearest(paper, registries.PAPERS)}")
     reg = registries.load()
     state_dir = Path(config["state_dir"])
     states = {run: _run_state(run, state_dir) for run in reg.runs(scale)}
@@ -103,14 +106,11 @@ def status(
 
 
 def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
+    from ghostgrad.overview import verdict_counts
+
     path = _results(scale) / "tables" / f"{artifact.id}.csv"
     if path.exists() and not artifact.planned:
-        with path.open(newline="", encoding="utf-8") as stream:
-            verdicts = [row["verdict"] for row in csv.DictReader(stream)]
-        counts: dict[str, int] = {}
-        for verdict in verdicts:
-            counts[verdict] = counts.get(verdict, 0) + 1
-        return ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+        return verdict_counts([path])
     reason = reg.missing(scale, artifact, config.get("data") or {})
     if reason:
         return f"not run ({reason})"
@@ -136,7 +136,7 @@ def show(
         sys.stdout.write(tidy(reg, found, scale).text())
         return
     needed = reg.artifact_runs(scale, found)
-    done = [run for run in needed if registries.published(run)]
+    done = [run for run in needed if published(run)]
     rows = _table_rows(reg, found, scale, config, done)
     if as_csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=rows[0].keys(), lineterminator="\n")
@@ -204,7 +204,7 @@ def plan(
         if not mine:
             print(f"{name:22} {'not at this scale':>17}")
             continue
-        todo = [run for run in mine if not registries.published(run)]
+        todo = [run for run in mine if not published(run)]
         gpu = max(run.resources.get("gpu", 0) for run in mine)
         hours = sum(run.expect.get("seconds", 0) for run in todo) / 3600
         each = sum(run.expect.get("seconds", 0) for run in mine) / 3600 / len(mine)
@@ -249,6 +249,7 @@ def run(
     spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
     out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="0 computes on the CPU")] = 0,
 ) -> None:
     """Compute one run, or take up where it stopped, and publish its files."""
     from ghostgrad.run import execute
@@ -262,11 +263,12 @@ def run(
             raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
         found = registries.load().run(scale, name)
         spec, out = found.canonical, out or Path(found.directory)
+        gpus = found.resources.get("gpu", 0)
         inputs = [Path(f"results/data/{found.data}.json")] if found.data else []
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
-    task, expanded = registries.parse_spec(spec)
-    execute(task, expanded, out, inputs, threads)
+    task, expanded = parse_spec(spec)
+    execute(task, expanded, out, inputs, threads, gpus)
 
 
 @app.command(hidden=True)

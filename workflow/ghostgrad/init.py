@@ -43,7 +43,7 @@ def initialize(model: nn.Module, kind: str, generator: torch.Generator) -> None:
     """Draw the weights of every convolution and linear layer of `model`, in the order of `modules()`; biases become 0.
 
     xavier_uniform: U(-a, a), a = sqrt(6/(fan_in + fan_out)) (Glorot and Bengio 2010). he_normal: N(0, 2/fan_out)
-    (He et al. 2015, torchvision's ResNet). BN keeps gamma 1 and beta 0.
+    (He et al. 2015; torchvision's ResNet, for its convolutions). BN keeps gamma 1 and beta 0.
     """
     for module in model.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from ghostgrad import theory
+from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry import Cell
 from ghostgrad.results import Results
 
@@ -32,6 +33,7 @@ class Measured:
     n: int | None = None
     n_diverged: int = 0
     unit: str = ""
+    of: tuple[tuple[str, str], ...] = ()  # the cells (row, column) that it is made of, where not its own
 
 
 def jackknife(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
@@ -175,6 +177,9 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
         mine = frame[(frame["row"] == cell.row) & (frame["column"].fillna("") == cell.column)]
         diverged = int((mine["status"] == "diverged").sum())
         for metric in metrics:
+            if metric not in frame:
+                place = f"artifact {results.artifact.id}: options.table.metrics"
+                raise InputError(f"{place}: no run has '{metric}'{nearest(metric, frame.columns)}")
             values = mine[metric].dropna().astype(float)
             if values.empty:
                 continue
@@ -182,3 +187,18 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             se = std / len(values) ** 0.5
             mean = float(values.mean())
             yield Measured(cell.row, cell.column, metric, mean, std, se, len(values), diverged, unit)
+
+
+def largest_probe(results: Results, quantity: str, at: list[float]) -> Iterator[Measured]:
+    """The largest value over layers of a probed quantity's mean over seeds, at each of the paper's positions."""
+    for cell in results.measured_cells:
+        probes = results.frame(cell, "probes.csv")
+        for position in at:
+            found = probes[(probes["probe"] == quantity) & (probes["at"] == position)]
+            if found.empty:
+                continue
+            layers = found.groupby("index")["value"].agg(["mean", "std", "count"])
+            top = layers.loc[layers["mean"].idxmax()]
+            n = int(top["count"])
+            place = (cell.row, cell.column, f"largest at step {position:,.0f}")
+            yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)

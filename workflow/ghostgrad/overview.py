@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import html
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ghostgrad.record import Rows, write
@@ -24,29 +25,35 @@ def files(artifact: Artifact, scale: str) -> list[str]:
     return [f"results/{scale}/{name}" for name in names]
 
 
-def verdict_counts(path: Path) -> dict[str, int]:
-    """How often each verdict stands in a table; the reasons of `not run` are dropped."""
-    counts: dict[str, int] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                verdict = row["verdict"].split(" (")[0]
-                counts[verdict] = counts.get(verdict, 0) + 1
-    return counts
+ORDER = ("match", "close", "off", "diverged", "scaled", "cited", "no paper value", "not run")
+
+
+def verdict_counts(paths: Iterable[Path]) -> str:
+    """`3 match, 1 off`: how often each verdict stands in these tables, reasons dropped, in the order of the list."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as stream:
+                counts.update(row["verdict"].split(" (")[0] for row in csv.DictReader(stream))
+
+    def rank(verdict: str) -> int:
+        return next(place for place, name in enumerate(ORDER) if verdict.startswith(name))
+
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=rank))
 
 
 def overview(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[dict[str, str]]:
     """A row per artifact."""
     rows = []
     for artifact in registry.artifacts.values():
-        counts = verdict_counts(Path(f"results/{scale}/tables/{artifact.id}.csv"))
+        counts = verdict_counts([Path(f"results/{scale}/tables/{artifact.id}.csv")])
         reason = reasons.get(artifact.id, "")
         rows.append(
             {
                 "id": artifact.id,
                 "kind": artifact.kind,
                 "status": "not run" if reason else "built",
-                "verdicts": "" if reason else ", ".join(f"{n} {verdict}" for verdict, n in counts.items()),
+                "verdicts": "" if reason else counts,
                 "reason": reason,
                 "title": artifact.title,
                 "section": artifact.section,
@@ -115,14 +122,11 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
 def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[str]:
     """What a build made, where it is, and what was not run and why."""
     folder = f"results/{scale}"
-    totals: dict[str, int] = {}
-    for artifact in registry.artifacts.values():
-        if artifact.id not in reasons:
-            for verdict, n in verdict_counts(Path(f"{folder}/tables/{artifact.id}.csv")).items():
-                totals[verdict] = totals.get(verdict, 0) + n
-    built = len(registry.artifacts) - len(reasons)
-    numbers = ", ".join(f"{n} {verdict}" for verdict, n in totals.items())
-    lines = [f"{built} of {len(registry.artifacts)} artifacts built at scale {scale}; numbers: {numbers or 'none'}"]
+    built = [name for name in registry.artifacts if name not in reasons]
+    numbers = verdict_counts(Path(f"{folder}/tables/{name}.csv") for name in built)
+    lines = [
+        f"{len(built)} of {len(registry.artifacts)} artifacts built at scale {scale}; numbers: {numbers or 'none'}"
+    ]
     by_reason: dict[str, list[str]] = {}
     for name, why in reasons.items():
         by_reason.setdefault(why, []).append(name)

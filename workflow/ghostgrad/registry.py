@@ -1,71 +1,23 @@
-"""The registry: workflow/experiments/*.yaml become frozen RunSpecs and Artifacts.
+"""The registry: workflow/experiments/*.yaml become experiments with their runs, and artifacts that name them.
 
-Scales merge as base < scales.X < axes or variant < adjust < variant.scales.X, so that what a variant sets survives
-the scale. A canonical spec is the merged one with every value that equals the schema's default left out: a new option
-with a default changes no canonical spec and so reruns nothing. Imports neither torch nor pandas.
+Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields
-from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, load_yaml, nearest, schema, shown, validate
+from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
+from ghostgrad.experiment import Experiment
+from ghostgrad.spec import SCALES, RunSpec, available, has_data
 
 WORKFLOW = Path(__file__).resolve().parent.parent
-SCALES = ("smoke", "laptop", "substitute", "paper")
 PAPERS = ("ghost", "lalc", "bnres")
-SHIPPED_DATA = ("digits",)  # made by the data rule from an installed package; needs no path
-# What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives the same mean.
-REPLICATION = ("repeats", "seed")
-SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
-META = (*SETTINGS, "scales", "only", "like")
-
-
-@dataclass(frozen=True, eq=False)
-class RunSpec:
-    """One run: variant and seed at one scale; there is one object per run and registry.
-
-    `spec` is expanded (defaults filled in), `canonical` is the JSON text in which equal experiments are equal.
-    """
-
-    scale: str
-    experiment: str
-    variant: str
-    seed: int
-    task: str
-    spec: Mapping[str, Any]
-    canonical: str
-    resources: Mapping[str, int]
-    expect: Mapping[str, Any]
-    optional: bool
-
-    @property
-    def id(self) -> str:
-        return f"{self.experiment}/{self.variant}-s{self.seed}"
-
-    @property
-    def directory(self) -> str:
-        """The run directory, relative to the working directory."""
-        return f"results/{self.scale}/runs/{self.id}"
-
-    @property
-    def data(self) -> str | None:
-        """The data set's name, or None for a run that reads none."""
-        return self.spec.get("data")
-
-    @property
-    def cpu(self) -> bool:
-        """Needs neither a GPU nor external data."""
-        return self.resources.get("gpu", 0) == 0 and self.data in (None, *SHIPPED_DATA)
 
 
 @dataclass(frozen=True)
@@ -122,182 +74,6 @@ class Artifact:
         return json.dumps({**shown, "cells": [astuple(cell) for cell in self.cells]}, sort_keys=True)
 
 
-def canonical_json(task: str, spec: Mapping[str, Any]) -> str:
-    """Sorted compact JSON of `spec` without the values that equal the task's defaults."""
-    properties = schema(task)["properties"]
-    kept = {k: v for k, v in spec.items() if "default" not in properties[k] or properties[k]["default"] != v}
-    return json.dumps({"task": task, **kept}, sort_keys=True, separators=(",", ":"))
-
-
-def expand(task: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the task's defaults filled in, in the schema's order."""
-    properties = schema(task)["properties"]
-    return {
-        key: spec[key] if key in spec else rule["default"]
-        for key, rule in properties.items()
-        if key in spec or "default" in rule
-    }
-
-
-def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
-    """Task and expanded spec from JSON text (`ghostgrad run --spec`); InputError if it is not a valid one."""
-    try:
-        spec = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--spec: not valid JSON ({error})") from None
-    tasks = schema("registry")["$defs"]["experiment"]["properties"]["task"]["enum"]
-    if not isinstance(spec, dict) or spec.get("task") not in tasks:
-        found = spec.get("task") if isinstance(spec, dict) else spec
-        raise InputError(f"--spec: task: '{found}' is not allowed{nearest(str(found), tasks)}")
-    task = spec.pop("task")
-    validate(spec, task, "--spec")
-    return task, expand(task, spec)
-
-
-def short_hash(*parts: str) -> str:
-    """Eight hexadecimal digits over `parts`, the suffix of a state folder."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
-
-
-class Experiment:
-    """A family of runs that share a task and a base spec."""
-
-    def __init__(self, name: str, body: Mapping[str, Any], where: str):
-        self.name, self.body, self.where = name, body, where
-        self.task: str = body["task"]
-        self.section: str = body["section"]
-        self.deviations: list[dict] = body.get("deviations", [])
-        for place, layer, beside in self._layers():
-            spec = {key: value for key, value in layer.items() if key not in beside}
-            validate(spec, self.task, place, partial=True)
-        for variant in self._variants.values():
-            if (like := variant.get("like")) and like not in self._variants:
-                raise InputError(f"{where}.variants: like: '{like}' is no variant{nearest(like, self._variants)}")
-
-    def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
-        """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
-        yield f"{self.where}.base", self.body["base"], ()
-        for index, rule in enumerate(self.body.get("adjust", [])):
-            yield f"{self.where}.adjust.{index}.set", rule["set"], ()
-        blocks = [(f"{self.where}.variants.{name}", body) for name, body in self._variants.items()]
-        for axis, points in self.body.get("axes", {}).items():
-            blocks += [(f"{self.where}.axes.{axis}.{name}", body or {}) for name, body in points.items()]
-        for place, body in blocks:
-            yield place, body, (*SETTINGS, "scales", "like")
-        for place, body in [(self.where, self.body), *blocks]:
-            for scale, layer in body.get("scales", {}).items():
-                yield f"{place}.scales.{scale}", layer, (*SETTINGS, "only")
-
-    @cached_property
-    def _variants(self) -> Mapping[str, Mapping]:
-        return {name: body or {} for name, body in self.body.get("variants", {}).items()}
-
-    @cached_property
-    def _points(self) -> Mapping[str, Mapping[str, str]]:
-        """Variant name -> {axis: point}, for the experiments with axes."""
-        axes = self.body.get("axes", {})
-        if not axes:
-            return {}
-        combinations = itertools.product(*axes.values())
-        return {"-".join(points): dict(zip(axes, points, strict=True)) for points in combinations}
-
-    def point(self, variant: str) -> Mapping[str, str]:
-        """{axis: point} of a variant that comes from axes; empty for a named one."""
-        return self._points.get(variant, {})
-
-    @cached_property
-    def variants(self) -> tuple[str, ...]:
-        return (*self._variants, *self._points)
-
-    def variants_at(self, scale: str) -> tuple[str, ...]:
-        """The variants that this scale runs; only `paper` runs without being named in `scales`."""
-        scales = self.body.get("scales", {})
-        if scale not in scales and scale != "paper":
-            return ()
-        only = (scales.get(scale) or {}).get("only")
-        if only is None:
-            return self.variants
-        for pattern in only:
-            if not any(fnmatch(name, pattern) for name in self.variants):
-                raise InputError(
-                    f"{self.where}.scales.{scale}.only: '{pattern}' names no variant{nearest(pattern, self.variants)}"
-                )
-        return tuple(name for name in self.variants if any(fnmatch(name, pattern) for pattern in only))
-
-    def _chain(self, variant: str) -> list[Mapping]:
-        """The variant's own settings, those it is `like` first."""
-        if variant in self._points:
-            points = self._points[variant]
-            return [self.body["axes"][axis][point] or {} for axis, point in points.items()]
-        body, chain, seen = self._variants[variant], [], {variant}
-        chain.append(body)
-        while like := body.get("like"):
-            if like in seen:
-                raise InputError(f"{self.where}.variants.{variant}: like: '{like}' leads back to itself")
-            seen.add(like)
-            body = self._variants[like]
-            chain.insert(0, body)
-        return chain
-
-    def merge(self, variant: str, scale: str) -> tuple[dict, dict]:
-        """Merged spec (without seed) and settings of a variant at a scale."""
-        own = self._chain(variant)
-        points = self._points.get(variant, {})
-        layers = [
-            self.body["base"],
-            {key: self.body[key] for key in SETTINGS if key in self.body},
-            self.body.get("scales", {}).get(scale) or {},
-            *own,
-            *(
-                rule["set"]
-                for rule in self.body.get("adjust", [])
-                if all(points.get(axis) in names for axis, names in rule["where"].items())
-            ),
-            *(layer.get("scales", {}).get(scale) or {} for layer in own),
-        ]
-        spec: dict[str, Any] = {}
-        settings: dict[str, Any] = {"seeds": 1, "resources": {}, "expect": {}, "optional": False}
-        for layer in layers:
-            spec.update({key: value for key, value in layer.items() if key not in META})
-            for key in ("seeds", "optional"):
-                settings[key] = layer.get(key, settings[key])
-            for key in ("resources", "expect"):
-                settings[key] = {**settings[key], **layer.get(key, {})}
-        return spec, settings
-
-    @cache  # noqa: B019  one registry per process
-    def runs(self, scale: str, variant: str) -> tuple[RunSpec, ...]:
-        """The variant's runs, one per seed; none where the scale leaves it out."""
-        if variant not in self.variants_at(scale):
-            return ()
-        merged, settings = self.merge(variant, scale)
-        validate({**merged, "seed": 0}, self.task, f"{self.where}.variants.{variant} at scale {scale}")
-        return tuple(
-            RunSpec(
-                scale=scale,
-                experiment=self.name,
-                variant=variant,
-                seed=seed,
-                task=self.task,
-                spec=expand(self.task, {**merged, "seed": seed}),
-                canonical=canonical_json(self.task, {**merged, "seed": seed}),
-                resources=settings["resources"],
-                expect=settings["expect"],
-                optional=settings["optional"],
-            )
-            for seed in range(settings["seeds"])
-        )
-
-    def comparable(self, variant: str, scale: str) -> bool:
-        """True where the scale changes repeats and seeds of the paper's spec at most."""
-
-        def essence(at: str) -> str:
-            spec = {**self.merge(variant, at)[0], "seed": 0}
-            return canonical_json(self.task, {k: v for k, v in spec.items() if k not in REPLICATION})
-
-        return scale == "paper" or essence(scale) == essence("paper")
-
-
 class Registry:
     """All experiments and artifacts of workflow/experiments/*.yaml."""
 
@@ -314,8 +90,16 @@ class Registry:
             validate(body, "registry", where)
             self.papers[paper] = body["paper"]
             for name, experiment in body.get("experiments", {}).items():
+                if name in self.experiments:
+                    raise InputError(f"{where}: experiments.{name}: stands in {self.experiments[name].where} too")
                 self.experiments[name] = Experiment(name, experiment, f"{where}: experiments.{name}")
             for name, artifact in body["artifacts"].items():
+                if name in bodies:
+                    raise InputError(f"{where}: artifacts.{name}: stands in {bodies[name][1]} too")
+                if (prefix := name.split(".")[0].removesuffix("0")) != paper:
+                    raise InputError(
+                        f"{where}: artifacts.{name}: '{prefix}' is not this paper{nearest(prefix, [paper])}"
+                    )
                 bodies[name] = (artifact, f"{where}: artifacts.{name}")
         for name, (artifact, where) in bodies.items():
             self.artifacts[name] = self._artifact(name, artifact, bodies, where)
@@ -323,10 +107,14 @@ class Registry:
 
     def _artifact(self, name: str, body: Mapping, bodies: Mapping, where: str) -> Artifact:
         source = name
-        if like := body.get("like"):
+        seen = {name}
+        while like := body.get("like"):
             if like not in bodies:
                 raise InputError(f"{where}.like: '{like}' is no artifact{nearest(like, bodies)}")
-            source, body = like, {**bodies[like][0], **body}
+            if like in seen:
+                raise InputError(f"{where}.like: '{like}' leads back to itself")
+            seen.add(like)
+            source, body = like, {**bodies[like][0], **{key: value for key, value in body.items() if key != "like"}}
         cells = tuple(self._cells(body, where))
         planned = body.get("status") == "planned"
         kind = body.get("kind") or ("figure" if body.get("figure") else "table")
@@ -354,13 +142,14 @@ class Registry:
 
     def _check_probes(self, cell: Cell, probes: tuple[str, ...], where: str) -> None:
         experiment = self.experiments[cell.experiment]
-        recorded = experiment.merge(cell.variant, "paper")[0].get("probes", [])
-        for probe in probes:
-            if probe not in recorded:
-                raise InputError(
-                    f"{where}.probes: '{probe}' is not recorded by {cell.experiment}/{cell.variant}"
-                    f"{nearest(probe, recorded)}"
-                )
+        for scale in ("paper", *SCALES):
+            recorded = experiment.merge(cell.variant, scale)[0].get("probes", [])
+            for probe in probes:
+                if probe not in recorded:
+                    raise InputError(
+                        f"{where}.probes: '{probe}' is not recorded by {cell.experiment}/{cell.variant}"
+                        f"{'' if scale == 'paper' else f' at scale {scale}'}{nearest(probe, recorded)}"
+                    )
 
     def _cells(self, body: Mapping, where: str) -> Iterator[Cell]:
         for row, target in body.get("rows", {}).items():
@@ -381,6 +170,10 @@ class Registry:
             if name not in self.experiments:
                 raise InputError(f"{where}.axes: no experiment '{name}'{nearest(name, self.experiments)}")
             experiment = self.experiments[name]
+            known = experiment.body.get("axes", {})
+            for key in ("row", "column"):
+                if key in axes and axes[key] not in known:
+                    raise InputError(f"{where}.axes.{key}: {name} has no axis '{axes[key]}'{nearest(axes[key], known)}")
             for variant in experiment.variants:
                 point = experiment.point(variant)
                 if axes["row"] in point:
@@ -439,21 +232,6 @@ class Registry:
         return f"data.{unset[0]} is not set in config.yaml" if unset else "no finished run"
 
 
-def has_data(run: RunSpec, data: Mapping[str, Any]) -> bool:
-    """True where the run's data set is shipped, set in config.yaml, or not needed."""
-    return run.data in (None, *SHIPPED_DATA) or bool(data.get(run.data))
-
-
-def published(run: RunSpec) -> bool:
-    """True where the run's directory is complete: metrics.csv is published last."""
-    return os.path.exists(f"{run.directory}/metrics.csv")  # noqa: PTH110  asked for every run at every start
-
-
-def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:
-    """True where the run exists or, unless only what exists is wanted, can be made."""
-    return published(run) or (not partial and has_data(run, data))
-
-
 @cache
 def load(workflow: Path = WORKFLOW) -> Registry:
     """The registry of this checkout, read once per process."""
@@ -469,7 +247,7 @@ def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
 
 def check_config(config: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise InputError unless keys, types and data paths are right."""
-    validate(dict(config), "config", where)
+    validate(dict(config) if isinstance(config, Mapping) else config, "config", where)
     for name, path in (config.get("data") or {}).items():
         if path and not Path(path).is_dir():
             raise InputError(f"{where}: data.{name}: no folder {path}; give the right path, or leave it empty")

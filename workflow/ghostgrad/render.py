@@ -58,17 +58,19 @@ def figures(value: float, se: float = math.nan) -> str:
     return text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
-def printed(value: float) -> str:
-    """A paper's number as the paper prints it, up to six digits."""
-    return "" if math.isnan(value) else f"{value:.6g}"
+def printed(value: float, percentage: bool = False) -> str:
+    """A paper's number as the paper prints it, up to six digits; measured percentages have one decimal at least."""
+    if math.isnan(value):
+        return ""
+    return f"{value:.1f}" if percentage and round(value, 1) == value else f"{value:.6g}"
 
 
 def cell_text(row: Row, marks: Mapping[str, str] = MARKS) -> str:
     """`paper / ours mark` of one number."""
     unit = f" {row['unit']}" if row.get("unit") else ""
-    paper, ours = printed(_float(row["paper"])), _float(row["ours"])
-    verdict = row["verdict"]
-    relation = row.get("relation") or ""
+    relation = row.get("relation") or "="
+    paper = printed(_float(row["paper"]), percentage=unit == " %" and relation == "=")
+    ours, verdict = _float(row["ours"]), row["verdict"]
     left = f"{relation if relation != '=' else ''}{paper}{unit}" if paper else "–"
     if verdict.startswith("not run") or verdict == "cited":
         right = "cited" if verdict == "cited" else "not run"
@@ -124,7 +126,8 @@ def footer(rows: list[Row], scale: str) -> str:
 def markdown(title: str, rows: list[Row], scale: str) -> str:
     """GitHub-flavoured Markdown."""
     header, body = pivot(rows)
-    lines = ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body]]
+    lines = [[text.replace("|", r"\|") for text in line] for line in [header, ["---"] * len(header), *body]]
+    lines = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([f"### {title}", "", *lines, "", footer(rows, scale), "", LEGEND, ""])
 
 
@@ -183,6 +186,7 @@ def latex(title: str, rows: list[Row], scale: str) -> str:
 
 _TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "–": "--", "√": r"$\surd$", "α": r"$\alpha$"}
 _TEX |= {"²": "$^2$", "′": "$'$", "₁": "$_1$", "ᵖ": "$^p$", "~": r"$\sim$", "<": "$<$", ">": "$>$", "^": r"\^{}"}
+_TEX |= {"{": r"\{", "}": r"\}", "$": r"\$", "\\": r"\textbackslash{}"}
 
 
 def _tex(text: str) -> str:

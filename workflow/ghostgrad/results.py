@@ -15,6 +15,7 @@ from ghostgrad.registry import Artifact, Cell, Registry
 from ghostgrad.tidy import tidy
 
 REFERENCE_COLUMNS = "row column metric unit relation minus value std tolerance diverges cited source".split()
+TEXT = ("row", "column", "experiment", "variant", "code", "commit")  # of tidy rows: a hash may look like a number
 REFERENCE_NUMBERS = ("value", "std", "tolerance")
 
 
@@ -29,7 +30,7 @@ class Results:
     @cached_property
     def tidy(self) -> pd.DataFrame:
         text = tidy(self.registry, self.artifact, self.scale).text()
-        return pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], dtype={"row": str, "column": str})
+        return pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
 
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
         for run in self.registry.cell_runs(self.scale, cell):

@@ -13,7 +13,7 @@ from typing import Any
 
 from ghostgrad.checks import InputError
 from ghostgrad.record import environment
-from ghostgrad.registry import canonical_json, short_hash
+from ghostgrad.spec import canonical_json, short_hash
 from ghostgrad.state import State, Stopped, StopRequest
 
 log = logging.getLogger("ghostgrad")
@@ -28,16 +28,17 @@ def state_folder(root: Path, out: Path, canonical: str, inputs: list[Path]) -> P
     return root.joinpath(*place, f"{parts[-1]}@{short_hash(canonical, *digests)}")
 
 
-def choose_device(name: str):
-    """The torch device `auto` (CUDA where there is one), `cpu` or `cuda`."""
+def choose_device(gpus: int):
+    """CUDA for a run whose resources ask for a GPU, else the CPU; GHOSTGRAD_DEVICE=cpu or cuda overrules."""
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = os.environ.get("GHOSTGRAD_DEVICE") or ("cuda" if gpus else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu")
     return torch.device(name)
 
 
-def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], threads: int) -> None:
+def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], threads: int, gpus: int) -> None:
     """Compute the run, or take up where an earlier process left it, and publish it into `out`.
 
     Raises Stopped when asked to stop (everything is saved), InputError for what a person can mend.
@@ -57,7 +58,7 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
                 if not (folder / "environment.json").exists():
                     state.start(environment("none"))
             else:
-                _compute(task, spec, state, inputs, threads)
+                _compute(task, spec, state, inputs, threads, gpus)
             state.publish(out)
     except Stopped as request:
         log.info("stopped by %s; saved in %s", request, folder)
@@ -70,11 +71,11 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
     log.info("published %s", out)
 
 
-def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int) -> None:
+def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    device = choose_device(os.environ.get("GHOSTGRAD_DEVICE", "auto"))
+    device = choose_device(gpus)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
     state.start(environment(name))
     try:

@@ -100,7 +100,7 @@ def plain(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
 
 def residual(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
     act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
-    after_sum = act if spec["residual_sum"] == "relu" else ACTIVATIONS["linear"]
+    after_sum = act if spec["residual_sum"] == "activation" else ACTIVATIONS["linear"]
     scale = branch_factor(spec)
     signals = Signals([x])
     for first in range(0, len(weights), 2):
@@ -209,11 +209,12 @@ def simulate(spec: Mapping[str, Any], state: State, device: torch.device) -> Rec
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
     total, chunk = spec["repeats"], repeats_at_once(spec, device)
     saved = state.load()
-    parts: list[Tensor] = saved["parts"] if saved else []
+    # the generators of a CPU and of a GPU draw other numbers: a block is computed on one kind of device
+    parts: list[Tensor] = saved["parts"] if saved and saved["device"] == device.type else []
     done = sum(len(part) for part in parts)
     log.info("%d of %d repeats done, %d at a time on %s", done, total, chunk, device)
     while done < total:
-        state.pause(lambda: {"parts": parts}, done, total)
+        state.pause(lambda: {"parts": parts, "device": device.type}, done, total)
         first = spec["seed"] * BLOCK + done
         generators = [
             generator(0, "repeat", repeat, device) for repeat in range(first, first + min(chunk, total - done))

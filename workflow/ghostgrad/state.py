@@ -69,7 +69,7 @@ class State:
 
     def __init__(self, folder: Path, stop: StopRequest | None = None, checkpoint_minutes: float = 5):
         self.folder = folder
-        self.stop = stop or StopRequest()
+        self.stop = StopRequest() if stop is None else stop  # one that has not come is false
         self.period = 60 * checkpoint_minutes
         self._lock = None
         self._saved_at = time.monotonic()

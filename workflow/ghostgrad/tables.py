@@ -25,7 +25,8 @@ scale code source""".split()
 KEYS = ["row", "column", "metric"]
 
 # Where neither the reference row nor the paper's own spread gives a tolerance, by metric.
-DEFAULT_TOLERANCE = {"test_accuracy": 0.5}
+DEFAULT_TOLERANCE = {"test_accuracy": 0.5, "top1": 0.5}
+DEFAULT_TOLERANCE |= dict.fromkeys(("APb", "APb50", "APb75", "APm", "APm50", "APm75"), 0.5)
 OTHERWISE = 0.02  # relative
 
 
@@ -91,14 +92,21 @@ def _with_differences(paper: pd.DataFrame, ours: dict) -> dict:
     added = dict(ours)
     for row in paper[paper["minus"] != ""].to_dict("records"):
         name, _, column = row["minus"].partition("|")
-        minuend_row, _, minuend_column = row["row"].partition(" - ")
-        first = ours.get((minuend_row, row["column"] or minuend_column, row["metric"]))
+        first = ours.get((row["row"].partition(" - ")[0], row["column"], row["metric"]))
         second = ours.get((name, column, row["metric"]))
         if first and second:
             se = float(np.hypot(first.se, second.se))
             key = (row["row"], row["column"], row["metric"])
             n = min(first.n or 0, second.n or 0) or None
-            added[key] = Measured(*key, first.ours - second.ours, se=se, n=n, unit=first.unit)
+            added[key] = Measured(
+                *key,
+                first.ours - second.ours,
+                se=se,
+                n=n,
+                n_diverged=first.n_diverged + second.n_diverged,
+                unit=first.unit,
+                of=((first.row, first.column), (second.row, second.column)),
+            )
     return added
 
 
@@ -143,22 +151,10 @@ def _provenance(results: Results, measured: Measured) -> tuple[bool, str]:
     frame = results.tidy
     if frame.empty:
         return True, ""
-    mine = frame[(frame["row"] == measured.row) & (frame["column"].fillna("") == measured.column)]
+    places = pd.MultiIndex.from_arrays([frame["row"], frame["column"].fillna("")])
+    mine = frame[places.isin(measured.of or [(measured.row, measured.column)])]
     mine = frame if mine.empty else mine  # a number of several cells
     return bool(mine["comparable"].all()), "+".join(sorted(set(mine["code"].astype(str))))
-
-
-def summary(verdicts: list[str]) -> str:
-    """`3 match, 1 off, 12 not run (planned)`, in the order of the closed list."""
-    order = ["match", "close", "off", "diverged", "scaled", "cited", "no paper value", "not run"]
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        counts[verdict] = counts.get(verdict, 0) + 1
-
-    def rank(verdict: str) -> int:
-        return next((i for i, name in enumerate(order) if verdict.startswith(name)), len(order))
-
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=lambda v: (rank(v), v)))
 
 
 def build(registry: Registry, artifact: Artifact, scale: str, why_not: str | None) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from typing import Any
 
 from ghostgrad.checks import InputError
 from ghostgrad.record import Rows
-from ghostgrad.registry import Artifact, Registry, RunSpec, canonical_json
+from ghostgrad.registry import Artifact, Registry
+from ghostgrad.spec import RunSpec, expand
 
 IDENTITY = ("row", "column", "experiment", "variant", "seed", "comparable")
 PROVENANCE = ("code", "commit", "machine")
@@ -26,21 +27,32 @@ def read_metrics(run: RunSpec) -> dict[str, Any] | None:
         return None
     _check_spec(run, folder / "spec.json")
     with path.open(newline="", encoding="utf-8") as stream:
-        metrics = next(csv.DictReader(stream))
-    environment = json.loads((folder / "env.json").read_text(encoding="utf-8"))[-1]
+        metrics = next(csv.DictReader(stream), None)
+    if metrics is None:
+        raise InputError(f"{path} is empty; build it again: snakemake --force {path}")
+    environment = _read_json(folder / "env.json")[-1]
     machine = f"{environment['machine']}, {environment['device']}"
     return {**metrics, "code": environment["code"], "commit": environment["commit"] or "", "machine": machine}
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        remedy = f"build it again: snakemake --force {path.parent}/metrics.csv"
+        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from None
+
+
 def _check_spec(run: RunSpec, path: Path) -> None:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    task = found.pop("task")
-    if task == run.task and canonical_json(task, found) == run.canonical:
+    found = _read_json(path)
+    wanted = {"task": run.task, **run.spec}
+    found = {"task": found.pop("task", None), **expand(run.task, found), **found}
+    differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    if not differing:
         return
-    differing = [key for key in {**run.spec, **found} if run.spec.get(key) != found.get(key)]
-    key = differing[0] if differing else "task"
+    key = differing[0]
     raise InputError(
-        f"{path}: {key} is {found.get(key)!r}, in the registry {run.spec.get(key)!r};"
+        f"{path}: {key} is {found.get(key)!r}, in the registry {wanted.get(key)!r};"
         f" build it again: snakemake {run.directory}/metrics.csv"
     )
 

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from ghostgrad import controller, overview
+from ghostgrad import controller, overview, spec
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
 from snakemake_interface_executor_plugins.settings import ExecMode
@@ -47,7 +47,7 @@ os.environ.update(
 
 
 wildcard_constraints:
-    scale="|".join(registries.SCALES),
+    scale="|".join(spec.SCALES),
     experiment="[a-z0-9_]+",
     variant="[A-Za-z0-9_.-]+",
     seed="[0-9]+",
@@ -96,7 +96,7 @@ def artifact_of(wildcards):
 def finished_runs(wildcards):
     """metrics.csv of every run of an artifact that exists or can be made; it is published last."""
     runs = REGISTRY.artifact_runs(wildcards.scale, artifact_of(wildcards))
-    return [f"{run.directory}/metrics.csv" for run in runs if registries.available(run, DATA, PARTIAL)]
+    return [f"{run.directory}/metrics.csv" for run in runs if spec.available(run, DATA, PARTIAL)]
 
 
 def artifact_reference(wildcards):
@@ -162,8 +162,8 @@ def on_cpu():
 
 def expectation():
     """What a build is going to take, said before it starts."""
-    runs = [run for run in REGISTRY.runs(SCALE) if registries.has_data(run, DATA) and not run.optional]
-    todo = [] if PARTIAL else [run for run in runs if not registries.published(run)]
+    runs = [run for run in REGISTRY.runs(SCALE) if spec.has_data(run, DATA) and not run.optional]
+    todo = [] if PARTIAL else [run for run in runs if not spec.published(run)]
     minutes = sum(run.expect.get("seconds", 0) for run in todo) / 60 / max(1, workflow.cores or 1)
     made = f"{len(REGISTRY.artifacts) - len(WHY_NOT)} of {len(REGISTRY.artifacts)} artifacts can be built"
     return [f"scale {SCALE}: {made}; {len(todo)} of {len(runs)} runs to do, about {minutes:.0f} min on these cores"]

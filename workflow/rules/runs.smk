@@ -35,7 +35,8 @@ rule simulate:
     params:
         spec=run_spec,
     shell:
-        "ghostgrad run {input} --spec {params.spec:q} --out $(dirname {output.metrics}) --threads {threads} > {log} 2>&1"
+        "ghostgrad run {input} --spec {params.spec:q} --out $(dirname {output.metrics})"
+        " --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
 
 
 use rule simulate as classify with:

@@ -1,0 +1,47 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ghostgrad import cli
+from tests.unit.fabricate import CLASSIFY, experiment, registry
+
+CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
+ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
+VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
+
+
+@pytest.fixture
+def ghostgrad(tmp_path, monkeypatch, capsys):
+    """Runs a command in a fresh folder with a config.yaml; gives exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("config.yaml").write_text(CONFIG)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ghostgrad", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds only and is comparable,
+    `smoke` is shorter and is not; variant d is not at `laptop`."""
+    monkeypatch.chdir(tmp_path)
+    scales = {"laptop": {"seeds": 3, "only": ["a", "b", "c"]}, "smoke": {"length": 1, "seeds": 1}}
+    body = experiment(task="classify", base=dict(CLASSIFY), variants=VARIANTS, seeds=5, scales=scales)
+    options = {"table": {"metrics": ["test_accuracy"], "unit": "%"}}
+    table = {"title": "Accuracies", "section": "tab. 1", "rows": ROWS, "table": "final_metrics", "options": options}
+    return registry(tmp_path, {"nets": body}, {"ghost.x": table})

@@ -1,0 +1,279 @@
+"""Mistakes that once passed silently, ended in a traceback or made a wrong number."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ghostgrad import render, tables
+from ghostgrad.checks import InputError
+from ghostgrad.registry import Registry, load_config
+from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, publish, reference, registry, workflow
+from tests.unit.test_cli import refused
+from tests.unit.test_tables import compared, finish, tidy_rows
+
+BUILT = {"title": "T", "section": "s", "table": "final_metrics"}
+AXES = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}}}
+METRICS = {"options": {"table": {"metrics": ["test_accuracy"]}}}
+
+
+def test_the_difference_of_two_rows(bench):
+    """Labels without columns: "Skip-SeqNet50 - SeqNet50" of ghost.fig9, and those of tab3b and lr_grid."""
+    reference(bench.workflow, "ghost.x", [{"row": "A - B", "minus": "B|", "value": 0.8}])
+    finish(bench, "a", [77.9])
+    finish(bench, "b", [77.1])
+    assert compared(bench)["A - B", ""]["ours"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("code", ["12345e10", "00123456"])
+def test_a_hash_is_no_number(bench, code):
+    """One hash in sixty reads as a float or loses its zeros."""
+    finish(bench, "a", [1.0], code=code)
+    assert compared(bench)["A", ""]["code"] == code
+
+
+def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
+    """A third cell, scaled and of other code, has no part in it."""
+    monkeypatch.chdir(tmp_path)
+    variants = {"a": {}, "b": {"batch": 32}, "c": {"batch": 16, "scales": {"laptop": {"length": 1}}}}
+    body = experiment(task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {}})
+    rows = {"A": {"x": "nets/a", "y": "nets/b"}, "C": "nets/c"}
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": {**BUILT, **METRICS, "rows": rows}})
+    reference(reg.workflow, "ghost.x", [{"row": "A - A", "column": "x", "minus": "A|y", "value": 1.0}])
+    for variant, accuracy, code in (("a", 51.0, "aaaa0000"), ("b", 50.0, "aaaa0000"), ("c", 1.0, "cccc0000")):
+        publish(reg.run("laptop", f"nets/{variant}-s0"), {"test_accuracy": accuracy}, code=code)
+    line = compared(reg)["A - A", "x"]
+    assert (line["verdict"], line["code"]) == ("match", "aaaa0000")
+
+
+def test_a_difference_with_a_diverged_cell(bench):
+    """It is no match, whatever the last accuracy was."""
+    reference(bench.workflow, "ghost.x", [{"row": "C - C", "column": "left", "minus": "B|", "value": 1.0}])
+    finish(bench, "b", [9.0])
+    publish(bench.run("laptop", "nets/c-s0"), {"status": "diverged", "test_accuracy": 10.0})
+    assert compared(bench)["C - C", "left"]["verdict"] == "diverged unexpectedly"
+
+
+def test_a_metric_that_no_run_has(tmp_path, monkeypatch):
+    """Named, with the nearest."""
+    monkeypatch.chdir(tmp_path)
+    table = {**BUILT, "rows": {"A": "nets/a"}, "options": {"table": {"metrics": ["test_acuracy"]}}}
+    reg = registry(tmp_path, {"nets": experiment(task="classify", base=dict(CLASSIFY))}, {"ghost.x": table})
+    publish(reg.run("paper", "nets/a-s0"), {"test_accuracy": 1.0})
+    with pytest.raises(InputError, match=r"^artifact ghost\.x: .*'test_acuracy'; did you mean 'test_accuracy'\?$"):
+        tables.build(reg, reg.artifact("ghost.x"), "paper", None)
+
+
+def test_tidy_refuses_a_spec_with_a_key_that_is_gone(bench):
+    """An option that was removed since."""
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, label_smoothing=0.1)
+    with pytest.raises(InputError, match=r"spec\.json: label_smoothing is 0\.1, in the registry None;"):
+        tidy_rows(bench)
+
+
+def test_tidy_names_the_key_that_differs(bench):
+    """Not one that is merely older than a default."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, lr=0.2)
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["blocks"]
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"spec\.json: lr is 0\.2, in the registry 0\.1;"):
+        tidy_rows(bench)
+
+
+def test_tidy_names_another_task(bench):
+    """With both tasks."""
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, task="simulate")
+    with pytest.raises(InputError, match=r"spec\.json: task is 'simulate', in the registry 'classify';"):
+        tidy_rows(bench)
+
+
+@pytest.mark.parametrize("name", ["spec.json", "env.json", "metrics.csv"])
+def test_tidy_names_a_damaged_file(bench, name):
+    """With the command that mends it."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
+    (folder / name).write_text("")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(folder / name))}.*snakemake"):
+        tidy_rows(bench)
+
+
+CITED = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "", "code": "", "paper": 1, "ours": ""}
+CITED |= {"ours_se": "", "n": "", "n_diverged": "", "verdict": "cited"}
+
+
+def test_markdown_escapes_bars():
+    """ghost0.propB_14's label has E|x|."""
+    text = render.markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
+    (line,) = (line for line in text.splitlines() if line.startswith("| E"))
+    assert line == r"| E\|x\| | 1 / cited |"
+
+
+@pytest.mark.parametrize(
+    ("label", "text"), [("{a}", r"\{a\}"), ("5 $", r"5 \$"), ("a\\b", r"a\textbackslash{}b")], ids=["{}", "$", "\\"]
+)
+def test_latex_escapes_braces_dollars_and_backslashes(label, text):
+    """As every other special character."""
+    assert f"{text} & 1 / cited" in render.latex("T", [{**CITED, "row": label}], "laptop")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "laptop\n", "3\n"])
+def test_a_configuration_that_is_no_mapping(tmp_path, monkeypatch, text):
+    """An empty file, a list, a word."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"^config\.yaml: expected object, found "):
+        load_config()
+
+
+DAMAGED = {
+    "not UTF-8": b"paper: {title: \xff, cite: b}\n",
+    "control character": b"paper: {title: a\x00b, cite: b}\n",
+    "braces without quotes": b"paper: {title: {{ t }}, cite: b}\n",
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_a_file_that_is_not_yaml(tmp_path, data):
+    """One line, whatever is wrong with it."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / "ghost.yaml").write_bytes(data)
+    with pytest.raises(InputError, match=r"ghost\.yaml.*not valid YAML") as error:
+        Registry(folder)
+    assert "\n" not in str(error.value)
+
+
+def axes(**body):
+    return {"nets": experiment(**{"variants": {}, "axes": AXES, **body})}
+
+
+def by_axes(**body):
+    return {"ghost.x": {**BUILT, "axes": {"experiment": "nets", **body}}}
+
+
+SILENT = {
+    "axis of adjust": (
+        axes(adjust=[{"where": {"metod": ["tanh"]}, "set": {"width": 9}}]),
+        {},
+        "nets.adjust.0.where: no axis 'metod'; did you mean 'method'?",
+    ),
+    "point of adjust": (
+        axes(adjust=[{"where": {"method": ["tnh"]}, "set": {"width": 9}}]),
+        {},
+        "nets.adjust.0.where.method: no point 'tnh'; did you mean 'tanh'?",
+    ),
+    "row": (axes(), by_axes(row="metod"), "ghost.x.axes.row: nets has no axis 'metod'; did you mean 'method'?"),
+    "column": (
+        axes(),
+        by_axes(row="method", column="bacth"),
+        "ghost.x.axes.column: nets has no axis 'bacth'; did you mean 'batch'?",
+    ),
+    "scale of a point": (
+        axes(axes={"m": {"p": {"scales": {"labtop": {"repeats": 2}}}}}),
+        {},
+        "nets.axes.m.p.scales: unknown key 'labtop'; did you mean 'laptop'?",
+    ),
+    "scales of a point": (axes(axes={"m": {"p": {"scales": 3}}}), {}, "nets.axes.m.p.scales: expected object, found 3"),
+    "like in a point": (axes(axes={"m": {"p": {"like": "q"}}}), {}, "nets.axes.m.p: unknown key 'like'"),
+    "only in a variant": (
+        {"nets": experiment(variants={"a": {"scales": {"laptop": {"only": ["a"]}}}})},
+        {},
+        "nets.variants.a.scales.laptop: unknown key 'only'",
+    ),
+    "seed": ({"nets": experiment(base={**SIMULATE, "seed": 3})}, {}, "nets.base: 'seed' is given by"),
+    "one depth in two forms": (
+        {"nets": experiment(variants={"a": {"depth": 5}, "b": {"depth": 5.0}})},
+        {},
+        "nets/b-s0 and nets/a-s0 are the same run",
+    ),
+    "no variants": ({"nets": experiment(variants={})}, {}, "experiments.nets: has no variants"),
+    "variant of a like": (
+        {"nets": experiment(variants={"relu": {}, "x": {"like": "rel", "depth": 9}})},
+        {},
+        "nets.variants.x.like: 'rel' is no variant; did you mean 'relu'?",
+    ),
+    "id of another paper": ({}, {"gost.y": {**BUILT, "from": "none"}}, "artifacts.gost.y: 'gost' is not this paper"),
+}
+
+
+@pytest.mark.parametrize(("experiments", "artifacts", "expected"), SILENT.values(), ids=SILENT)
+def test_a_mistake_that_was_silent(tmp_path, experiments, artifacts, expected):
+    """Misspelt, these matched nothing and changed nothing; now they are one line."""
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, experiments, artifacts)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("experiments", "artifacts"),
+    [({"nets": experiment()}, {}), ({}, {"ghost.x": {**BUILT, "from": "none"}})],
+    ids=["experiment", "artifact"],
+)
+def test_one_name_in_two_files(tmp_path, experiments, artifacts):
+    """The later file does not silently win."""
+    folder = workflow(tmp_path / "workflow", experiments, artifacts)
+    text = (folder / "experiments" / "ghost.yaml").read_text()
+    (folder / "experiments" / "lalc.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"lalc\.yaml: .* stands in .*ghost\.yaml: .* too$"):
+        Registry(folder)
+
+
+def test_names_that_yaml_takes_for_numbers_or_booleans(tmp_path):
+    """`128:` and `Yes:` are names as they are written."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / "ghost.yaml").write_text("""
+paper: {title: t, cite: c}
+experiments:
+  nets:
+    task: simulate
+    section: s
+    base: {net: plain, depth: 4, width: 8, batch: 8, repeats: 16}
+    axes: {size: {128: {batch: 128}, 256: {batch: 256}}}
+    resources: {gpu: 0}
+    expect: {seconds: 1}
+    scales: {laptop: {only: ["128"]}, smoke: {only: ["256"]}}
+artifacts:
+  ghost.tab5: {title: t, section: s, table: final_metrics, rows: {Yes: {No: nets/128}}}
+""")
+    reg = Registry(folder)
+    assert [run.id for run in reg.runs("paper")] == ["nets/128-s0", "nets/256-s0"]
+    assert [run.id for run in reg.runs("smoke")] == ["nets/256-s0"]
+    assert reg.artifact("ghost.tab5").cells[0].label == "Yes, No"
+
+
+def test_an_artifact_like_one_that_is_like_another(tmp_path):
+    """The reference numbers are those of the first."""
+    place = {"title": "T", "section": "s"}
+    artifacts = {"ghost.x": {**BUILT, "rows": {"L": "nets/a"}}, "ghost.y": {**place, "like": "ghost.x"}}
+    reg = registry(tmp_path, {"nets": experiment()}, {**artifacts, "ghost.z": {**place, "like": "ghost.y"}})
+    first, last = reg.artifact("ghost.x"), reg.artifact("ghost.z")
+    assert (last.cells, last.table, last.source) == (first.cells, first.table, "ghost.x")
+
+
+def test_a_probe_that_a_scale_drops(tmp_path):
+    """The artifact would have nothing to draw there."""
+    body = experiment(task="classify", base={**CLASSIFY, "probes": ["gradients"]}, scales={"laptop": {"probes": []}})
+    artifact = {**BUILT, "rows": {"A": "nets/a"}, "probes": ["gradients"]}
+    with pytest.raises(InputError, match=r"'gradients' is not recorded by nets/a at scale laptop"):
+        registry(tmp_path, {"nets": body}, {"ghost.x": artifact})
+
+
+def test_what_a_variant_sets_survives_the_scale_of_the_one_it_is_like(tmp_path):
+    """b's width is b's, at every scale; a's override of it is for a."""
+    variants = {"a": {"scales": {"laptop": {"width": 4, "repeats": 2}}}, "b": {"like": "a", "width": 16}}
+    reg = registry(tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {}})})
+    spec = reg.run("laptop", "nets/b-s0").spec
+    assert (spec["width"], spec["repeats"]) == (16, 2)
+
+
+def test_seeds_written_as_a_float(tmp_path):
+    """YAML's 2.0 is an integer to the schema."""
+    assert len(registry(tmp_path, {"nets": experiment(seeds=2.0)}).runs("paper")) == 2
+
+
+def test_an_unknown_paper(ghostgrad):
+    """As any other unknown name."""
+    assert refused(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")

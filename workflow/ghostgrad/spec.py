@@ -1,0 +1,116 @@
+"""Run specs: one run's parameters in their expanded and their canonical form.
+
+A canonical spec is the merged one with every value that equals the schema's default left out: a new option with a
+default changes no canonical spec and so reruns nothing. Imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ghostgrad.checks import InputError, nearest, schema, validate
+
+SCALES = ("smoke", "laptop", "substitute", "paper")
+SHIPPED_DATA = ("digits",)  # made by the data rule from an installed package; needs no path
+
+
+@dataclass(frozen=True, eq=False)
+class RunSpec:
+    """One run: variant and seed at one scale; there is one object per run and registry.
+
+    `spec` is expanded (defaults filled in), `canonical` is the JSON text in which equal experiments are equal.
+    """
+
+    scale: str
+    experiment: str
+    variant: str
+    seed: int
+    task: str
+    spec: Mapping[str, Any]
+    canonical: str
+    resources: Mapping[str, int]
+    expect: Mapping[str, Any]
+    optional: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.experiment}/{self.variant}-s{self.seed}"
+
+    @property
+    def directory(self) -> str:
+        """The run directory, relative to the working directory."""
+        return f"results/{self.scale}/runs/{self.id}"
+
+    @property
+    def data(self) -> str | None:
+        """The data set's name, or None for a run that reads none."""
+        return self.spec.get("data")
+
+    @property
+    def cpu(self) -> bool:
+        """Needs neither a GPU nor external data."""
+        return self.resources.get("gpu", 0) == 0 and self.data in (None, *SHIPPED_DATA)
+
+
+def _number(value: Any) -> Any:
+    """2.0 as 2, in lists too: one number, one text."""
+    if isinstance(value, list):
+        return [_number(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def canonical_json(task: str, spec: Mapping[str, Any]) -> str:
+    """Sorted compact JSON of `spec` without the values that equal the task's defaults."""
+    properties = schema(task)["properties"]
+    kept = {k: _number(v) for k, v in spec.items() if "default" not in properties[k] or properties[k]["default"] != v}
+    return json.dumps({"task": task, **kept}, sort_keys=True, separators=(",", ":"))
+
+
+def expand(task: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """`spec` with the task's defaults filled in, in the schema's order."""
+    properties = schema(task)["properties"]
+    return {
+        key: spec[key] if key in spec else rule["default"]
+        for key, rule in properties.items()
+        if key in spec or "default" in rule
+    }
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """Task and expanded spec from JSON text (`ghostgrad run --spec`); InputError if it is not a valid one."""
+    try:
+        spec = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--spec: not valid JSON ({error})") from None
+    tasks = schema("registry")["$defs"]["experiment"]["properties"]["task"]["enum"]
+    if not isinstance(spec, dict) or spec.get("task") not in tasks:
+        found = spec.get("task") if isinstance(spec, dict) else spec
+        raise InputError(f"--spec: task: '{found}' is not allowed{nearest(str(found), tasks)}")
+    task = spec.pop("task")
+    validate(spec, task, "--spec")
+    return task, expand(task, spec)
+
+
+def short_hash(*parts: str) -> str:
+    """Eight hexadecimal digits over `parts`, the suffix of a state folder."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def has_data(run: RunSpec, data: Mapping[str, Any]) -> bool:
+    """True where the run's data set is shipped, set in config.yaml, or not needed."""
+    return run.data in (None, *SHIPPED_DATA) or bool(data.get(run.data))
+
+
+def published(run: RunSpec) -> bool:
+    """True where the run's directory is complete: metrics.csv is published last."""
+    return os.path.exists(f"{run.directory}/metrics.csv")  # noqa: PTH110  asked for every run at every start
+
+
+def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:
+    """True where the run exists or, unless only what exists is wanted, can be made."""
+    return published(run) or (not partial and has_data(run, data))
