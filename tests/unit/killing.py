@@ -1,21 +1,26 @@
-"""Run `ghostgrad …` and SIGKILL it from inside at a chosen place: python killing.py PLAN run --spec … --out …
+"""Run `ghostgrad …` in a process of its own and SIGKILL it from inside at a chosen place.
 
-PLAN is JSON: `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_write` and
-`kill_in_rename` (of the n-th checkpoint), `kill_before_publishing` (a file's name).
+A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_write` and
+`kill_in_rename` (of the n-th checkpoint), `kill_before_publishing` (a file's name), `signal_at_step` with `signal`;
+`pace` is a pause in seconds at every step. The processes are forked from a
+server that has imported torch, which saves some seconds each.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from ghostgrad import record, state
+from ghostgrad import record, simulate, state
 from ghostgrad.cli import main
 
-plan = json.loads(sys.argv.pop(1))
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.classify", "torch.optim.sgd"])
+plan: dict = {}
 saves = 0
 
 
@@ -50,6 +55,9 @@ def pause(self, payload, done, total, original=state.State.pause):
     self.period = 0 if done in plan.get("save_at", []) else 1e9
     if done == plan.get("kill_at_step"):
         die()
+    if done == plan.get("signal_at_step"):
+        os.kill(os.getpid(), plan["signal"])
+    time.sleep(plan.get("pace", 0))
     original(self, payload, done, total)
 
 
@@ -77,6 +85,15 @@ def record_is_out(target) -> bool:
     return Path(target).parent.name != ".record" and Path(target).name in record.FILES
 
 
-state.State.pause, state.State.save = pause, save
-Path.open, Path.replace = open_path, replace
-main()
+def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str) -> None:
+    """The forked process: patches itself, then is `ghostgrad <arguments>`."""
+    plan.update(own_plan)
+    os.environ.update(env)
+    stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    simulate.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
+    state.State.pause, state.State.save = pause, save
+    Path.open, Path.replace = open_path, replace
+    sys.argv = ["ghostgrad", *arguments]
+    main()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from ghostgrad import data
+from tests.unit import killing
 
 STEPS = 24
 SPECS = {
@@ -49,7 +46,7 @@ SPECS = {
     },
 }
 CSVS = ("spec.json", "metrics.csv", "series.csv", "probes.csv")
-DRIVER = Path(__file__).with_name("killing.py")
+KILLED = -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -65,23 +62,23 @@ class Runner:
     def __init__(self, folder: Path, task: str, manifest: Path):
         self.out = folder / "results" / "smoke" / "runs" / "experiment" / "variant-s0"
         self.state_root = folder / "state"
+        self.output = folder / "output.txt"
         inputs = [str(manifest)] if task == "classify" else []
         self.arguments = ["run", *inputs, "--spec", json.dumps(SPECS[task]), "--out", str(self.out)]
-        # one repeat at a time, so that a simulation has as many steps as repeats
-        small = "import ghostgrad.simulate as s; s.MEMORY['cpu'] = 1"
-        self.prelude = small if task == "simulate" else ""
-        self.env = {**os.environ, "GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
+        self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
 
-    def popen(self, **plan) -> subprocess.Popen:
-        code = f"{self.prelude}\nimport runpy, sys; sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='x')"
-        command = [sys.executable, "-c", code, str(DRIVER), json.dumps(plan), *self.arguments]
-        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def begin(self, **plan):
+        process = killing.context.Process(target=killing.child, args=(plan, self.arguments, self.env, str(self.output)))
+        process.start()
+        return process
+
+    def end(self, process) -> int:
+        process.join(300)
+        assert process.exitcode in (0, 75, KILLED), self.output.read_text()
+        return process.exitcode
 
     def start(self, **plan) -> int:
-        process = self.popen(**plan)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode in (0, 75, -signal.SIGKILL), output
-        return process.returncode
+        return self.end(self.begin(**plan))
 
     @property
     def folder(self) -> Path:
@@ -107,7 +104,6 @@ def undisturbed(request, tmp_path_factory, manifest) -> tuple[str, dict[str, byt
     return request.param, runner.files
 
 
-KILLED = -signal.SIGKILL
 CASES = {
     # each list: the plans of the processes before the last one, which is left in peace
     "before the first checkpoint": [{"kill_at_step": 5}, {"save_at": [4], "kill_at_step": 9}],
@@ -160,18 +156,11 @@ def test_a_lost_run_directory_is_published_again(undisturbed, tmp_path, manifest
 def test_a_stop_signal_saves_and_exits_75(number, undisturbed, tmp_path, manifest):
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
-    process = runner.popen(save_at=[1])
-    while not list(runner.state_root.rglob("checkpoint")):
-        time.sleep(0.005)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=300)
-    if process.returncode == 0:
-        pytest.fail("the run ended before the signal came; make it longer\n" + output)
-    assert process.returncode == 75
-    assert f"stopped by {signal.Signals(number).name}" in output
+    assert runner.start(signal_at_step=11, signal=int(number)) == 75
+    assert f"stopped by {signal.Signals(number).name}; saved in" in runner.output.read_text()
     assert runner.start() == 0
     assert runner.files == expected
-    assert 0 < runner.starts[-1] < STEPS
+    assert runner.starts[-1] == 11
 
 
 def test_the_stop_file_saves_and_exits_75(undisturbed, tmp_path, manifest):
@@ -190,13 +179,13 @@ def test_the_stop_file_saves_and_exits_75(undisturbed, tmp_path, manifest):
 def test_of_two_processes_one_computes_and_both_end_well(undisturbed, tmp_path, manifest):
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
-    processes = [runner.popen(), runner.popen()]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    processes = [runner.begin(pace=0.02), runner.begin(pace=0.02)]
+    assert [runner.end(process) for process in processes] == [0, 0]
     assert runner.files == expected
     assert runner.starts == [0], "one of them computed, the other waited and published"
-    assert sum("waiting for it" in output for output in outputs) <= 1
-    assert sum("publishing again" in output for output in outputs) == 1
+    said = runner.output.read_text()
+    assert said.count("another process works on this run; waiting for it") == 1
+    assert said.count("finished before; publishing again") == 1
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path, manifest):

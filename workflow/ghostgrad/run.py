@@ -50,9 +50,10 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
         if not path.exists():
             raise InputError(f"{path} is missing; build it with: snakemake {path}")
     folder = state_folder(root, out, canonical_json(task, spec), inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    _log_to(folder / "log.txt")
     try:
         with State(folder, stop, minutes) as state:
-            _log_to(folder / "log.txt")
             if state.finished:
                 log.info("finished before; publishing again")
                 if not (folder / "environment.json").exists():
