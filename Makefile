@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: setup ## every test of the continuous integration
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -n auto -m "not long"
 
 test-all: setup ## the long suites too
 	@$(BIN)/python -m pytest

@@ -317,3 +317,29 @@ def test_metrics_are_means_over_the_series(double):
     }
     assert record.metrics["repeats"] == 7
     assert {key: record.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-8)
+
+
+def test_summary_of_a_block_is_over_its_repeats():
+    """probes.csv against numpy over the series: mean, standard error and quantiles of every quantity at every layer."""
+    spec = make_spec(net="residual", repeats=7)
+    record = simulate.simulate(spec, Undisturbed(), CPU)
+    series = rows(record.series.text()).reshape(7, spec["depth"] + 1, -1)[:, :, 2:]
+    columns = record.series.columns[2:]
+    found = {(row[2], row[3]): row[4] for row in record.probes.rows}
+    expected = {
+        "mean": series.mean(0),
+        "se": series.std(0, ddof=1) / 7**0.5,
+        "q05": np.quantile(series, 0.05, axis=0),
+        "q50": np.median(series, axis=0),
+        "q95": np.quantile(series, 0.95, axis=0),
+    }
+    filled = 0
+    for name, table in expected.items():
+        for layer in range(spec["depth"] + 1):
+            for index, column in enumerate(columns):
+                if np.isnan(table[layer, index]):
+                    assert (f"{column}_{name}", layer) not in found
+                else:
+                    filled += 1
+                    assert found[f"{column}_{name}", layer] == pytest.approx(table[layer, index], rel=1e-6)
+    assert filled == len(found)

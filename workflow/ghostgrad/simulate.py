@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghostgrad import init
-from ghostgrad.record import Record, Rows
+from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
 from ghostgrad.state import State
 
@@ -224,21 +224,40 @@ def simulate(spec: Mapping[str, Any], state: State, device: torch.device) -> Rec
     return record(spec, torch.cat(parts))
 
 
+def summary(columns: tuple[str, ...], values: Tensor) -> Rows:
+    """Mean, standard error and quantiles over the block's repeats of every column at every layer, in the long form of
+    probes.csv; quantities that a layer has not are left out."""
+    rows = Rows(PROBE_COLUMNS)
+    repeats = len(values)
+    statistics = {"mean": values.mean(0), "se": values.std(0) / repeats**0.5}
+    levels = torch.tensor([0.05, 0.5, 0.95], dtype=values.dtype)
+    statistics |= dict(zip(("q05", "q50", "q95"), torch.quantile(values, levels, dim=0), strict=True))
+    for index, column in enumerate(columns):
+        for name, table in statistics.items():
+            for layer, value in enumerate(table[:, index].tolist()):
+                if value == value:
+                    rows.add(0, 0, f"{column}_{name}", layer, value)
+    return rows
+
+
 def record(spec: Mapping[str, Any], values: Tensor) -> Record:
-    """metrics.csv and series.csv of a block from the (repeats, layers + 1, columns) it measured."""
+    """The files of a block from the (repeats, layers + 1, columns) it measured."""
     columns = COLUMNS + (BLOCK_COLUMNS if values.shape[2] > len(COLUMNS) else ())
     first = spec["seed"] * BLOCK
     series = Rows(("repeat", "layer", *columns))
     for repeat, layers in enumerate(values.tolist(), start=first):
         for layer, row in enumerate(layers):
             series.add(repeat, layer, *row)
+    values = values.double()
     forward, backward = values[:, -1, 1] / values[:, 0, 1], values[:, 0, 2] / values[:, -1, 2]
     metrics = {
         "status": "done",
         "repeats": len(values),
-        "first_gradient_norm": values[:, 1, 0].double().mean().item(),
-        "last_gradient_norm": values[:, -1, 0].double().mean().item(),
-        "R_f": forward.double().mean().item(),
-        "R_b": backward.double().mean().item(),
+        "first_gradient_norm": values[:, 1, 0].mean().item(),
+        "last_gradient_norm": values[:, -1, 0].mean().item(),
+        "R_f": forward.mean().item(),
+        "R_f_se": forward.std().item() / len(values) ** 0.5,
+        "R_b": backward.mean().item(),
+        "R_b_se": backward.std().item() / len(values) ** 0.5,
     }
-    return Record(metrics, series)
+    return Record(metrics, series, summary(columns, values))

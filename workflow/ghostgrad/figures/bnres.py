@@ -15,8 +15,8 @@ from ghostgrad.results import Results
 def _over_seeds(frame: pd.DataFrame, x: str, y: str, panel: str, label: str) -> pd.DataFrame:
     """Mean over seeds with the range of the seeds as its band."""
     groups = frame.groupby(x)[y]
-    data = groups.agg(["mean", "min", "max", "count"]).reset_index()
-    data.columns = ["x", "mean", "low", "high", "n"]
+    data = groups.agg(["mean", "sem", "min", "max", "count"]).reset_index()
+    data.columns = ["x", "mean", "se", "low", "high", "n"]
     return data.assign(panel=panel, label=label)[DATA_COLUMNS]
 
 

@@ -15,6 +15,7 @@ def _curve(label: str, x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
     """Mean over repeats with the band that holds 90 % of them."""
     low, high = np.quantile(values, [0.05, 0.95], axis=0)
     data = {"panel": "", "label": label, "x": x, "mean": values.mean(0), "low": low, "high": high, "n": len(values)}
+    data["se"] = values.std(0, ddof=1) / len(values) ** 0.5
     return pd.DataFrame(data, columns=DATA_COLUMNS)
 
 

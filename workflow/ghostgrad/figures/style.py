@@ -17,7 +17,7 @@ from ghostgrad.record import write
 from ghostgrad.registry import Artifact
 from ghostgrad.results import Results
 
-DATA_COLUMNS = ["panel", "label", "x", "mean", "low", "high", "n"]
+DATA_COLUMNS = ["panel", "label", "x", "mean", "se", "low", "high", "n"]
 GREY = "#555555"
 RC = {
     "font.family": "DejaVu Sans",
