@@ -19,7 +19,7 @@ def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
     page = built.path("results/smoke/report.html").read_text()
     for paper in ("ghost", "bnres"):
         assert registry.load().papers[paper]["title"] in page
-    assert "Start here: all artifacts" in page
+    assert "All artifacts" in page
     assert "Read from right to left. The last layers agree" in page
     for attribute in ('src="http', "src='http", 'rel="stylesheet" href="http', "@import url(http"):
         assert attribute not in page

@@ -85,9 +85,7 @@ rule artifacts:
         code=code("overview"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",
-        html=report(
-            f"results/{SCALE}/artifacts.html", caption="../report/artifacts.rst", category="Start here: all artifacts"
-        ),
+        html=report(f"results/{SCALE}/artifacts.html", caption="../report/artifacts.rst", category="All artifacts"),
     log:
         f"results/{SCALE}/logs/artifacts.log",
     conda:
