@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SCALE ?= laptop
 export UV_SYSTEM_CERTS = 1
+# Without its bytecode cache Python compiles torch anew in every process, some seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: build setup test test-all lint format lock snapshot bench clean
 

@@ -33,6 +33,7 @@ class Checkout:
         """Work in a folder that is a copy already."""
         self.folder = folder
         self.env = {**os.environ, "PYTHONPATH": str(folder / "workflow"), "GHOSTGRAD_DEVICE": "cpu"}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def path(self, name: str) -> Path:
         return self.folder / name

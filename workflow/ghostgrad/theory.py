@@ -10,9 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy.integrate import quad
-from scipy.special import ndtr
-
 REACH = 39.0  # beyond it the density is 0 in double precision
 
 Function = Callable[[float], float]
@@ -27,6 +24,8 @@ def density(x: float) -> float:
 
 def gaussian_mean(f: Function, kinks: tuple[float, ...] = ()) -> float:
     """E[f(X)] for X ~ N(0, 1)."""
+    from scipy.integrate import quad
+
     edges = [-REACH, *sorted({-5.0, 5.0, *kinks}), REACH]  # a narrow middle, so that the bulk cannot be missed
     pieces = pairwise(edges)
     return sum(quad(lambda x: f(x) * density(x), a, b, epsabs=1e-11, epsrel=1e-10)[0] for a, b in pieces)
@@ -73,15 +72,20 @@ ACTIVATIONS = {
 }
 
 
+def distribution(x: float) -> float:
+    """The standard normal distribution function Phi."""
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
 def maxpool_forward(n: int = 4) -> float:
     """R_f of the maximum of n independent N(0, 1): its variance, from the density n phi Phi^(n-1) (Ghost app. C.1)."""
 
     def moment(power: int) -> float:
-        return gaussian_mean(lambda x: n * x**power * ndtr(x) ** (n - 1))
+        return gaussian_mean(lambda x: n * x**power * distribution(x) ** (n - 1))
 
     return moment(2) - moment(1) ** 2
 
 
 def maxpool_backward(n: int = 4) -> float:
     """R_b of the same: an input receives the derivative where it is the largest, with probability 1/n."""
-    return gaussian_mean(lambda x: ndtr(x) ** (n - 1))
+    return gaussian_mean(lambda x: distribution(x) ** (n - 1))

@@ -38,6 +38,7 @@ WHY_NOT = {
 }
 NEVER = "(?!)"  # the pattern of a wildcard that nothing matches
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each job would compile what it imports anew
 os.environ.update(
     {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in DATA.items() if path},
     GHOSTGRAD_STATE_DIR=str(Path(config["state_dir"]).absolute()),
