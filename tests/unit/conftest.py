@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ghostgrad import cli
 from tests.unit.fabricate import CLASSIFY, experiment, registry
@@ -13,6 +14,15 @@ from tests.unit.fabricate import CLASSIFY, experiment, registry
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
 VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What is summed in which order does not hang on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

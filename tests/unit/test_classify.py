@@ -18,7 +18,6 @@ from ghostgrad.rng import generator
 from ghostgrad.spec import expand
 from ghostgrad.state import State
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 BASE = {
     "model": "preact_resnet",

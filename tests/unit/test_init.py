@@ -25,15 +25,6 @@ TALL = [
 LAYERS = {"convolution": (6, 4, 3, 3), "1x1": (8, 6, 1, 1), "linear": (5, 8)}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is summed in which order does not hang on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
     return torch.empty(*shape, dtype=torch.float64).normal_(generator=generator(seed, "test"))
 

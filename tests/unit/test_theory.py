@@ -21,15 +21,6 @@ PRINTED = {"SELU": 1.072, "Tanh": 1.178, "ReLU": 1.467}  # Ghost app. A
 TORCH = {"SELU": F.selu, "Tanh": torch.tanh, "ReLU": F.relu}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is summed in which order does not hang on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- E[f(X)] ---
 
 
