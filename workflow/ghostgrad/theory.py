@@ -28,7 +28,7 @@ def gaussian_mean(f: Function, kinks: tuple[float, ...] = ()) -> float:
 
     edges = [-REACH, *sorted({-5.0, 5.0, *kinks}), REACH]  # a narrow middle, so that the bulk cannot be missed
     pieces = pairwise(edges)
-    return sum(quad(lambda x: f(x) * density(x), a, b, epsabs=1e-11, epsrel=1e-9)[0] for a, b in pieces)
+    return sum(quad(lambda x: f(x) * density(x), a, b, epsabs=1e-10, epsrel=1e-10)[0] for a, b in pieces)
 
 
 @dataclass(frozen=True)
