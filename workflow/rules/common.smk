@@ -125,8 +125,9 @@ def artifact_definition(wildcards):
 
 
 def caption(wildcards):
-    """Caption text, for the report."""
-    return artifact_of(wildcards).caption
+    """Title, place in the paper and caption, for the report."""
+    artifact = artifact_of(wildcards)
+    return f"**{artifact.title}** ({artifact.section}). {artifact.caption}"
 
 
 def why_not(wildcards):
@@ -137,9 +138,14 @@ def paper_title(wildcards):
     return REGISTRY.papers[artifact_of(wildcards).paper]["title"]
 
 
-def report_labels(wildcards):
-    artifact = artifact_of(wildcards)
-    return {"artifact": artifact.id, "what": artifact.title, "where": artifact.section}
+def report_labels(form):
+    """Labels of a table or a figure; without their form the two of one artifact would hide each other. Few and short:
+    the report's list is as wide as its labels and takes that from the figure. Title and caption open beside it."""
+
+    def labels(wildcards):
+        return {"artifact": wildcards.artifact, "form": form}
+
+    return labels
 
 
 def artifact_files(artifacts):

@@ -22,7 +22,7 @@ rule figure:
             "results/{scale}/figures/{artifact}.svg",
             caption="../report/artifact.rst",
             category=paper_title,
-            labels=report_labels,
+            labels=report_labels("figure"),
         ),
     log:
         "results/{scale}/logs/figures/{artifact}.log",

@@ -48,7 +48,7 @@ rule table:
             "results/{scale}/tables/{artifact}.html",
             caption="../report/artifact.rst",
             category=paper_title,
-            labels=report_labels,
+            labels=report_labels("table"),
         ),
     log:
         "results/{scale}/logs/tables/{artifact}.log",
