@@ -170,11 +170,8 @@ class Experiment:
             for seed in range(int(settings["seeds"]))
         )
 
-    def comparable(self, variant: str, scale: str) -> bool:
-        """True where the scale changes repeats and seeds of the paper's spec at most."""
-
-        def essence(at: str) -> str:
-            spec = {**self.merge(variant, at)[0], "seed": 0}
-            return canonical_json(self.task, {k: v for k, v in spec.items() if k not in REPLICATION})
-
-        return scale == "paper" or essence(scale) == essence("paper")
+    def scaled(self, variant: str, scale: str) -> dict[str, Any]:
+        """What the scale changes of the paper's spec beside repeats and seeds; cells without such are judged."""
+        mine, paper = (expand(self.task, self.merge(variant, at)[0]) for at in (scale, "paper"))
+        keys = [key for key in {**paper, **mine} if key not in REPLICATION]
+        return {key: mine.get(key) for key in keys if mine.get(key) != paper.get(key)}

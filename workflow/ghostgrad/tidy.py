@@ -61,7 +61,7 @@ def tidy(registry: Registry, artifact: Artifact, scale: str) -> Rows:
     """One row per cell and finished run: identity, metrics, provenance."""
     rows: list[dict[str, Any]] = []
     for cell in artifact.cells:
-        comparable = registry.experiments[cell.experiment].comparable(cell.variant, scale)
+        comparable = not registry.experiments[cell.experiment].scaled(cell.variant, scale)
         for run in registry.cell_runs(scale, cell):
             if (metrics := read_metrics(run)) is not None:
                 identity = (cell.row, cell.column, cell.experiment, cell.variant, run.seed, comparable)

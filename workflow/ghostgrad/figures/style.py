@@ -146,10 +146,20 @@ def log_y(axes: Axes) -> None:
 
 
 def note(figure: Figure, results: Results) -> None:
-    """Scale in the corner; which cells have not been run, by name."""
+    """In the corner the scale, what it changes of the paper's spec, and which cells have not been run."""
+    experiments = results.registry.experiments
+    changed = {}
+    for cell in results.measured_cells:
+        changed |= experiments[cell.experiment].scaled(cell.variant, results.scale)
     missing = [cell.label for cell in results.artifact.cells if cell not in results.measured_cells]
-    text = f"scale {results.scale}" + (f"; not run: {', '.join(missing)}" if missing else "")
-    figure.supxlabel(textwrap.shorten(text, 110, placeholder=" …"), fontsize=6, color=GREY, x=0.99, ha="right")
+    text = f"scale {results.scale}"
+    if changed:
+        values = {key: "+".join(value) if isinstance(value, list) else value for key, value in changed.items()}
+        text += ", not the paper's: " + ", ".join(f"{key} {value}" for key, value in values.items())
+    if missing:
+        text += f"; not run: {', '.join(missing)}"
+    width = int(figure.get_figwidth() * 27)
+    figure.supxlabel(textwrap.shorten(text, width, placeholder=" …"), fontsize=6, color=GREY, x=0.99, ha="right")
 
 
 def frame(artifact: Artifact, why_not: str) -> Figure:
