@@ -21,6 +21,8 @@ def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
         assert registry.load().papers[paper]["title"] in page
     assert "All artifacts" in page
     assert "Read from right to left. The last layers agree" in page
+    for form in ("table", "figure"):
+        assert f'{{"artifact": "ghost.fig5", "form": "{form}"}}' in page, "both, under labels of their own"
     for attribute in ('src="http', "src='http", 'rel="stylesheet" href="http', "@import url(http"):
         assert attribute not in page
 
