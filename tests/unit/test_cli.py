@@ -347,3 +347,18 @@ def test_the_installed_command(tmp_path):
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "ghostgrad: no artifact 'ghost.tabb1'; did you mean 'ghost.tab1'?\n"
+
+
+def test_forget_refuses_a_run_that_is_being_computed(ghostgrad):
+    """Deleting its lock would let a second process work on the same run."""
+    run = REGISTRY.run("smoke", RUN)
+    folder = state_folder(Path("state"), Path(run.directory), run.canonical, [])
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, err = ghostgrad("forget", RUN)
+    assert code == 1
+    assert f"{RUN}: a process works on it at this moment; stop that first" in err
+    assert folder.exists()
+    assert ghostgrad("forget", RUN)[0] == 0
+    assert not folder.exists()

@@ -200,3 +200,15 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path
     assert runner.files == expected
     assert runner.starts[-1] == 6
     assert "is damaged (checksum); trying the one before it" in (runner.folder / "log.txt").read_text()
+
+
+def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path, manifest):
+    """After the fallback the next save keeps the good checkpoint as the older one, even when killed between renames."""
+    task, expected = undisturbed
+    runner = Runner(tmp_path, task, manifest)
+    assert runner.start(save_at=[6, 11], kill_at_step=14) == KILLED
+    (runner.folder / "checkpoint").write_bytes(b"damaged\nnonsense")
+    assert runner.start(save_at=[9], kill_in_rename=1) == KILLED
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert runner.starts[-1] == 6

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,11 @@ def main() -> None:
         app()
     except InputError as error:
         print(f"ghostgrad: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        print(f"ghostgrad: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except Stopped:
         sys.exit(EXIT_STOPPED)
@@ -231,9 +237,14 @@ def forget(
     """Delete a run's record and checkpoints, so that the next build computes it again."""
     import shutil
 
+    from ghostgrad.state import State
+
     config, scale = _config(scale)
     found = registries.load().run(scale, run)
     folders = sorted(Path(config["state_dir"], scale, found.experiment).glob(f"{found.variant}-s{found.seed}@*"))
+    for folder in folders:
+        if State(folder).busy():
+            raise InputError(f"{run}: a process works on it at this moment; stop that first")
     for folder in [*folders, Path(found.directory)]:
         if folder.exists():
             shutil.rmtree(folder)
@@ -262,6 +273,8 @@ def run(
         if scale not in SCALES:
             raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
         found = registries.load().run(scale, name)
+        for key, value in registries.machine_facts(registries.load_config()).items():
+            os.environ.setdefault(key, value)
         spec, out = found.canonical, out or Path(found.directory)
         gpus = found.resources.get("gpu", 0)
         inputs = [Path(f"results/data/{found.data}.json")] if found.data else []

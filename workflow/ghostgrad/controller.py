@@ -18,19 +18,7 @@ def hold() -> None:
     with contextlib.suppress(OSError):  # a folder that may not be written to can still be looked at
         FLOCK.parent.mkdir(exist_ok=True)
         _held = FLOCK.open("a")
-        fcntl.flock(_held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def alive() -> bool:
-    """True while a Snakemake holds this folder."""
-    if not FLOCK.exists():
-        return False
-    with FLOCK.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        fcntl.flock(_held, fcntl.LOCK_SH)
 
 
 def unlock() -> str | None:
@@ -40,8 +28,11 @@ def unlock() -> str | None:
         return None
     if not FLOCK.exists():
         return "locked, and nothing tells whether that Snakemake lives; if it does not: snakemake --unlock"
-    if alive():
-        return "locked by a Snakemake that is running in this folder"
-    for lock in locks:
-        lock.unlink(missing_ok=True)
+    with FLOCK.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return "locked by a Snakemake that is running in this folder"
+        for lock in locks:  # a Snakemake that starts now waits in hold() until these are gone
+            lock.unlink(missing_ok=True)
     return "removed the lock of a Snakemake that was killed"

@@ -238,6 +238,16 @@ def load(workflow: Path = WORKFLOW) -> Registry:
     return Registry(workflow)
 
 
+def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Environment variables that carry config.yaml's machine facts to a run: state folder, checkpoints, data paths."""
+    data = {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in (config.get("data") or {}).items() if path}
+    return {
+        "GHOSTGRAD_STATE_DIR": str(Path(config["state_dir"]).absolute()),
+        "GHOSTGRAD_CHECKPOINT_MINUTES": str(config.get("checkpoint_minutes", 5)),
+        **data,
+    }
+
+
 def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
     """config.yaml, checked; InputError names the key."""
     config = load_yaml(path)

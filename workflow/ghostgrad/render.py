@@ -158,7 +158,8 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }}
 h1 {{ font-size: 1.2rem; }} p {{ max-width: 60rem; color: #555; font-size: .85rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; border-top: 2px solid #222;
   border-bottom: 2px solid #222; }}
-th, td {{ padding: .3rem .8rem; text-align: left; white-space: nowrap; }} thead th {{ border-bottom: 1px solid #222; }}
+th, td {{ padding: .3rem .8rem; text-align: right; white-space: nowrap; }}
+th:first-child {{ text-align: left; }} thead th {{ border-bottom: 1px solid #222; }}
 .match {{ background: #e3f1e6; }} .close {{ background: #fbf3d9; }} .off {{ background: #f8dedb; }}
 .not-run, .cited {{ color: #888; }}
 </style></head><body><h1>{title}</h1><table>{body}</table><p>{footer}</p><p>{legend}</p></body></html>

@@ -113,4 +113,4 @@ def published(run: RunSpec) -> bool:
 
 def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:
     """True where the run exists or, unless only what exists is wanted, can be made."""
-    return published(run) or (not partial and has_data(run, data))
+    return published(run) or (not partial and not run.optional and has_data(run, data))

@@ -23,12 +23,13 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.record import FILES, Record, publish, write
+from ghostgrad.record import Record, publish, write
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,15 @@ class State:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
+    def busy(self) -> bool:
+        """True while another process holds the lock."""
+        try:
+            with (self.folder / "lock").open("a+") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
     @property
     def record(self) -> Path:
         return self.folder / "record"
@@ -113,14 +123,17 @@ class State:
         data = buffer.getvalue()
         path, old = self.folder / "checkpoint", self.folder / "checkpoint.old"
         temporary = self.folder / ".checkpoint"
-        with temporary.open("wb") as stream:
-            stream.write(hashlib.sha256(data).hexdigest().encode() + b"\n")
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(hashlib.sha256(data).hexdigest().encode() + b"\n")
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -135,8 +148,9 @@ class State:
             if hashlib.sha256(data).hexdigest().encode() != digest:
                 older = "starting over" if name == "checkpoint.old" else "trying the one before it"
                 log.warning("%s is damaged (checksum); %s", path, older)
+                path.unlink()  # it must not become checkpoint.old and push out the good one
                 continue
-            return torch.load(io.BytesIO(data), weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return None
 
     def pause(self, payload: Callable[[], Mapping[str, Any]], done: int, total: int) -> None:
@@ -177,7 +191,7 @@ class State:
         self._environments[-1].update(
             wall_s=round(time.monotonic() - self._started, 2),
             cpu_s=round(usage.ru_utime + usage.ru_stime, 2),
-            peak_mb=usage.ru_maxrss // 1024,
+            peak_mb=usage.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10),  # bytes there, KiB here
             **extra,
         )
         self._write_environments()
@@ -196,8 +210,3 @@ class State:
         publish(self.record, target)
         for name in ("checkpoint", "checkpoint.old", ".checkpoint", "progress.json"):
             (self.folder / name).unlink(missing_ok=True)
-
-
-def is_published(directory: Path) -> bool:
-    """True where a run directory holds every file."""
-    return all((directory / name).exists() for name in FILES)

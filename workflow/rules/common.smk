@@ -40,9 +40,7 @@ NEVER = "(?!)"  # the pattern of a wildcard that nothing matches
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each job would compile what it imports anew
 os.environ.update(
-    {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in DATA.items() if path},
-    GHOSTGRAD_STATE_DIR=str(Path(config["state_dir"]).absolute()),
-    GHOSTGRAD_CHECKPOINT_MINUTES=str(config.get("checkpoint_minutes", 5)),
+    registries.machine_facts(config),
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH', '')}",
 )
 
@@ -122,6 +120,11 @@ def figure_code(wildcards):
 
 def artifact_definition(wildcards):
     return artifact_of(wildcards).definition
+
+
+def definitions(names):
+    """What the registry says of several artifacts, as one hash."""
+    return spec.short_hash(*(REGISTRY.artifacts[name].definition for name in names))
 
 
 def caption(wildcards):

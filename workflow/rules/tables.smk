@@ -73,6 +73,7 @@ rule not_run:
     conda:
         "../../envs/report.yaml"
     params:
+        definitions=definitions(WHY_NOT),
         reasons=json.dumps(WHY_NOT),
         scale=SCALE,
     shell:
@@ -91,6 +92,7 @@ rule artifacts:
     conda:
         "../../envs/report.yaml"
     params:
+        definitions=definitions(REGISTRY.artifacts),
         reasons=json.dumps(WHY_NOT),
         scale=SCALE,
     shell:
