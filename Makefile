@@ -17,7 +17,8 @@ build: setup ## the whole workflow at laptop scale, then the report
 	@$(BIN)/ghostgrad unlock --quiet
 	@$(BIN)/snakemake --cores $(CORES) --config scale=$(SCALE) --logger ghostgrad \
 	  --report results/$(SCALE)/report.html --report-after-run
-	@echo "report:  results/$(SCALE)/report.html"
+	@printf '%s\n' "tables:  results/$(SCALE)/tables/" "figures: results/$(SCALE)/figures/" \
+	  "list:    results/$(SCALE)/artifacts.csv" "report:  results/$(SCALE)/report.html"
 
 setup: $(VENV)/.installed
 

@@ -64,7 +64,7 @@ rule cpu:
 
 
 onstart:
-    print("\n".join(expectation()), file=sys.stderr)
+    print(expectation(), file=sys.stderr)
 
 
 onsuccess:

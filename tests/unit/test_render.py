@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -241,7 +242,7 @@ def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
         "ghost.y": ("figure", "built", "", ""),
         "ghost.z": ("claim", "not run", "", "planned"),
     }
-    assert rows["ghost.x"]["files"] == "ghost.x.csv ghost.x.md ghost.x.tex ghost.x.html"
+    assert rows["ghost.x"]["files"] == "tables/ghost.x.csv tables/ghost.x.md tables/ghost.x.tex tables/ghost.x.html"
 
 
 def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
@@ -258,16 +259,19 @@ def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
 
 
 def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
-    """How much was built, the verdicts of all tables, each reason once with the artifacts it holds back, and where
-    everything is."""
+    """How much stands there, the verdicts of all tables but those that repeat another one, what is left to build, and
+    each reason once with the artifacts it holds back."""
     reg = finished(tmp_path, monkeypatch)
-    assert overview.closing_lines(reg, "laptop", {"ghost.z": "planned"}) == [
-        "2 of 3 artifacts built at scale laptop; numbers: 1 match, 1 cited",
-        "not run (planned): ghost.z",
-        "tables:  results/laptop/tables/",
-        "figures: results/laptop/figures/",
-        "list:    results/laptop/artifacts.csv",
-    ]
+    first = "1 of 3 artifacts stand in results/laptop/; numbers: 1 match, 1 cited"
+    for name in overview.files(reg.artifact("ghost.x"), "laptop"):
+        Path(name).touch()
+    more = "1 more can be built: snakemake --config scale=laptop"
+    assert overview.closing_lines(reg, "laptop", {"ghost.z": "planned"}) == [first, more, "not run (planned): ghost.z"]
+    reg.artifacts["ghost.again"] = dataclasses.replace(reg.artifact("ghost.x"), id="ghost.again")
+    for name in overview.files(reg.artifact("ghost.again"), "laptop"):
+        Path(name).write_bytes(Path(name.replace("again", "x")).read_bytes())
+    lines = overview.closing_lines(reg, "laptop", {"ghost.z": "planned"})
+    assert lines[0] == "2 of 4 artifacts stand in results/laptop/; numbers: 1 match, 1 cited"
 
 
 def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
@@ -277,9 +281,9 @@ def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
     reg.artifacts |= dict.fromkeys(reasons, reg.artifact("ghost.z"))
     reasons["ghost.x"] = "no finished run"
     lines = overview.closing_lines(reg, "laptop", reasons)
-    assert lines[0] == "2 of 9 artifacts built at scale laptop; numbers: none"
-    assert lines[1] == "not run (planned): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
-    assert lines[2] == "not run (no finished run): ghost.x"
+    assert lines[0] == "0 of 9 artifacts stand in results/laptop/; numbers: none"
+    assert lines[2] == "not run (planned): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
+    assert lines[3] == "not run (no finished run): ghost.x"
 
 
 def test_verdicts_of_a_table_that_is_not_there():

@@ -189,15 +189,18 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             yield Measured(cell.row, cell.column, metric, mean, std, se, len(values), diverged, unit)
 
 
-def largest_probe(results: Results, quantity: str, at: list[float]) -> Iterator[Measured]:
-    """The largest value over layers of a probed quantity's mean over seeds, at each of the paper's positions."""
+def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
+    """The largest mean |beta/gamma| of a BN layer inside a block (the last BN, before the classifier, belongs to none),
+    of the mean over seeds, at each of the paper's positions (BN-ResNet paper app. F)."""
     for cell in results.measured_cells:
         probes = results.frame(cell, "probes.csv")
         for position in at:
-            found = probes[(probes["probe"] == quantity) & (probes["at"] == position)]
+            found = probes[(probes["probe"] == "bn_offset_mean") & (probes["at"] == position)]
             if found.empty:
                 continue
-            layers = found.groupby("index")["value"].agg(["mean", "std", "count"])
+            layers = (
+                found[found["index"] < found["index"].max()].groupby("index")["value"].agg(["mean", "std", "count"])
+            )
             top = layers.loc[layers["mean"].idxmax()]
             n = int(top["count"])
             place = (cell.row, cell.column, f"largest at step {position:,.0f}")

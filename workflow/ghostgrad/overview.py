@@ -57,7 +57,7 @@ def overview(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list
                 "reason": reason,
                 "title": artifact.title,
                 "section": artifact.section,
-                "files": " ".join(Path(name).name for name in files(artifact, scale)),
+                "files": " ".join(name.removeprefix(f"results/{scale}/") for name in files(artifact, scale)),
             }
         )
     return rows
@@ -120,18 +120,20 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
 
 
 def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[str]:
-    """What a build made, where it is, and what was not run and why."""
+    """What exists of a scale after a build, where it is, and what was not run and why. Verdicts of an artifact that
+    repeats another one under its own name are not counted twice."""
     folder = f"results/{scale}"
-    built = [name for name in registry.artifacts if name not in reasons]
-    numbers = verdict_counts(Path(f"{folder}/tables/{name}.csv") for name in built)
-    lines = [
-        f"{len(built)} of {len(registry.artifacts)} artifacts built at scale {scale}; numbers: {numbers or 'none'}"
-    ]
+    wanted = [artifact for name, artifact in registry.artifacts.items() if name not in reasons]
+    built = [artifact for artifact in wanted if all(Path(name).exists() for name in files(artifact, scale))]
+    numbers = verdict_counts(Path(f"{folder}/tables/{a.id}.csv") for a in built if a.source == a.id)
+    total = len(registry.artifacts)
+    lines = [f"{len(built)} of {total} artifacts stand in {folder}/; numbers: {numbers or 'none'}"]
+    if waiting := len(wanted) - len(built):
+        lines.append(f"{waiting} more can be built: snakemake --config scale={scale}")
     by_reason: dict[str, list[str]] = {}
     for name, why in reasons.items():
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         lines.append(f"not run ({why}): {shown}")
-    lines += [f"tables:  {folder}/tables/", f"figures: {folder}/figures/", f"list:    {folder}/artifacts.csv"]
     return lines

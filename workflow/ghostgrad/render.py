@@ -52,7 +52,7 @@ def figures(value: float, se: float = math.nan) -> str:
         return ""
     if se > 0:
         digits = max(0, 1 - math.floor(math.log10(se)))
-        if abs(value) < 1e5 and digits <= 6:
+        if abs(value) < 1e5 and digits <= 9:
             return f"{value:.{digits}f} ± {se:.{digits}f}"
     text = f"{value:.5g}" if abs(value) < 1e5 else f"{value:.3g}"
     return text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")

@@ -171,9 +171,8 @@ def on_cpu():
 
 
 def expectation():
-    """What a build is going to take, said before it starts."""
-    runs = [run for run in REGISTRY.runs(SCALE) if spec.has_data(run, DATA) and not run.optional]
-    todo = [] if PARTIAL else [run for run in runs if not spec.published(run)]
-    minutes = sum(run.expect.get("seconds", 0) for run in todo) / 60 / max(1, workflow.cores or 1)
-    made = f"{len(REGISTRY.artifacts) - len(WHY_NOT)} of {len(REGISTRY.artifacts)} artifacts can be built"
-    return [f"scale {SCALE}: {made}; {len(todo)} of {len(runs)} runs to do, about {minutes:.0f} min on these cores"]
+    """How many runs the build is about to do and how long they should take, said before it starts."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
+    seconds = sum(run_of(job.wildcards).expect.get("seconds", 0) for job in jobs)
+    minutes = seconds / 60 / max(1, workflow.cores or 1)
+    return f"{len(jobs)} runs to do, about {minutes:.0f} min on {workflow.cores} cores" if jobs else "no runs to do"

@@ -41,6 +41,12 @@ def _probe(results: Results, cell: Cell, quantity: str, at: float) -> pd.DataFra
     return frame[(frame["probe"] == quantity) & (frame["at"] == at)]
 
 
+def _step(position: float, found: pd.DataFrame) -> str:
+    """The paper's step, and the one it shrank to at this scale."""
+    here = "" if found.empty or found["step"].iloc[0] == position else f" (here {found['step'].iloc[0]:,})"
+    return f"step {position:,.0f}{here}"
+
+
 TITLES = {"gradient_variance": "variance of the gradient", "gradient_norm": "norm of the gradient"}
 
 
@@ -57,11 +63,11 @@ def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: lis
     frames = []
     for panel, (cell, position) in zip(axes, chosen, strict=True):
         found = _probe(results, cell, quantity, position)
-        panel.set_title(f"{cell.label}, step {position:,.0f}")
+        panel.set_title(f"{cell.label}, {_step(position, found)}")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_xlabel("block")
         if found.empty:
-            panel.text(0.5, 0.5, "diverged before", ha="center", color=style.GREY, transform=panel.transAxes)
+            panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue
         name = f"{cell.label} at {position:g}"
         frame = _over_seeds(found, "index", "value", name, cell.label)
@@ -89,7 +95,7 @@ def bn_offsets(results: Results, numbers: pd.DataFrame, at: list[float]):
     figure, axes = style.panels(len(at))
     frames = []
     for panel, position in zip(axes, at, strict=True):
-        panel.set_title(f"{cell.label}, step {position:,.0f}")
+        panel.set_title(f"{cell.label}, {_step(position, _probe(results, cell, 'bn_offset_mean', position))}")
         panel.set_xlabel("block")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for label, (place, quantity, colour, dash) in BN_CURVES.items():
