@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SCALE ?= laptop
+STATE = $(or $(shell sed -nE 's/^state_dir: *([^ #]+).*/\1/p' config.yaml),state)
 export UV_SYSTEM_CERTS = 1
 # Without its bytecode cache Python compiles torch anew in every process, some seconds each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -57,4 +58,4 @@ bench: setup ## ratios measured within one run each; see docs/performance.md
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
 
 clean: ## the environment and what smoke and laptop made; never the results of other scales
-	@rm -rf $(VENV) results/smoke results/laptop state/smoke state/laptop
+	@rm -rf $(VENV) $(foreach scale,smoke laptop,results/$(scale) "$(STATE)/$(scale)") results/data/digits.*

@@ -69,10 +69,16 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"status": "done", **(metrics or {})}
     found = {"task": run.task, **run.spec, **spec}
-    environment = {"code": code, "commit": "0" * 40, "machine": "Linux x86_64, 2 cores", "device": "cpu"}
+    environment = {
+        "code": code,
+        "commit": "0" * 40,
+        "dirty": False,
+        "machine": "Linux x86_64, 2 cores",
+        "device": "cpu",
+    }
     (folder / "spec.json").write_text(json.dumps(found))
     (folder / "series.csv").write_text((series or Rows(("step",))).text())
     (folder / "probes.csv").write_text(Rows(PROBE_COLUMNS, probes).text())
-    (folder / "env.json").write_text(json.dumps([{**environment, "code": "0lder000"}, environment]))
+    (folder / "env.json").write_text(json.dumps([environment, environment]))
     (folder / "metrics.csv").write_text(Rows(metrics, [list(metrics.values())]).text())
     return folder

@@ -173,11 +173,36 @@ def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
     assert "from the file" not in told(ghostgrad("show", "bnres.tab1", "--csv"))
 
 
-def test_show_refuses_a_run_of_another_spec(ghostgrad):
-    """As the table rule does."""
+def test_a_run_of_another_spec_is_stale(ghostgrad):
+    """In all three commands: it is not counted, not shown, and has to be computed again."""
+    left = plan_of(told(ghostgrad("plan")), "resnet15_cifar")[1]
     publish(REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"test_accuracy": 1.0}, lr=0.7)
-    error = refused(ghostgrad("show", "bnres.tab1"))
-    assert error.startswith("results/smoke/runs/resnet15_cifar/model1-s0/spec.json: lr is 0.7, in the registry 0.1;")
+    assert plan_of(told(ghostgrad("plan")), "resnet15_cifar")[1] == left
+    out = told(ghostgrad("show", "bnres.tab1"))
+    assert "0/3 runs at scale smoke" in out
+    assert "not run (stale run)" in out
+    out = told(ghostgrad("status", "--runs"))
+    assert line_of("bnres.tab1", out).endswith("(before an edit: 1 stale)")
+    assert line_of("resnet15_cifar/model1-s0", out).split()[-1] == "stale"
+    assert out.splitlines()[-2].endswith(", 1 stale")
+
+
+def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
+    """The built table may tell of what the registry no longer says."""
+    path = Path("results/smoke/tables/ghost.eq1.csv")
+    path.parent.mkdir(parents=True)
+    path.write_text("row,verdict\nfrom the file,match\n")
+    assert "from the file" in told(ghostgrad("show", "ghost.eq1", "--csv"))
+    before = (REGISTRY.workflow / "experiments" / "ghost.yaml").stat().st_mtime - 1
+    os.utime(path, (before, before))
+    assert "from the file" not in told(ghostgrad("show", "ghost.eq1", "--csv"))
+
+
+def test_show_tells_where_we_leave_the_paper(ghostgrad):
+    """Expected results and deviations, with their reasons."""
+    out = told(ghostgrad("show", "bnres.tab1"))
+    assert "- Expected of Model-1: 92.5 %." in out
+    assert "- Ours: Xavier weights are uniform (the default of TensorFlow's xavier_initializer)." in out
 
 
 def plan_of(text, experiment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -82,3 +83,56 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
     names, output = loaded(code)
     assert names == []
     assert expected in output
+
+
+# What may import what (docs/architecture.md): a module imports from its own room or an earlier one, what computes never
+# learns of the registry, and what reads results never touches what computes them.
+ROOMS = (
+    ("checks", "controller"),
+    ("spec", "experiment", "registry"),
+    ("record", "rng", "init", "optim", "models", "theory"),
+    ("state", "data", "probes"),
+    ("simulate", "classify"),
+    ("run",),
+    ("tidy", "results", "measures", "render", "tables", "figures", "overview"),
+    ("cli",),
+)
+COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "models"}
+READING = {*ROOMS[6], "theory"}
+LIBRARY = ROOT / "workflow" / "ghostgrad"
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of ours that a module or package imports, at its top or inside a function."""
+    path = LIBRARY / f"{module}.py"
+    found = set()
+    for file in [path] if path.exists() else (LIBRARY / module).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("ghostgrad.")} & {m for room in ROOMS for m in room}
+
+
+def test_every_module_has_its_room():
+    modules = {path.stem for path in LIBRARY.iterdir() if not path.name.startswith("__")}
+    assert modules == {module for room in ROOMS for module in room}
+
+
+@pytest.mark.parametrize("module", [module for room in ROOMS for module in room])
+def test_modules_import_from_their_own_room_or_an_earlier_one(module):
+    place = next(index for index, room in enumerate(ROOMS) if module in room)
+    imported = own_imports(module)
+    assert imported <= {name for room in ROOMS[: place + 1] for name in room}
+    if module in COMPUTING:
+        assert not imported & {"registry", "experiment"}
+    if module in READING:
+        assert not imported & (COMPUTING | {"run"})
+
+
+def test_the_import_check_sees_imports():
+    assert {"state", "init", "rng"} <= own_imports("simulate")
+    assert "style" not in own_imports("figures"), "a package's own modules are its own matter"
+    assert {"results", "registry"} <= own_imports("figures")
+    assert "run" in own_imports("cli"), "imports inside functions count"

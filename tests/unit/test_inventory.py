@@ -167,20 +167,19 @@ def test_table_4_is_the_papers():
     for layers, (without, with_it, gain) in TAB4.items():
         expected[layers, "- OrthReg", ""] = without
         expected[layers, "+ OrthReg", ""] = with_it
-        expected[f"{layers} - {layers}", "+ OrthReg", f"{layers}|- OrthReg"] = gain
+        expected[layers, "Improvement", f"{layers}|+ OrthReg minus {layers}|- OrthReg"] = gain
     found = {(row["row"], row["column"], row["minus"]): float(row["value"]) for row in numbers("ghost.tab4")}
     assert found == expected
 
 
 @pytest.mark.parametrize("name", ["ghost.tab3b", "ghost.tab4", "ghost.fig9", "ghost.lr_grid"])
 def test_differences_name_both_cells(name):
-    """ "A - B" with `minus` naming B: a difference without its subtrahend could never be measured."""
+    """A row `A - B` is that of A minus that of B; a column of differences takes both from its own row."""
     rows = [row for row in numbers(name) if row["minus"]]
     assert rows
     for row in rows:
-        _, dash, subtrahend = row["row"].partition(" - ")
-        assert dash
-        assert row["minus"].split("|")[0] == subtrahend
+        first, second = (cell.split("|")[0] for cell in row["minus"].split(" minus "))
+        assert row["row"] == (f"{first} - {second}" if first != second else first)
 
 
 def test_the_bound_is_a_bound():
@@ -273,7 +272,7 @@ def test_its_functions_exist_and_take_its_options(artifact):
         inspect.signature(getattr(measures, artifact.table)).bind(None, **options)
     if artifact.figure:
         options = artifact.options.get("figure", {})
-        inspect.signature(figures.function(artifact)).bind(None, None, **options)
+        inspect.signature(figures.function(artifact)).bind(None, **options)
     assert set(artifact.options) <= {name for name in ("table", "figure") if getattr(artifact, name)}
 
 

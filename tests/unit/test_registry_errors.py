@@ -197,11 +197,11 @@ ARTIFACTS = {
     "no run": (artifact(), "ghost.x: names no run; give rows or axes, or say from: none"),
     "probe that no schema knows": (
         artifact(rows={"A": "probed/a"}, probes=["gradient"]),
-        "ghost.x.probes: 'gradient' is not recorded by probed/a; did you mean 'gradients'?",
+        "ghost.x.probes: 'gradient' is not recorded by probed/a at scale paper; did you mean 'gradients'?",
     ),
     "probe that one of its runs does not record": (
         artifact(rows={"A": "probed/a", "B": "probed/b"}, probes=["gradients"]),
-        "ghost.x.probes: 'gradients' is not recorded by probed/b; valid: weight_norm",
+        "ghost.x.probes: 'gradients' is not recorded by probed/b at scale paper; valid: weight_norm",
     ),
     "probe of a run that records none": (
         artifact(rows={"A": "nets/a"}, probes=["gradients"]),

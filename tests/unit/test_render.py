@@ -172,10 +172,14 @@ def unescaped(text, character):
 
 def test_latex_is_balanced_and_escaped():
     """It compiles as it is: environments and dollars pair up, and no character of a label is a command."""
-    lines = render.latex("ghost.x: T", ROWS, "laptop").splitlines()
-    assert lines[0].startswith("% ghost.x: T; Scale: laptop.")
-    assert lines[1] == r"\begin{tabular}{lrr}"
-    assert lines[-1] == r"\end{tabular}"
+    lines = render.latex("ghost.x: T_1 of R_b/R_f", ROWS, "laptop").splitlines()
+    assert lines[:2] == [r"\begin{table}", r"\centering"]
+    caption = lines[2]
+    assert caption.startswith(r"\caption{ghost.x: T\_1 of $R_b$/$R_f$. Each cell: the paper's number / ours $\pm$ one")
+    assert caption.endswith("not run (data.cifar10 is not set). Code abcd0123, ef012345.}")
+    assert caption.isascii()
+    assert lines[3] == r"\begin{tabular}{lrr}"
+    assert lines[-2:] == [r"\end{tabular}", r"\end{table}"]
     assert [text for text in lines if text.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
     body = [text for text in lines if text.endswith(r"\\")]
     assert len(body) == 1 + len(ROWS)
@@ -186,7 +190,7 @@ def test_latex_is_balanced_and_escaped():
         outside = re.sub(r"\$[^$]*\$", "", text)
         assert [c for c in "%#_^<>~" if unescaped(outside, c)] == []
         assert outside.isascii()
-    assert body[1] == r"R \& D $<$b$>$ & 77.1 \% / 77.00 $\pm$ 0.10 \% \checkmark &  \\"
+    assert body[1] == r"R \& D $<$b$>$ & 77.1 \% / 77.00 $\pm$ 0.10 \% $\checkmark$ &  \\"
     assert body[3].endswith(r"& 1.5 / 2.5 $\times$ \\")
 
 

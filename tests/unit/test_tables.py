@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from ghostgrad import tables
 from ghostgrad.checks import InputError
+from ghostgrad.render import cell_text
+from ghostgrad.results import REFERENCE_COLUMNS, Results
 from ghostgrad.tidy import tidy
 from tests.unit.fabricate import STEADY, experiment, publish, reference, registry
 
@@ -164,7 +166,7 @@ def test_a_scaled_cell_is_shown_and_never_judged(bench):
 
 
 def test_what_nothing_was_run_for(bench):
-    """Cited numbers stay cited; of the others the reason is said: the scale, or no finished run."""
+    """Cited numbers stay cited; of the others, of the paper and of ours, the reason is said."""
     paper = [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}]
     paper += [{"row": "C", "column": "right", "value": 3}, {"row": "elsewhere", "value": 4}]
     reference(bench.workflow, "ghost.x", paper)
@@ -173,6 +175,7 @@ def test_what_nothing_was_run_for(bench):
         ("B", ""): "cited",
         ("C", "right"): "not run (not at scale laptop)",
         ("elsewhere", ""): "not run (no finished run)",
+        ("C", "left"): "not run (no finished run)",
     }
 
 
@@ -181,13 +184,17 @@ def test_a_reason_given_from_outside_is_told(bench):
     reference(bench.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
     finish(bench, "a", [92.5])
     lines = compared(bench, why_not="planned")
-    assert [line["verdict"] for line in lines.values()] == ["not run (planned)", "cited"]
+    assert [lines[key, ""]["verdict"] for key in "AB"] == ["not run (planned)", "cited"]
     assert math.isnan(lines["A", ""]["ours"])
 
 
-def test_an_artifact_without_numbers_still_says_why(bench):
-    """A planned artifact of which the paper prints no number is one row: its title and the reason."""
+def test_an_artifact_without_numbers_still_says_why(bench, tmp_path):
+    """Of which the paper prints no number and nothing ran: a row per cell; planned ones name none, and have their title."""
     lines = compared(bench, why_not="planned")
+    assert list(lines) == [("A", ""), ("B", ""), ("C", "left"), ("C", "right")]
+    assert {line["verdict"] for line in lines.values()} == {"not run (planned)"}
+    planned = {"title": "Accuracies", "section": "tab. 1", "status": "planned", "kind": "table"}
+    lines = compared(registry(tmp_path / "planned", {}, {"ghost.x": planned}), why_not="planned")
     assert {key: line["verdict"] for key, line in lines.items()} == {("Accuracies", ""): "not run (planned)"}
     assert lines["Accuracies", ""]["source"] == "tab. 1"
 
@@ -198,8 +205,10 @@ def test_a_partial_artifact(bench):
     finish(bench, "a", [92.4, 92.6])
     finish(bench, "c", [50.0])
     lines = compared(bench)
-    assert list(lines) == [("B", ""), ("A", ""), ("C", "left")]
-    assert [line["verdict"] for line in lines.values()] == ["not run (no finished run)", "match", "no paper value"]
+    assert list(lines) == [("B", ""), ("A", ""), ("C", "left"), ("C", "right")]
+    verdicts = [line["verdict"] for line in lines.values()]
+    assert verdicts[:3] == ["not run (no finished run)", "match", "no paper value"]
+    assert verdicts[3] == "not run (not at scale laptop)"
     assert (lines["A", ""]["n"], lines["A", ""]["ours"]) == (2, pytest.approx(92.5))
     assert (lines["C", "left"]["n"], lines["C", "left"]["source"], lines["C", "left"]["unit"]) == (1, "tab. 1", "%")
 
@@ -225,24 +234,23 @@ def test_one_seed_has_no_spread(bench):
 
 def test_the_difference_of_two_columns(bench):
     """`minus` subtracts one measured cell from another, with both standard errors, and is judged like any other."""
-    gain = {"row": "C - C", "column": "left", "minus": "B|", "value": 1.6}
-    reference(bench.workflow, "ghost.x", [gain])
+    reference(bench.workflow, "ghost.x", [{"row": "C", "column": "gain", "minus": "C|left minus B|", "value": 1.6}])
     finish(bench, "c", [75.0, 75.4, 75.2])
     finish(bench, "b", [73.7, 73.5])
-    line = compared(bench)["C - C", "left"]
+    line = compared(bench)["C", "gain"]
     assert (line["ours"], line["n"], line["verdict"]) == (pytest.approx(1.6), 2, "match")
     assert line["ours_se"] == pytest.approx(math.hypot(0.2 / math.sqrt(3), 0.1))
 
 
 def test_a_difference_needs_both_cells(bench):
     """Half of it is not run."""
-    reference(bench.workflow, "ghost.x", [{"row": "C - C", "column": "left", "minus": "B|", "value": 1.6}])
+    reference(bench.workflow, "ghost.x", [{"row": "C", "column": "gain", "minus": "C|left minus B|", "value": 1.6}])
     finish(bench, "c", [75.0])
-    assert compared(bench)["C - C", "left"]["verdict"] == "not run (no finished run)"
+    assert compared(bench)["C", "gain"]["verdict"] == "not run (no finished run)"
 
 
 def test_the_code_of_a_cell_is_that_of_its_runs(bench):
-    """Distinct hashes of the last process of each run, joined; another cell's do not count."""
+    """Distinct hashes of its runs, joined; another cell's do not count."""
     finish(bench, "a", [1.0, 2.0], code="bbbb0000")
     publish(bench.run("laptop", "nets/a-s2"), {"test_accuracy": 3.0}, code="aaaa0000")
     finish(bench, "b", [1.0], code="cccc0000")
@@ -294,23 +302,80 @@ def test_tidy_marks_what_is_not_comparable(bench):
     assert [row["comparable"] for row in tidy_rows(bench, "smoke")] == ["False"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1)])
-def test_tidy_refuses_a_run_of_another_spec(bench, key, value):
-    """A run left from before an edit of the registry is not passed off as the edited one: key, both values, remedy."""
+OTHER = [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1), ("task", "simulate"), ("label_smoothing", 0.1)]
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER)
+def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
+    """A run left from before an edit of the registry is not passed off as the edited one, and the table says why."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 1.0}])
     publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
+    assert tidy_rows(bench) == []
+    line = compared(bench)["A", ""]
+    assert (line["verdict"], math.isnan(line["ours"])) == ("not run (stale run)", True)
+    assert (
+        Results(bench, bench.artifact("ghost.x"), "laptop")
+        .frame(bench.artifact("ghost.x").cells[0], "series.csv")
+        .empty
+    )
+
+
+def test_what_several_processes_computed_names_each_code_and_commit(bench):
+    """A run that was stopped, edited and taken up again is nobody's alone; uncommitted changes are told."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, code="bbbb0000")
+    first, last = json.loads((folder / "env.json").read_text())
+    processes = [{**first, "code": "aaaa0000", "commit": "1" * 40, "dirty": True}, last, last]
+    (folder / "env.json").write_text(json.dumps(processes))
+    (row,) = tidy_rows(bench)
+    assert (row["code"], row["commit"]) == ("aaaa0000+bbbb0000", f"{'1' * 40}-dirty+{'0' * 40}")
+    assert row["machine"] == "Linux x86_64, 2 cores, cpu"
+    assert compared(bench)["A", ""]["code"] == "aaaa0000+bbbb0000"
+
+
+def test_tables_are_made_from_the_tidy_file(bench, tmp_path):
+    """What stands in results/<scale>/tidy/ is what the table shows."""
+    finish(bench, "a", [1.0, 2.0])
+    path = tmp_path / "tidy.csv"
+    path.write_text(tidy(bench, bench.artifact("ghost.x"), "laptop").text().replace("done,2,", "done,4,"))
+    table = tables.build(bench, bench.artifact("ghost.x"), "laptop", None, path)
+    assert table.loc[table["row"] == "A", "ours"].tolist() == [2.5]
+
+
+def test_seeds_that_diverged_before_there_was_a_value_are_not_not_run(bench):
+    """Model-3 may leave no accuracy at all."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 9.09, "diverges": "yes"}])
+    for seed in range(3):
+        publish(bench.run("laptop", f"nets/a-s{seed}"), {"status": "diverged", "test_accuracy": None})
+    line = compared(bench)["A", ""]
+    assert (line["verdict"], line["n"], line["n_diverged"]) == ("diverged as reported", 3, 3)
+    assert math.isnan(line["ours"])
+    assert cell_text(line) == "9.09 % / div (3 of 3) diverged as reported"
+
+
+BROKEN_REFERENCES = {
+    "header": (
+        "row,column,metric,unit,relation,minus,vlaue",
+        "columns: expected row,",
+        "'vlaue'; did you mean 'value'?",
+    ),
+    "number": ('A,,m,,=,,"1,072",,,,,s', "line 2: value: '1,072' is not a number", "1,072.5"),
+    "fields": ("A,,m,,=,,1,072,,,,,s", "line 2: 13 fields instead of 12; quote what holds a comma", ""),
+    "relation": ("A,,m,,==,,1,,,,,s", "line 2: relation: '==' is not allowed", "'='"),
+    "minus": ("A,,m,,=,B|,1,,,,,s", "line 2: minus: 'B|' is not of the form row|column minus row|column", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "begin", "end"), BROKEN_REFERENCES.values(), ids=BROKEN_REFERENCES)
+def test_a_broken_reference_is_one_line(bench, text, begin, end):
+    """File, line, column, what is wrong."""
+    path = bench.workflow / "reference" / "ghost.x.csv"
+    header = ",".join(REFERENCE_COLUMNS)
+    path.write_text(text + "\n" if text.startswith("row") else f"{header}\n{text}\n")
     with pytest.raises(InputError) as error:
-        tidy_rows(bench)
-    found = str(error.value)
-    assert found.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
-    assert found.endswith("snakemake results/laptop/runs/nets/a-s0/metrics.csv")
-
-
-def test_tidy_refuses_a_run_of_another_task(bench):
-    """Even where no shared key differs."""
-    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, task="simulate")
-    assert json.loads((folder / "spec.json").read_text())["task"] == "simulate"
-    with pytest.raises(InputError, match=r"^results/laptop/runs/nets/a-s0/spec\.json: "):
-        tidy_rows(bench)
+        compared(bench)
+    (said,) = str(error.value).splitlines()
+    assert said.startswith(f"workflow/reference/ghost.x.csv{':' if begin.startswith('col') else ','} {begin}")
+    assert end in said
 
 
 def test_tidy_accepts_a_run_from_before_an_option_existed(bench):

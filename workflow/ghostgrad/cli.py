@@ -5,10 +5,12 @@ Heavy packages are imported where they are needed only, so that reading results 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,7 @@ import typer
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry import Artifact
-from ghostgrad.spec import SCALES, RunSpec, parse_spec, published
+from ghostgrad.spec import SCALES, RunSpec, parse_spec, published, standing
 
 app = typer.Typer(
     add_completion=False,
@@ -61,23 +63,22 @@ def _results(scale: str) -> Path:
 
 
 def _run_state(run: RunSpec, state_dir: Path) -> str:
-    """missing | started | 120/400 | stopped … | done | diverged, from files alone."""
-    metrics = Path(run.directory) / "metrics.csv"
-    if metrics.exists():
-        with metrics.open(encoding="utf-8") as stream:
+    """missing | started | 120/400 | done | diverged | stale (of another spec) | damaged, from files alone."""
+    state = standing(run)
+    if state == "done":
+        with Path(run.directory, "metrics.csv").open(encoding="utf-8") as stream:
             stream.readline()
-            return stream.readline().split(",", 1)[0]
+            return stream.readline().split(",", 1)[0].strip() or "damaged"
     from ghostgrad.run import state_folder
 
     inputs = [Path(f"results/data/{run.data}.json")] if run.data else []
     if not all(path.exists() for path in inputs):
-        return "missing"
+        return state
     folder = state_folder(state_dir, Path(run.directory), run.canonical, inputs)
-    progress = folder / "progress.json"
-    if progress.exists():
-        seen = json.loads(progress.read_text())
+    with contextlib.suppress(OSError, ValueError):
+        seen = json.loads((folder / "progress.json").read_text())
         return f"{seen['done']}/{seen['total']}"
-    return "started" if folder.exists() else "missing"
+    return "started" if folder.exists() and state == "missing" else state
 
 
 @app.command()
@@ -100,15 +101,19 @@ def status(
         needed = reg.artifact_runs(scale, artifact)
         done = sum(states[run] in ("done", "diverged") for run in needed)
         count = f"{done}/{len(needed)} runs" if needed else ""
-        print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {_verdicts(reg, artifact, scale, config)}")
+        stale = sum(states[run] == "stale" for run in needed)
+        told = _verdicts(reg, artifact, scale, config) + (f" (before an edit: {stale} stale)" if stale else "")
+        print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {told}")
     if runs:
         print()
         for run, state in states.items():
             print(f"{run.id:{width + 20}}  {state}")
-    counts = {name: sum(state == name for state in states.values()) for name in ("done", "diverged", "missing")}
-    going = len(states) - sum(counts.values())
-    print(f"\nscale {scale}: {len(states)} runs, " + ", ".join(f"{n} {name}" for name, n in counts.items()), end="")
-    print(f", {going} begun" if going else "")
+    settled = ("done", "diverged", "missing", "stale", "damaged")
+    counts = Counter(state if state in settled else "begun" for state in states.values())
+    shown = [f"{counts[name]} {name}" for name in (*settled, "begun") if counts[name] or name in settled[:3]]
+    print(f"\nscale {scale}: {len(states)} runs, {', '.join(shown)}")
+    if counts["stale"]:
+        print("stale: made with another spec than the registry's; the next build computes them again")
 
 
 def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
@@ -158,14 +163,20 @@ def show(
     if found.has_table or found.planned:
         _print_table(rows)
         print(render.footer(rows, scale))
+    if notes := reg.notes(found):
+        print("\n" + "\n".join(f"- {note}" for note in notes))
 
 
 def _table_rows(
     reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
 ) -> list[dict[str, Any]]:
-    """The built table where it is newer than every run of it; else computed now from the runs that exist."""
+    """The built table where it is newer than every run of it, the registry and the paper's numbers; else computed now
+    from the runs that exist."""
     path = _results(scale) / "tables" / f"{artifact.id}.csv"
-    newest = max((Path(run.directory, "metrics.csv").stat().st_mtime for run in done), default=0)
+    sources = [Path(run.directory, "metrics.csv") for run in done]
+    sources += [reg.workflow / "experiments" / f"{artifact.paper}.yaml"]
+    sources += [reg.workflow / "reference" / f"{artifact.source}.csv"]
+    newest = max(source.stat().st_mtime for source in sources if source.exists())
     if path.exists() and path.stat().st_mtime >= newest:
         with path.open(newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
@@ -299,7 +310,11 @@ def tidy_command(artifact: str, scale: Annotated[str, typer.Option()]) -> None:
     from ghostgrad.tidy import tidy
 
     reg = registries.load()
-    write(_results(scale) / "tidy" / f"{artifact}.csv", tidy(reg, reg.artifact(artifact), scale).text())
+    write(_tidy_file(artifact, scale), tidy(reg, reg.artifact(artifact), scale).text())
+
+
+def _tidy_file(artifact: str, scale: str) -> Path:
+    return _results(scale) / "tidy" / f"{artifact}.csv"
 
 
 WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be measured")]
@@ -309,14 +324,16 @@ WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be m
 def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
     """Write results/<scale>/tables/<artifact>.{csv,md,tex,html}."""
     reg = registries.load()
-    _write_table(reg, reg.artifact(artifact), scale, why_not or None)
+    _write_table(reg, reg.artifact(artifact), scale, why_not or None, _tidy_file(artifact, scale))
 
 
-def _write_table(reg: registries.Registry, artifact: Artifact, scale: str, why_not: str | None) -> None:
+def _write_table(
+    reg: registries.Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+) -> None:
     from ghostgrad import render, tables
     from ghostgrad.record import write
 
-    frame = tables.build(reg, artifact, scale, why_not)
+    frame = tables.build(reg, artifact, scale, why_not, tidy_file)
     stem = _results(scale) / "tables"
     write(stem / f"{artifact.id}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
@@ -332,8 +349,8 @@ def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot
     from ghostgrad import figures
 
     reg = registries.load()
-    found = reg.artifact(artifact)
-    figures.draw(reg, found, scale, why_not or None, _results(scale) / "figures" / artifact)
+    stem = _results(scale) / "figures" / artifact
+    figures.draw(reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale))
 
 
 @app.command("not-run", hidden=True)

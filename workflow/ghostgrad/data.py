@@ -8,18 +8,19 @@ the genuine archive layout.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.record import write
-
-DATASETS = ("cifar10", "digits")
-CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+from ghostgrad.spec import SHIPPED_DATA
 
 
 @dataclass
@@ -76,49 +77,64 @@ def cifar10(root: str) -> Images:
         raise InputError(f"{key}: a file in {folder} is damaged (MD5); unpack cifar-10-python.tar.gz again") from None
     arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
     labels = [np.asarray(part.targets, dtype=np.int64) for part in (train, test)]
-    if train.classes != CIFAR10_CLASSES:
-        raise InputError(f"{key}: {len(train.classes)} classes {train.classes}, expected the 10 of CIFAR-10")
-    if (len(labels[0]), len(labels[1])) != (50000, 10000):
-        found = f"{len(labels[0])} train and {len(labels[1])} test images"
-        raise InputError(f"{key}: {found}, expected 50000 and 10000; is this the genuine archive?")
     return Images(arrays[0], labels[0], arrays[1], labels[1], list(train.classes))
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """How a data set is read, and what must be found: numbers of train images, test images and classes. An external
+    one is read from the folder that config.yaml gives (GHOSTGRAD_DATA_<NAME>)."""
+
+    reader: Callable[..., Images]
+    train: int
+    test: int
+    classes: int
+
+
+DATASETS = {"cifar10": Dataset(cifar10, 50000, 10000, 10), "digits": Dataset(digits, 1497, 300, 10)}
+
+
 def read(name: str) -> Images:
-    """A data set by name; an external one from the path that config.yaml gives (GHOSTGRAD_DATA_<NAME>)."""
-    if name == "digits":
-        return digits()
+    """A data set by name; InputError where it is not set, damaged, or has other counts than it should."""
     if name not in DATASETS:
         raise InputError(f"no data set '{name}'{nearest(name, DATASETS)}")
+    expected, shipped = DATASETS[name], name in SHIPPED_DATA
     path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
-    if not path:
+    if not shipped and not path:
         raise InputError(f"config.yaml: data.{name} is not set; give the folder that holds it")
-    return cifar10(path)
+    images = expected.reader() if shipped else expected.reader(path)
+    for what, found in (("train", images.train_y), ("test", images.test_y), ("classes", images.classes)):
+        if len(found) != (wanted := getattr(expected, what)):
+            noun = what if what == "classes" else f"{what} images"
+            where = f"scikit-learn's {name}" if shipped else f"config.yaml: data.{name}"
+            raise InputError(f"{where}: {len(found)} {noun}, expected {wanted}; is this the genuine data set?")
+    return images
 
 
 def make(name: str, manifest: Path) -> None:
     """Read and check a data set, write its manifest, and for one that ships inside a package the arrays beside it, so
     that the runs need not import that package."""
     images = read(name)
-    if name == "digits":
-        arrays = manifest.with_suffix(".npz")
-        arrays.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arrays.with_name(f".{arrays.name}")
-        with temporary.open("wb") as stream:
-            np.savez(stream, **{k: v for k, v in vars(images).items() if k != "classes"})
-        temporary.replace(arrays)
+    if name in SHIPPED_DATA:
+        arrays = io.BytesIO()
+        np.savez(arrays, **{k: v for k, v in vars(images).items() if k != "classes"})
+        write(manifest.with_suffix(".npz"), arrays.getvalue())
     write(manifest, json.dumps(images.manifest(name), indent=1) + "\n")
 
 
 def load(name: str, manifest: Path) -> Images:
-    """The data set that `manifest` describes; InputError if what is there now is another one."""
-    expected = json.loads(manifest.read_text(encoding="utf-8"))
+    """The data set that `manifest` describes; InputError if what is there now is damaged or another one."""
     arrays = manifest.with_suffix(".npz")
-    if arrays.exists():
-        with np.load(arrays) as stored:
-            images = Images(**stored, classes=expected["classes"])
-    else:
-        images = read(name)
+    remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
+    try:
+        expected = json.loads(manifest.read_text(encoding="utf-8"))
+        if arrays.exists():
+            with np.load(arrays) as stored:
+                images = Images(**stored, classes=expected["classes"])
+        else:
+            images = read(name)
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile):
+        raise InputError(f"{manifest}: {name} is damaged; {remedy}") from None
     if images.manifest(name) != expected:
-        raise InputError(f"{manifest}: {name} has changed since the data rule checked it; delete this file to renew it")
+        raise InputError(f"{manifest}: {name} has changed since the data rule checked it; {remedy}")
     return images

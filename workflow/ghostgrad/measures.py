@@ -173,20 +173,19 @@ def relu_ratios(_: Results) -> Iterator[Measured]:
 def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Iterator[Measured]:
     """Mean, standard deviation and count over seeds of columns of metrics.csv."""
     for cell in results.measured_cells:
-        frame = results.tidy
-        mine = frame[(frame["row"] == cell.row) & (frame["column"].fillna("") == cell.column)]
+        frame, mine = results.tidy, results.rows(cell)
         diverged = int((mine["status"] == "diverged").sum())
         for metric in metrics:
             if metric not in frame:
                 place = f"artifact {results.artifact.id}: options.table.metrics"
                 raise InputError(f"{place}: no run has '{metric}'{nearest(metric, frame.columns)}")
             values = mine[metric].dropna().astype(float)
-            if values.empty:
+            if values.empty and not diverged:
                 continue
             std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-            se = std / len(values) ** 0.5
-            mean = float(values.mean())
-            yield Measured(cell.row, cell.column, metric, mean, std, se, len(values), diverged, unit)
+            se = std / len(values) ** 0.5 if len(values) else np.nan
+            mean = float(values.mean())  # NaN where every seed diverged before there was a value
+            yield Measured(cell.row, cell.column, metric, mean, std, se, len(mine), diverged, unit)
 
 
 def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:

@@ -73,7 +73,7 @@ def page(registry: Registry, rows: list[dict[str, str]], scale: str) -> str:
     """All artifacts by paper: what is built with its verdicts, what is not and why."""
     parts = []
     for paper in PAPERS:
-        mine = [row for row in rows if row["id"].split(".")[0].removesuffix("0") == paper]
+        mine = [row for row in rows if registry.artifacts[row["id"]].paper == paper]
         built = sum(row["status"] == "built" for row in mine)
         about = registry.papers[paper]
         parts.append(f"<h2>{html.escape(about['title'])}</h2><p>{html.escape(about['cite'])}. ")

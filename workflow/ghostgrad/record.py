@@ -25,8 +25,12 @@ from typing import Any
 
 # metrics.csv comes last: a run directory that has it is complete.
 FILES = ("spec.json", "series.csv", "probes.csv", "env.json", "metrics.csv")
-# The modules a run's numbers can hang on; their hash stands in every table as `code`.
-NUMERIC_MODULES = ("classify", "data", "init", "models", "optim", "probes", "rng", "simulate")
+# The modules that a task's numbers can hang on; their hash stands in every table as `code`.
+NUMERIC_MODULES = {
+    "simulate": ("init", "rng", "simulate"),
+    "classify": ("classify", "data", "init", "models", "optim", "probes", "rng"),
+    "quadrature": ("theory",),
+}
 PROBE_COLUMNS = ("at", "step", "probe", "index", "value")
 PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
 
@@ -75,13 +79,13 @@ class Record:
         }
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file in one go: a reader sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -109,10 +113,10 @@ def publish(source: Path, target: Path) -> None:
             copy.unlink(missing_ok=True)
 
 
-def code_hash(package: Path = Path(__file__).parent) -> str:
-    """Eight hexadecimal digits over the text of the numeric modules."""
+def code_hash(task: str, package: Path = Path(__file__).parent) -> str:
+    """Eight hexadecimal digits over the text of a task's numeric modules."""
     digest = hashlib.sha256()
-    for module in NUMERIC_MODULES:
+    for module in NUMERIC_MODULES[task]:
         path = package / f"{module}.py"
         for file in [path] if path.exists() else sorted((package / module).glob("*.py")):
             digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
@@ -128,14 +132,14 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(task: str, device: str) -> dict[str, Any]:
     """What this process runs on: commit, code, versions, hardware, Slurm job."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(status) if status is not None else None,
-        "code": code_hash(),
+        "code": code_hash(task),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "host": platform.node(),

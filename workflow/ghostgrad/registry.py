@@ -14,7 +14,7 @@ from typing import Any
 
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 from ghostgrad.experiment import Experiment
-from ghostgrad.spec import SCALES, RunSpec, available, has_data
+from ghostgrad.spec import SCALES, RunSpec, absence, available, has_data
 
 WORKFLOW = Path(__file__).resolve().parent.parent
 PAPERS = ("ghost", "lalc", "bnres")
@@ -32,6 +32,11 @@ class Cell:
     @property
     def label(self) -> str:
         return f"{self.row}, {self.column}" if self.column else self.row
+
+
+def paper_of(artifact_id: str) -> str:
+    """`ghost` of ghost.fig5, and of ghost0.fig1_left, the same paper's other version."""
+    return artifact_id.split(".")[0].removesuffix("0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ class Artifact:
 
     @property
     def paper(self) -> str:
-        return self.id.split(".")[0].removesuffix("0")
+        return paper_of(self.id)
 
     @property
     def planned(self) -> bool:
@@ -96,10 +101,8 @@ class Registry:
             for name, artifact in body["artifacts"].items():
                 if name in bodies:
                     raise InputError(f"{where}: artifacts.{name}: stands in {bodies[name][1]} too")
-                if (prefix := name.split(".")[0].removesuffix("0")) != paper:
-                    raise InputError(
-                        f"{where}: artifacts.{name}: '{prefix}' is not this paper{nearest(prefix, [paper])}"
-                    )
+                if (found := paper_of(name)) != paper:
+                    raise InputError(f"{where}: artifacts.{name}: '{found}' is not this paper{nearest(found, [paper])}")
                 bodies[name] = (artifact, f"{where}: artifacts.{name}")
         for name, (artifact, where) in bodies.items():
             self.artifacts[name] = self._artifact(name, artifact, bodies, where)
@@ -142,14 +145,12 @@ class Registry:
 
     def _check_probes(self, cell: Cell, probes: tuple[str, ...], where: str) -> None:
         experiment = self.experiments[cell.experiment]
-        for scale in ("paper", *SCALES):
+        for scale in reversed(SCALES):  # the paper's first: what is missing there is missing everywhere
             recorded = experiment.merge(cell.variant, scale)[0].get("probes", [])
             for probe in probes:
                 if probe not in recorded:
-                    raise InputError(
-                        f"{where}.probes: '{probe}' is not recorded by {cell.experiment}/{cell.variant}"
-                        f"{'' if scale == 'paper' else f' at scale {scale}'}{nearest(probe, recorded)}"
-                    )
+                    run = f"{cell.experiment}/{cell.variant} at scale {scale}"
+                    raise InputError(f"{where}.probes: '{probe}' is not recorded by {run}{nearest(probe, recorded)}")
 
     def _cells(self, body: Mapping, where: str) -> Iterator[Cell]:
         for row, target in body.get("rows", {}).items():
@@ -204,6 +205,19 @@ class Registry:
         """The distinct runs of an artifact, in the order of its cells."""
         return tuple(dict.fromkeys(r for cell in artifact.cells for r in self.cell_runs(scale, cell)))
 
+    def notes(self, artifact: Artifact) -> list[str]:
+        """What the experiments of an artifact expect and where they fill in or leave the paper, a sentence each."""
+        lines = []
+        for name in dict.fromkeys(cell.experiment for cell in artifact.cells):
+            experiment = self.experiments[name]
+            cells = [cell for cell in artifact.cells if cell.experiment == name]
+            results = {cell.label: experiment.merge(cell.variant, "paper")[1]["expect"].get("result") for cell in cells}
+            if len(set(results.values())) == 1:
+                results = {"": next(iter(results.values()))}
+            lines += [f"Expected{f' of {label}' * bool(label)}: {text}." for label, text in results.items() if text]
+            lines += [f"Ours: {entry['what']} ({entry['why']})." for entry in experiment.deviations]
+        return lines
+
     def run(self, scale: str, run_id: str) -> RunSpec:
         """The run `<experiment>/<variant>-s<seed>` at a scale; InputError naming the nearest where there is none."""
         by_id = {run.id: run for run in self.runs(scale)}
@@ -217,6 +231,24 @@ class Registry:
             raise InputError(f"no artifact '{artifact_id}'{nearest(artifact_id, self.artifacts)}")
         return self.artifacts[artifact_id]
 
+    def check_target(self, target: str) -> None:
+        """Raise InputError for a file below results/ that no rule makes; other targets are Snakemake's to judge."""
+        parts = Path(target).parts
+        if len(parts) < 3 or parts[0] != "results" or parts[1] == "data":
+            return
+        scale, kind = parts[1:3]
+        if scale not in SCALES:
+            raise InputError(f"{target}: '{scale}' is no scale{nearest(scale, SCALES)}")
+        if kind == "runs" and len(parts) > 4:
+            self.run(scale, "/".join(parts[3:5]))
+        if kind in ("tidy", "tables", "figures") and len(parts) > 3:
+            artifact = self.artifact(Path(parts[3]).stem)
+            there = f"results/{scale}"
+            if kind == "tables" and not artifact.has_table:
+                raise InputError(f"{target}: {artifact.id} has no table; build {there}/figures/{artifact.id}.svg")
+            if kind == "figures" and not artifact.has_figure:
+                raise InputError(f"{target}: {artifact.id} has no figure; build {there}/tables/{artifact.id}.md")
+
     def missing(self, scale: str, artifact: Artifact, data: Mapping[str, Any], partial: bool = False) -> str | None:
         """Why nothing of the artifact can be measured at this scale, or None where something can."""
         if artifact.planned:
@@ -229,7 +261,7 @@ class Registry:
         if any(available(run, data, partial) for run in runs):
             return None
         unset = sorted({run.data for run in runs if not has_data(run, data)})
-        return f"data.{unset[0]} is not set in config.yaml" if unset else "no finished run"
+        return f"data.{unset[0]} is not set in config.yaml" if unset else absence(runs)
 
 
 @cache

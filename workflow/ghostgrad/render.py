@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -36,7 +38,6 @@ METRIC_NAMES = {
     "R_b": "R_b",
 }
 MARKS = {"match": "✓", "close": "≈", "off": "✗", "scaled": "scaled", "cited": "cited"}
-LATEX_MARKS = {"match": r"\checkmark", "close": r"$\approx$", "off": r"$\times$"}
 
 
 def _float(value: Any) -> float:
@@ -65,7 +66,7 @@ def printed(value: float, percentage: bool = False) -> str:
     return f"{value:.1f}" if percentage and round(value, 1) == value else f"{value:.6g}"
 
 
-def cell_text(row: Row, marks: Mapping[str, str] = MARKS) -> str:
+def cell_text(row: Row) -> str:
     """`paper / ours mark` of one number."""
     unit = f" {row['unit']}" if row.get("unit") else ""
     relation = row.get("relation") or "="
@@ -76,19 +77,19 @@ def cell_text(row: Row, marks: Mapping[str, str] = MARKS) -> str:
         right = "cited" if verdict == "cited" else "not run"
         return f"{left} / {right}"
     diverged = int(_float(row["n_diverged"]) or 0) if row.get("n_diverged") not in ("", None) else 0
-    right = figures(ours, _float(row["ours_se"])) + unit
+    right = "" if math.isnan(ours) else figures(ours, _float(row["ours_se"])) + unit
     if diverged:
-        right = f"div ({diverged} of {int(_float(row['n']))}), {right}"
-    mark = marks.get(verdict, "" if verdict == "no paper value" else verdict)
+        right = f"div ({diverged} of {int(_float(row['n']))})" + (f", {right}" if right else "")
+    mark = MARKS.get(verdict, "" if verdict == "no paper value" else verdict)
     return f"{left} / {right}{' ' + mark if mark else ''}"
 
 
-def pivot(rows: Iterable[Row], marks: Mapping[str, str] = MARKS) -> tuple[list[str], list[list[str]]]:
+def pivot(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and body in the paper's shape: a line per row label, a column per column label and metric."""
     rows = list(rows)
     lines = list(dict.fromkeys(row["row"] for row in rows))
     columns = list(dict.fromkeys((row["column"], row["metric"]) for row in rows))
-    cells = {(row["row"], row["column"], row["metric"]): cell_text(row, marks) for row in rows}
+    cells = {(row["row"], row["column"], row["metric"]): cell_text(row) for row in rows}
     several = len({metric for _, metric in columns}) > 1
 
     def name(column: str, metric: str) -> str:
@@ -167,12 +168,14 @@ th:first-child {{ text-align: left; }} thead th {{ border-bottom: 1px solid #222
 
 
 def latex(title: str, rows: list[Row], scale: str) -> str:
-    """A booktabs table."""
-    header, body = pivot(rows, LATEX_MARKS)
+    """A table float with its caption (packages booktabs and amssymb)."""
+    header, body = pivot(rows)
     lines = [" & ".join(_tex(text) for text in line) + r" \\" for line in [header, *body]]
     return "\n".join(
         [
-            f"% {title}; {footer(rows, scale)}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(title)}. {_tex(LEGEND)} {_tex(footer(rows, scale))}}}",
             r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
             r"\toprule",
             lines[0],
@@ -180,6 +183,7 @@ def latex(title: str, rows: list[Row], scale: str) -> str:
             *lines[1:],
             r"\bottomrule",
             r"\end{tabular}",
+            r"\end{table}",
             "",
         ]
     )
@@ -187,12 +191,12 @@ def latex(title: str, rows: list[Row], scale: str) -> str:
 
 _TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "–": "--", "√": r"$\surd$", "α": r"$\alpha$"}
 _TEX |= {"²": "$^2$", "′": "$'$", "₁": "$_1$", "ᵖ": "$^p$", "~": r"$\sim$", "<": "$<$", ">": "$>$", "^": r"\^{}"}
+_TEX |= {"✓": r"$\checkmark$", "≈": r"$\approx$", "✗": r"$\times$"}
 _TEX |= {"{": r"\{", "}": r"\}", "$": r"\$", "\\": r"\textbackslash{}"}
 
 
 def _tex(text: str) -> str:
-    """Escaped for LaTeX; a mark (already LaTeX) at the end is left alone."""
-    for mark in LATEX_MARKS.values():
-        if text.endswith(mark):
-            return _tex(text.removesuffix(mark)) + mark
-    return "".join(_TEX.get(character, character) for character in text)
+    """Escaped for LaTeX, symbols such as R_f in mathematics."""
+    parts = re.split(r"(?<!\w)([A-Za-z]_[A-Za-z])(?!\w)", text)
+    escaped = ("".join(_TEX.get(character, character) for character in part) for part in parts[::2])
+    return "".join(plain + f"${symbol}$" * bool(symbol) for plain, symbol in zip_longest(escaped, parts[1::2]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,44 +13,64 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ghostgrad.checks import InputError, nearest, shown
 from ghostgrad.registry import Artifact, Cell, Registry
-from ghostgrad.tidy import tidy
+from ghostgrad.spec import published
+from ghostgrad.tidy import damaged, tidy
 
 REFERENCE_COLUMNS = "row column metric unit relation minus value std tolerance diverges cited source".split()
-TEXT = ("row", "column", "experiment", "variant", "code", "commit")  # of tidy rows: a hash may look like a number
 REFERENCE_NUMBERS = ("value", "std", "tolerance")
+REFERENCE_WORDS = {"relation": ("=", "<", "<=", ">", ">="), "diverges": ("", "yes"), "cited": ("", "yes")}
+TEXT = ("row", "column", "experiment", "variant", "code", "commit")  # of tidy rows: a hash may look like a number
 
 
 @dataclass(frozen=True)
 class Results:
-    """An artifact at a scale, read lazily from the run directories that exist."""
+    """An artifact at a scale, read lazily: its tidy rows from `tidy_file`, or without one gathered now from the run
+    directories that exist."""
 
     registry: Registry
     artifact: Artifact
     scale: str
+    tidy_file: Path | None = None
 
     @cached_property
     def tidy(self) -> pd.DataFrame:
-        text = tidy(self.registry, self.artifact, self.scale).text()
-        return pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
+        file = self.tidy_file or io.StringIO(tidy(self.registry, self.artifact, self.scale).text())
+        return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
+
+    @cached_property
+    def paper(self) -> pd.DataFrame:
+        """The paper's numbers; empty where it prints none."""
+        return reference(self.registry.workflow, self.artifact)
 
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
         for run in self.registry.cell_runs(self.scale, cell):
-            folder = Path(run.directory)
-            if (folder / "metrics.csv").exists():
-                yield run.seed, pd.read_csv(folder / name)
+            if published(run):
+                yield run.seed, _read_frame(Path(run.directory, name))
 
     def frame(self, cell: Cell, name: str) -> pd.DataFrame:
         """series.csv or probes.csv of all finished seeds of a cell, with a column `seed`; empty where there is none."""
         frames = [frame.assign(seed=seed) for seed, frame in self._files(cell, name)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def layers(self, cell: Cell, column: str) -> np.ndarray | None:
-        """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled; None where nothing has run."""
+    def layers(self, cell: Cell, column: str) -> np.ndarray:
+        """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no
+        such column."""
         frame = self.frame(cell, "series.csv")
-        if frame.empty or column not in frame:
-            return None
+        if column not in frame:
+            run = f"{cell.experiment}/{cell.variant}"
+            raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{nearest(column, frame.columns)}")
         return frame[column].to_numpy().reshape(-1, frame["layer"].max() + 1)
+
+    def paper_values(self, cell: Cell, metric: str) -> list[float]:
+        """The paper's number of a cell's metric, or nothing."""
+        mine = self.paper[["row", "column", "metric"]] == [cell.row, cell.column, metric]
+        return self.paper[mine.all(axis=1)]["value"].tolist()
+
+    def rows(self, cell: Cell) -> pd.DataFrame:
+        """The tidy rows of a cell, one per finished run."""
+        return self.tidy[(self.tidy["row"] == cell.row) & (self.tidy["column"].fillna("") == cell.column)]
 
     @cached_property
     def measured_cells(self) -> list[Cell]:
@@ -57,11 +79,47 @@ class Results:
         return [cell for cell in self.artifact.cells if (cell.row, cell.column) in done]
 
 
+def _read_frame(path: Path) -> pd.DataFrame:
+    try:
+        text = path.read_text(encoding="utf-8")
+        frame = pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError):
+        raise damaged(path) from None
+    if not text.endswith("\n"):
+        raise damaged(path, "cut short")
+    return frame
+
+
 def reference(workflow: Path, artifact: Artifact) -> pd.DataFrame:
-    """The paper's numbers of an artifact; empty where it prints none."""
+    """The paper's numbers of an artifact, reference/<artifact>.csv; empty where it prints none. InputError names the
+    line and the column of what is wrong."""
     path = workflow / "reference" / f"{artifact.source}.csv"
-    if not path.exists():
-        return pd.DataFrame(columns=REFERENCE_COLUMNS)
-    text = {name: str for name in REFERENCE_COLUMNS if name not in REFERENCE_NUMBERS}
-    blank = {name: [""] for name in REFERENCE_NUMBERS}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
+    rows: list[list] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = csv.reader(stream)
+            header = next(lines, [])
+            if header != REFERENCE_COLUMNS:
+                unknown = [name for name in header if name not in REFERENCE_COLUMNS]
+                hint = f"'{unknown[0]}'{nearest(unknown[0], REFERENCE_COLUMNS)}" if unknown else ",".join(header)
+                raise InputError(f"{shown(path)}: columns: expected {','.join(REFERENCE_COLUMNS)}, found {hint}")
+            rows = [_reference_row(line, f"{shown(path)}, line {lines.line_num}") for line in lines]
+    frame = pd.DataFrame(rows, columns=REFERENCE_COLUMNS)
+    return frame.astype(dict.fromkeys(REFERENCE_NUMBERS, float))
+
+
+def _reference_row(line: list[str], where: str) -> list:
+    if len(line) != len(REFERENCE_COLUMNS):
+        raise InputError(f"{where}: {len(line)} fields instead of {len(REFERENCE_COLUMNS)}; quote what holds a comma")
+    row = dict(zip(REFERENCE_COLUMNS, line, strict=True))
+    for name, words in REFERENCE_WORDS.items():
+        if row[name] not in words:
+            raise InputError(f"{where}: {name}: '{row[name]}' is not allowed{nearest(row[name], filter(None, words))}")
+    for name in REFERENCE_NUMBERS:
+        try:
+            row[name] = float(row[name] or "nan")
+        except ValueError:
+            raise InputError(f"{where}: {name}: '{row[name]}' is not a number; write 1072.5 for 1,072.5") from None
+    if row["minus"] and not re.fullmatch(r"[^|]+\|[^|]* minus [^|]+\|[^|]*", row["minus"]):
+        raise InputError(f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column")
+    return list(row.values())

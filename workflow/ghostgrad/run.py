@@ -21,10 +21,11 @@ log = logging.getLogger("ghostgrad")
 
 def state_folder(root: Path, out: Path, canonical: str, inputs: list[Path]) -> Path:
     """<root>/<scale>/<experiment>/<variant>-s<seed>@<hash8> for the run directory
-    results/<scale>/runs/<experiment>/<variant>-s<seed>; the hash covers the spec and the content of the inputs."""
+    results/<scale>/runs/<experiment>/<variant>-s<seed>; the hash covers the spec and the content of the inputs. A run
+    directory elsewhere has its state in <root>/free/<hash of its place>/."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs]
     parts = out.absolute().parts
-    place = (parts[-4], parts[-2]) if len(parts) > 4 and parts[-3] == "runs" else ("free",)
+    place = (parts[-4], parts[-2]) if len(parts) > 4 and parts[-3] == "runs" else ("free", short_hash(*parts[:-1]))
     return root.joinpath(*place, f"{parts[-1]}@{short_hash(canonical, *digests)}")
 
 
@@ -53,11 +54,13 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "log.txt")
     try:
-        with State(folder, stop, minutes) as state:
+        state = State(folder, stop, minutes)
+        state.claim()
+        with state:
             if state.finished:
                 log.info("finished before; publishing again")
                 if not (folder / "environment.json").exists():
-                    state.start(environment("none"))
+                    state.start(environment(task, "none"))
             else:
                 _compute(task, spec, state, inputs, threads, gpus)
             state.publish(out)
@@ -78,7 +81,7 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     torch.set_num_threads(threads)
     device = choose_device(gpus)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
-    state.start(environment(name))
+    state.start(environment(task, name))
     try:
         if task == "simulate":
             from ghostgrad.simulate import simulate
@@ -89,8 +92,13 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
             from ghostgrad.classify import classify
 
             record = classify(spec, state, device, data.load(spec["data"], inputs[0]))
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"out of GPU memory: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
+        text = str(error) or "the machine has no more"
+        if isinstance(error, torch.OutOfMemoryError):
+            raise InputError(f"out of GPU memory: {text.splitlines()[0]}") from None
+        if isinstance(error, MemoryError) or "can't allocate memory" in text:
+            raise InputError(f"out of memory: {text.splitlines()[0]}") from None
+        raise
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(gpu_peak_mb=peak)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +106,30 @@ def has_data(run: RunSpec, data: Mapping[str, Any]) -> bool:
     return run.data in (None, *SHIPPED_DATA) or bool(data.get(run.data))
 
 
+def standing(run: RunSpec) -> str:
+    """Of the run directory: `missing`; `done`; `stale`, where it holds another spec; `damaged`, one beyond reading."""
+    if not os.path.exists(f"{run.directory}/metrics.csv"):  # noqa: PTH110  published last; asked for at every start
+        return "missing"
+    try:
+        with open(f"{run.directory}/spec.json", encoding="utf-8") as stream:  # noqa: PTH123
+            spec = dict(json.load(stream))
+    except (OSError, ValueError, TypeError):
+        return "damaged"
+    try:
+        same = canonical_json(spec.pop("task"), spec) == run.canonical
+    except (KeyError, InputError):  # a key or a task that is no more
+        return "stale"
+    return "done" if same else "stale"
+
+
 def published(run: RunSpec) -> bool:
-    """True where the run's directory is complete: metrics.csv is published last."""
-    return os.path.exists(f"{run.directory}/metrics.csv")  # noqa: PTH110  asked for every run at every start
+    """True where the run exists as the registry has it."""
+    return standing(run) == "done"
+
+
+def absence(runs: Iterable[RunSpec]) -> str:
+    """Why a cell is empty that has runs."""
+    return "stale run" if any(standing(run) == "stale" for run in runs) else "no finished run"
 
 
 def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:

@@ -3,6 +3,7 @@
     <state_dir>/<scale>/<experiment>/<variant>-s<seed>@<hash8>/
         checkpoint, checkpoint.old   digest line, then a torch.save'd dict; written aside and renamed
         lock                         held (flock) by the one process that works on this run
+        ../.<variant>-s<seed>.newest the folder of the latest start; a process of an older spec publishes nothing
         progress.json                done and total, for `ghostgrad status`
         log.txt                      the log of record, appended to by every process
         environment.json             one record per process start
@@ -25,9 +26,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ghostgrad.record import Record, publish, write
 
@@ -96,6 +97,22 @@ class State:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    @contextlib.contextmanager
+    def _newest(self) -> Iterator[TextIO]:
+        path = self.folder.with_name(f".{self.folder.name.partition('@')[0]}.newest")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            yield stream
+
+    def claim(self) -> None:
+        """From now on the run directory is to hold this spec: one that a killed Snakemake left behind may still be
+        computing an older one."""
+        with self._newest() as stream:
+            stream.truncate(0)
+            stream.write(self.folder.name)
 
     def busy(self) -> bool:
         """True while another process holds the lock."""
@@ -178,8 +195,9 @@ class State:
 
     def _read_environments(self) -> list[dict]:
         path = self.folder / "environment.json"
-        with contextlib.suppress(OSError, json.JSONDecodeError):
-            return json.loads(path.read_text())
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(found := json.loads(path.read_text()), list):
+                return found
         return []
 
     def _write_environments(self) -> None:
@@ -205,8 +223,14 @@ class State:
         building.rename(self.record)
 
     def publish(self, target: Path) -> None:
-        """Copy the record and the environments to the run directory, then drop the checkpoints."""
+        """Copy the record and the environments to the run directory, then drop the checkpoints.
+
+        Raises Stopped where the run has been started with another spec since.
+        """
         shutil.copyfile(self.folder / "environment.json", self.record / "env.json")
-        publish(self.record, target)
+        with self._newest() as stream:
+            if stream.read() not in ("", self.folder.name):
+                raise Stopped("a later start with another spec")
+            publish(self.record, target)
         for name in ("checkpoint", "checkpoint.old", ".checkpoint", "progress.json"):
             (self.folder / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ import pandas as pd
 from ghostgrad import measures
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.measures import Measured
+from ghostgrad.record import code_hash
 from ghostgrad.registry import Artifact, Registry
-from ghostgrad.results import Results, reference
+from ghostgrad.results import Results
+from ghostgrad.spec import absence
 
 COLUMNS = """row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged delta tolerance verdict
 scale code source""".split()
@@ -67,9 +70,9 @@ def measure(results: Results) -> list[Measured]:
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
-    """One row per number of the paper or of ours, in the paper's order; `why_not` is the reason where nothing ran."""
-    registry, artifact = results.registry, results.artifact
-    paper = reference(registry.workflow, artifact)
+    """One row per number of the paper or of ours, in the paper's order, and per cell that has neither; `why_not` is the
+    reason where nothing ran."""
+    artifact, paper = results.artifact, results.paper
     ours = {} if why_not else {(m.row, m.column, m.metric): m for m in measure(results)}
     ours = _with_differences(paper, ours)
     rows = [_row(results, reference_row, ours, why_not) for reference_row in paper.to_dict("records")]
@@ -80,20 +83,27 @@ def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
         if key not in known:
             row = dict(zip(KEYS, key, strict=True)) | {**blank, "unit": measured.unit, "source": artifact.section}
             rows.append(_row(results, row, ours, why_not))
-    if not rows:
-        row = {"row": artifact.title, "column": "", "metric": "", "unit": "", **blank, "source": artifact.section}
-        rows.append(_row(results, row, {}, why_not))
+    shown = {(row["row"], row["column"]) for row in rows}
+    metric = rows[0]["metric"] if rows else ""
+    places = [(cell.row, cell.column) for cell in artifact.cells] or ([] if rows else [(artifact.title, "")])
+    for place in places:  # neither the paper's number nor ours
+        if place not in shown:
+            row = dict(zip(KEYS, (*place, metric), strict=True)) | {**blank, "unit": "", "source": artifact.section}
+            rows.append(_row(results, row, {}, why_not))
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.astype({"n": "Int64", "n_diverged": "Int64"})
 
 
+def _terms(minus: str) -> list[tuple[str, ...]]:
+    """The (row, column) of both cells of a difference, `row|column minus row|column`."""
+    return [tuple(cell.split("|")) for cell in minus.split(" minus ")]
+
+
 def _with_differences(paper: pd.DataFrame, ours: dict) -> dict:
-    """Adds the rows that are a difference of two cells ("+0.4"): `minus` names the subtrahend as row|column."""
+    """Adds the rows of the paper that are a difference of two cells ("+0.4")."""
     added = dict(ours)
     for row in paper[paper["minus"] != ""].to_dict("records"):
-        name, _, column = row["minus"].partition("|")
-        first = ours.get((row["row"].partition(" - ")[0], row["column"], row["metric"]))
-        second = ours.get((name, column, row["metric"]))
+        first, second = (ours.get((*cell, row["metric"])) for cell in _terms(row["minus"]))
         if first and second:
             se = float(np.hypot(first.se, second.se))
             key = (row["row"], row["column"], row["metric"])
@@ -140,23 +150,28 @@ def _row(results: Results, row: Mapping[str, Any], ours: Mapping, why_not: str |
 
 
 def _why_missing(results: Results, row: Mapping[str, Any]) -> str:
-    cells = [cell for cell in results.artifact.cells if (cell.row, cell.column) == (row["row"], row["column"])]
-    if cells and not results.registry.cell_runs(results.scale, cells[0]):
+    places = _terms(row["minus"]) if row["minus"] else [(row["row"], row["column"])]
+    cells = [cell for cell in results.artifact.cells if (cell.row, cell.column) in places]
+    runs = [run for cell in cells for run in results.registry.cell_runs(results.scale, cell)]
+    if cells and not runs:
         return f"not at scale {results.scale}"
-    return "no finished run"
+    return absence(runs)
 
 
 def _provenance(results: Results, measured: Measured) -> tuple[bool, str]:
     """Whether the cell may be judged, and the hash of the code that computed it (several joined by +)."""
     frame = results.tidy
     if frame.empty:
-        return True, ""
+        return True, code_hash("quadrature")
     places = pd.MultiIndex.from_arrays([frame["row"], frame["column"].fillna("")])
     mine = frame[places.isin(measured.of or [(measured.row, measured.column)])]
     mine = frame if mine.empty else mine  # a number of several cells
-    return bool(mine["comparable"].all()), "+".join(sorted(set(mine["code"].astype(str))))
+    codes = {code for codes in mine["code"] for code in codes.split("+")}
+    return bool(mine["comparable"].all()), "+".join(sorted(codes))
 
 
-def build(registry: Registry, artifact: Artifact, scale: str, why_not: str | None) -> pd.DataFrame:
-    """The table of an artifact at a scale, from the runs that exist."""
-    return compare(Results(registry, artifact, scale), why_not)
+def build(
+    registry: Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+) -> pd.DataFrame:
+    """The table of an artifact at a scale, from its tidy file or, without one, from the runs that exist."""
+    return compare(Results(registry, artifact, scale, tidy_file), why_not)

@@ -1,6 +1,6 @@
 """From run directories to one CSV row per run and cell: `results/<scale>/tidy/<artifact>.csv`.
 
-A run whose spec is not the registry's is refused. Imports neither torch nor pandas.
+A run whose spec is not the registry's counts as not run. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -13,48 +13,45 @@ from typing import Any
 from ghostgrad.checks import InputError
 from ghostgrad.record import Rows
 from ghostgrad.registry import Artifact, Registry
-from ghostgrad.spec import RunSpec, expand
+from ghostgrad.spec import RunSpec, standing
 
 IDENTITY = ("row", "column", "experiment", "variant", "seed", "comparable")
 PROVENANCE = ("code", "commit", "machine")
 
 
 def read_metrics(run: RunSpec) -> dict[str, Any] | None:
-    """The run's metrics.csv row and provenance, or None where it is not finished."""
+    """The run's metrics.csv row and provenance, or None where it is not finished. What several processes computed
+    names each of their codes, commits and machines once, joined by +."""
     folder = Path(run.directory)
-    path = folder / "metrics.csv"
-    if not path.exists():
+    if (state := standing(run)) == "damaged":
+        raise damaged(folder / "spec.json")
+    if state != "done":
         return None
-    _check_spec(run, folder / "spec.json")
+    path = folder / "metrics.csv"
     with path.open(newline="", encoding="utf-8") as stream:
         metrics = next(csv.DictReader(stream), None)
-    if metrics is None:
-        raise InputError(f"{path} is empty; build it again: snakemake --force {path}")
-    environment = _read_json(folder / "env.json")[-1]
-    machine = f"{environment['machine']}, {environment['device']}"
-    return {**metrics, "code": environment["code"], "commit": environment["commit"] or "", "machine": machine}
-
-
-def _read_json(path: Path) -> Any:
+    if not metrics or "status" not in metrics:
+        raise damaged(path, "empty")
+    path = folder / "env.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        remedy = f"build it again: snakemake --force {path.parent}/metrics.csv"
-        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from None
+        processes = [
+            {
+                "code": process["code"],
+                "commit": (process["commit"] or "") + ("-dirty" if process["dirty"] else ""),
+                "machine": f"{process['machine']}, {process['device']}",
+            }
+            for process in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise damaged(path) from None
+    if not processes:
+        raise damaged(path, "empty")
+    return metrics | {key: "+".join(dict.fromkeys(process[key] for process in processes)) for key in PROVENANCE}
 
 
-def _check_spec(run: RunSpec, path: Path) -> None:
-    found = _read_json(path)
-    wanted = {"task": run.task, **run.spec}
-    found = {"task": found.pop("task", None), **expand(run.task, found), **found}
-    differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
-    if not differing:
-        return
-    key = differing[0]
-    raise InputError(
-        f"{path}: {key} is {found.get(key)!r}, in the registry {wanted.get(key)!r};"
-        f" build it again: snakemake {run.directory}/metrics.csv"
-    )
+def damaged(path: Path, how: str = "damaged") -> InputError:
+    """The error of a published file that cannot be read, with its remedy."""
+    return InputError(f"{path}: {how}; publish the run again: snakemake --force {path.parent}/metrics.csv")
 
 
 def tidy(registry: Registry, artifact: Artifact, scale: str) -> Rows:

@@ -10,6 +10,7 @@ cluster too; only what can change a number stands in `params`.
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 WORKFLOW = os.path.relpath(Path(workflow.basedir, "workflow"))
 
 try:
-    registries.check_config(config)
+    registries.check_config(config, "--config" if workflow.config_settings.overwrite_config else "config.yaml")
     REGISTRY = registries.load()
+    for word in sys.argv[1:]:  # Snakemake tells the workflow its targets only after it has been read
+        REGISTRY.check_target(word)
 except InputError as error:
     sys.exit(f"ghostgrad: {error}")
 
@@ -59,11 +62,7 @@ def of_task(task):
 
 
 def run_of(wildcards):
-    run_id = f"{wildcards.experiment}/{wildcards.variant}-s{wildcards.seed}"
-    try:
-        return REGISTRY.run(wildcards.scale, run_id)
-    except InputError as error:
-        sys.exit(f"ghostgrad: {error}")
+    return REGISTRY.run(wildcards.scale, f"{wildcards.experiment}/{wildcards.variant}-s{wildcards.seed}")
 
 
 def run_spec(wildcards):
@@ -86,10 +85,7 @@ def run_resource(name, default):
 
 
 def artifact_of(wildcards):
-    try:
-        return REGISTRY.artifact(wildcards.artifact)
-    except InputError as error:
-        sys.exit(f"ghostgrad: {error}")
+    return REGISTRY.artifact(wildcards.artifact)
 
 
 def finished_runs(wildcards):
@@ -128,9 +124,14 @@ def definitions(names):
 
 
 def caption(wildcards):
-    """Title, place in the paper and caption, for the report."""
+    """Title, place in the paper, caption, and where we fill in or leave the paper, as reStructuredText."""
     artifact = artifact_of(wildcards)
-    return f"**{artifact.title}** ({artifact.section}). {artifact.caption}"
+
+    def plain(text):
+        return re.sub(r"([*`|_\\])", r"\\\1", text)
+
+    head = f"**{plain(artifact.title)}** ({plain(artifact.section)}). {plain(artifact.caption)}"
+    return "\n".join([head, "", *(f"- {plain(note)}" for note in REGISTRY.notes(artifact))])
 
 
 def why_not(wildcards):

@@ -85,15 +85,19 @@ class LogHandler(LogHandlerBase):
     def _job_error(self, record: logging.LogRecord) -> None:
         job = self.jobs.pop(record.jobid, None)
         name = job.name if job else record.rule_name
-        logs = list(record.log or [])
+        logs = {path: _tail(Path(path)) for path in record.log or []}
+        if any(" stopped by " in line for lines in logs.values() for line in lines[-1:]):
+            self._say(f"stopped {name}; it is saved: start the same build again and it goes on")
+            return
         self._say(f"FAILED {name} (rule {record.rule_name})")
-        for path in logs:
+        for path, lines in logs.items():
             self._say(f"  log: {path}")
-            for line in _tail(Path(path)):
+            for line in lines:
                 self._say(f"  | {line}")
         if getattr(record, "shellcmd", None):
             self._say(f"  command: {record.shellcmd.strip()}")
-        self._say("  the rest goes on; what exists so far: snakemake --config partial=true")
+        scale = f"scale={job.wildcards['scale']} " if job and "scale" in job.wildcards else ""
+        self._say(f"  the rest goes on; what exists so far: snakemake --config {scale}partial=true")
 
     def _other(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()) if record.msg else ""

@@ -1,4 +1,4 @@
-"""Figures: pure functions (Results, reference numbers) -> (Figure, drawn data), one module per paper."""
+"""Figures: pure functions Results -> (Figure, drawn data), one module per paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.figures import style
 from ghostgrad.registry import Artifact, Registry
-from ghostgrad.results import Results, reference
+from ghostgrad.results import Results
 
 Drawing = tuple[Figure, pd.DataFrame]
 
@@ -29,16 +29,17 @@ def function(artifact: Artifact) -> Callable[..., Drawing]:
     return found
 
 
-def draw(registry: Registry, artifact: Artifact, scale: str, why_not: str | None, stem: Path) -> None:
+def draw(
+    registry: Registry, artifact: Artifact, scale: str, why_not: str | None, stem: Path, tidy_file: Path | None = None
+) -> None:
     """Write <stem>.svg, .pdf, .png and the drawn data as <stem>.csv; a frame that says so where nothing has run."""
     style.use(artifact.id)
-    results = Results(registry, artifact, scale)
+    results = Results(registry, artifact, scale, tidy_file)
     if why_not is None and not results.measured_cells and artifact.cells:
         why_not = f"no finished run at scale {scale}"
     if why_not is not None:
         figure, data = style.frame(artifact, why_not), pd.DataFrame(columns=style.DATA_COLUMNS)
     else:
-        numbers = reference(registry.workflow, artifact)
-        figure, data = function(artifact)(results, numbers, **artifact.options.get("figure", {}))
+        figure, data = function(artifact)(results, **artifact.options.get("figure", {}))
         style.note(figure, results)
     style.save(figure, data, stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -20,15 +21,19 @@ def _over_seeds(frame: pd.DataFrame, x: str, y: str, panel: str, label: str) -> 
     return data.assign(panel=panel, label=label)[DATA_COLUMNS]
 
 
-def training_accuracy(results: Results, numbers: pd.DataFrame):
-    """Accuracy on the augmented training batches since the row before, against the step (fig. 8)."""
+def training_accuracy(results: Results):
+    """Accuracy on the augmented training batches since the row before, against the step (fig. 8); a mean is over the
+    seeds that have come so far, and a name says how many diverged."""
     figure, (axes,) = style.panels()
     frames, places = [], []
     for index, cell in enumerate(results.measured_cells):
         frame = _over_seeds(results.frame(cell, "series.csv"), "step", "train_accuracy", "", cell.label)
         style.curve(axes, frame, cell.label, index, marker="." if len(frame) < 3 else None)
         frames.append(frame)
-        places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
+        seeds = results.rows(cell)
+        ended = int((seeds["status"] == "diverged").sum())
+        name = f"{cell.label} ({ended} of {len(seeds)} diverged)" if ended else cell.label
+        places.append((name, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
     axes.set_xlim(0, max(frame["x"].max() for frame in frames))
     axes.set_ylim(0, 102)
     axes.set(xlabel="step", ylabel="training accuracy (%)")
@@ -55,7 +60,7 @@ def _mark_scales(panel: Axes, blocks: int) -> None:
         panel.axvline(boundary, color="#cccccc", linewidth=0.6, zorder=0)
 
 
-def block_curves(results: Results, numbers: pd.DataFrame, quantity: str, at: list[float]):
+def block_curves(results: Results, quantity: str, at: list[float]):
     """A probed quantity against the block, read from right to left: a panel per model and position; lines mark the
     three scales (fig. 5-7, 9-12, 14, 15)."""
     chosen = [(cell, position) for position in at for cell in results.measured_cells]
@@ -88,7 +93,7 @@ BN_CURVES = {
 }
 
 
-def bn_offsets(results: Results, numbers: pd.DataFrame, at: list[float]):
+def bn_offsets(results: Results, at: list[float]):
     """Mean and median over channels of |beta/gamma| of each block's two BN layers, a panel per position (fig. 13). The
     last BN, before the classifier, belongs to no block and is left out; where gamma is near 0 the mean is large."""
     cell = results.measured_cells[0]
@@ -106,7 +111,13 @@ def bn_offsets(results: Results, numbers: pd.DataFrame, at: list[float]):
             panel.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
             panel.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, label=label)
             frames.append(frame)
-        _mark_scales(panel, int(frame["x"].max()))
+        blocks = frame["x"].to_numpy()
+        for bound in results.paper_values(cell, f"largest at step {position:,.0f}"):
+            at_bound = np.full(len(blocks), bound)
+            style.hollow(panel, blocks, at_bound, legend="the paper's upper bound")
+            bounds = pd.DataFrame({"panel": f"{cell.label} at {position:g}", "x": blocks, "mean": at_bound})
+            frames.append(bounds.assign(label="the paper's upper bound"))
+        _mark_scales(panel, int(blocks.max()))
     axes[-1].legend(frameon=False, fontsize=6.5)
     axes[0].set_ylabel("|β/γ|")
-    return figure, pd.concat(frames, ignore_index=True)
+    return figure, pd.concat(frames, ignore_index=True)[DATA_COLUMNS]

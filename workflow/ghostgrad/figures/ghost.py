@@ -19,33 +19,40 @@ def _curve(label: str, x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(data, columns=DATA_COLUMNS)
 
 
-def _draw(frames: list[pd.DataFrame], xlabel: str, ylabel: str):
-    """Curves over layers with their names at the input's end, where they differ most."""
+def _draw(results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str, ylabel: str):
+    """Curves over layers with their names at the input's end, where they differ most. Where the paper gives a curve's
+    factor per layer (`metric`), hollow circles grow by it from our value at the output."""
     figure, (axes,) = style.panels()
-    for index, frame in enumerate(frames):
-        style.curve(axes, frame, frame["label"].iloc[0], index)
-    style.log_y(axes)
     first, last = frames[0]["x"].iloc[0], max(frame["x"].max() for frame in frames)
+    step = 5 * max(1, round(last / 25))
+    drawn = []
+    for index, (cell, frame) in enumerate(zip(results.measured_cells, frames, strict=True)):
+        end = frame.iloc[-1]
+        style.curve(axes, frame, cell.label, index)
+        for rate in results.paper_values(cell, metric):
+            x = np.arange(end["x"], first - 1, -step)
+            y = end["mean"] * rate ** (end["x"] - x)
+            style.hollow(axes, x, y, style.look(cell.label, index)[0])
+            drawn.append(pd.DataFrame({"panel": "the paper's rate", "label": cell.label, "x": x, "mean": y}))
+    style.log_y(axes)
     axes.set_xlim(first, last * 1.01)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     style.direct_labels(axes, [(f["label"].iloc[0], f["x"].iloc[0], f["mean"].iloc[0]) for f in frames], left=True)
-    step = 5 * max(1, round(last / 25))
     axes.set_xticks([first, *range(step, int(last) + 1, step)])
-    return figure, axes
+    return figure, pd.concat([*frames, *drawn], ignore_index=True)[DATA_COLUMNS]
 
 
-def gradient_norms(results: Results, numbers: pd.DataFrame):
+def gradient_norms(results: Results):
     """Mean Frobenius norm of each weight's gradient against its layer, read from right to left; bands hold 90 % of the
     repeats (Ghost fig. 1 left, 5, 10)."""
     frames = []
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
         frames.append(_curve(cell.label, np.arange(1, norms.shape[1] + 1), norms))
-    figure, _ = _draw(frames, "layer (input 1, output L)", "gradient norm of the layer's weight")
-    return figure, pd.concat(frames, ignore_index=True)
+    return _draw(results, frames, "rate", "layer (input 1, output L)", "gradient norm of the layer's weight")
 
 
-def prediction(results: Results, numbers: pd.DataFrame, activation: str):
+def prediction(results: Results, activation: str):
     """The measured curve, the exponential g_L alpha^(L-k) that eq. 1 predicts (hollow), and the fitted one (fig. 6)."""
     cell = results.measured_cells[0]
     norms = results.layers(cell, "gradient_norm")[:, 1:]
@@ -59,7 +66,7 @@ def prediction(results: Results, numbers: pd.DataFrame, activation: str):
     figure, (axes,) = style.panels()
     style.curve(axes, measured, cell.label)
     axes.plot(layers, fitted, color=style.BLACK, linewidth=0.7, linestyle=style.DASHED)
-    axes.plot(layers, predicted, "o", color=style.BLACK, markerfacecolor="none", markersize=4, markeredgewidth=0.8)
+    style.hollow(axes, layers, predicted)
     style.log_y(axes)
     axes.set_xlim(0, layers[-1] + 0.5)
     axes.set_xticks([1, *range(5, layers[-1] + 1, 5)])
@@ -75,11 +82,10 @@ def prediction(results: Results, numbers: pd.DataFrame, activation: str):
     return figure, pd.concat([measured, *more], ignore_index=True)[DATA_COLUMNS]
 
 
-def module_variances(results: Results, numbers: pd.DataFrame):
+def module_variances(results: Results):
     """Variance of the derivative at the boundaries of stacked SeqNet modules (sec. 4.1, 4.2)."""
     frames = []
     for cell in results.measured_cells:
         values = results.layers(cell, "backward_variance")[:, ::2]
         frames.append(_curve(cell.label, np.arange(values.shape[1]), values))
-    figure, _ = _draw(frames, "module boundary (input 0)", "variance of the derivative")
-    return figure, pd.concat(frames, ignore_index=True)
+    return _draw(results, frames, "variance_rate", "module boundary (input 0)", "variance of the derivative")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,11 @@ def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: s
     axes.plot(frame["x"], frame["mean"], gid=str(dash), **style)
 
 
+def hollow(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str = BLACK, legend: str | None = None) -> None:
+    """The paper's numbers."""
+    axes.plot(x, y, "o", color=colour, markerfacecolor="white", markersize=3.6, markeredgewidth=0.8, label=legend)
+
+
 def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool) -> None:
     """Names beside the ends of curves, on the side where they end, pushed apart where they would touch.
 
@@ -176,10 +182,9 @@ def frame(artifact: Artifact, why_not: str) -> Figure:
 
 def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
     """Four files that are the same bytes at every build: vector, print, screen, and the drawn numbers."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
     for extension, fields in metadata.items():
-        temporary = stem.parent / f".{stem.name}.{extension}"
-        figure.savefig(temporary, format=extension, metadata=fields)
-        temporary.replace(stem.parent / f"{stem.name}.{extension}")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=extension, metadata=fields)
+        write(stem.parent / f"{stem.name}.{extension}", buffer.getvalue())
     write(stem.parent / f"{stem.name}.csv", data.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
