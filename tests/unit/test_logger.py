@@ -53,6 +53,14 @@ def test_a_diverged_run_says_so(handler, tmp_path, capsys):
     assert "diverged at step 17" in capsys.readouterr().err
 
 
+def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
+    """Ctrl-C reaches the run too; it saves itself and exits with 75, which Snakemake reports as an error."""
+    (tmp_path / "1.log").write_text("line\n2026-11-22 10:00:00 stopped by SIGINT; saved in state/smoke/net/a-s1@0\n")
+    handler.emit(job(1))
+    handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
+    assert capsys.readouterr().err == "stopped net/a-s1; it is saved: start the same build again and it goes on\n"
+
+
 def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys):
     (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
     handler.emit(job(1))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry import PAPERS, Registry, load_config
+from ghostgrad.registry import PAPERS, Registry, load, load_config
 from ghostgrad.spec import parse_spec
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, registry, workflow
 
@@ -343,3 +343,28 @@ def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
     for data in ("data: {cifar10: }\n", "data:\n", "", f"data: {{cifar10: {tmp_path}}}\n"):
         Path("config.yaml").write_text(f"scale: laptop\nstate_dir: s\n{data}")
         assert load_config()["scale"] == "laptop"
+
+
+TARGETS = {
+    "scale": ("results/papr/tables/ghost.fig5.csv", "'papr' is no scale; did you mean 'paper'?"),
+    "artifact": ("results/laptop/figures/ghost.fg5.svg", "no artifact 'ghost.fg5'; did you mean 'ghost.fig5'?"),
+    "no table": ("results/paper/tables/bnres.fig5.csv", "no table; build results/paper/figures/bnres.fig5.svg"),
+    "no figure": ("results/paper/figures/ghost.eq1.svg", "no figure; build results/paper/tables/ghost.eq1.md"),
+    "run": ("results/smoke/runs/plainnet_init/relu-bn-s9/metrics.csv", "did you mean 'plainnet_init/relu-bn-s0'?"),
+}
+
+
+@pytest.mark.parametrize(("target", "expected"), TARGETS.values(), ids=TARGETS)
+def test_a_target_that_no_rule_makes(target, expected):
+    """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
+    with pytest.raises(InputError) as error:
+        load().check_target(target)
+    assert one_line(error).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["results/laptop/tables/ghost.fig5.tex", "results/laptop/report.html", "results/data/digits.json", "ghost"],
+)
+def test_a_target_that_is_none_of_these_mistakes(target):
+    load().check_target(target)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ghostgrad import data
+from ghostgrad.record import Record, Rows
+from ghostgrad.state import State, Stopped
 from tests.unit import killing
 
 STEPS = 24
@@ -212,3 +214,22 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path,
     assert runner.start() == 0
     assert runner.files == expected
     assert runner.starts[-1] == 6
+
+
+def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
+    """A killed Snakemake leaves its child; the registry is edited and built again; then the child comes to its end."""
+    target, record = tmp_path / "out", Record({"status": "done"}, Rows(("step",)))
+    states = {name: State(tmp_path / "state" / f"a-s0@{name}") for name in ("older", "newer")}
+    for name, state in states.items():
+        state.claim()
+        state.folder.mkdir(parents=True, exist_ok=True)
+        state.start({"code": name})
+        state.finish(record, {"task": "simulate", "repeats": name})
+    with pytest.raises(Stopped, match="a later start with another spec"):
+        states["older"].publish(target)
+    assert not target.exists()
+    states["newer"].publish(target)
+    assert json.loads((target / "spec.json").read_text())["repeats"] == "newer"
+    states["older"].claim()  # the edit is taken back
+    states["older"].publish(target)
+    assert json.loads((target / "spec.json").read_text())["repeats"] == "older"

@@ -20,7 +20,7 @@ from ghostgrad import tables
 from ghostgrad.checks import InputError
 from ghostgrad.render import cell_text
 from ghostgrad.results import REFERENCE_COLUMNS, Results
-from ghostgrad.tidy import tidy
+from ghostgrad.tidy import refuse_stale, tidy
 from tests.unit.fabricate import STEADY, experiment, publish, reference, registry
 
 NAN = math.nan
@@ -189,7 +189,7 @@ def test_a_reason_given_from_outside_is_told(bench):
 
 
 def test_an_artifact_without_numbers_still_says_why(bench, tmp_path):
-    """Of which the paper prints no number and nothing ran: a row per cell; planned ones name none, and have their title."""
+    """Where the paper prints no number and nothing ran: a row per cell, or of its title where it names no runs yet."""
     lines = compared(bench, why_not="planned")
     assert list(lines) == [("A", ""), ("B", ""), ("C", "left"), ("C", "right")]
     assert {line["verdict"] for line in lines.values()} == {"not run (planned)"}
@@ -313,11 +313,33 @@ def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
     assert tidy_rows(bench) == []
     line = compared(bench)["A", ""]
     assert (line["verdict"], math.isnan(line["ours"])) == ("not run (stale run)", True)
-    assert (
-        Results(bench, bench.artifact("ghost.x"), "laptop")
-        .frame(bench.artifact("ghost.x").cells[0], "series.csv")
-        .empty
-    )
+    results = Results(bench, bench.artifact("ghost.x"), "laptop")
+    assert results.frame(bench.artifact("ghost.x").cells[0], "series.csv").empty
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER)
+def test_a_build_that_counts_on_a_stale_run_names_the_key(bench, key, value):
+    """Snakemake may hold it for current, where its own record was lost or a default was renamed."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["blocks"]  # merely older than a default
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError) as error:
+        refuse_stale(bench.run("laptop", "nets/a-s0"))
+    said = str(error.value)
+    assert said.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
+    assert said.endswith("compute it again: snakemake --force results/laptop/runs/nets/a-s0/metrics.csv")
+
+
+def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
+    """The registry may have moved away from it since."""
+    run = bench.run("laptop", "nets/a-s0")
+    folder = publish(run, {"test_accuracy": 1.0})
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["batch"]
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"spec\.json: batch is None, in the registry 32;"):
+        refuse_stale(run)
 
 
 def test_what_several_processes_computed_names_each_code_and_commit(bench):

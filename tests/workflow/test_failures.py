@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.conftest import Checkout
+from tests.conftest import ROOT, Checkout
 
 ONE_LINE = [
     (
@@ -142,6 +142,79 @@ def test_a_full_disk_while_publishing_loses_nothing(smoke):
     ]
     (log,) = smoke.path("state").rglob("log.txt")
     assert log.read_text().count("repeats done") == 1, "computed once"
+
+
+def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
+    """Snakemake deletes the outputs of a job that fails; the table made from its old ones still stands there."""
+    table = "results/smoke/tables/bnres.tab1.csv"
+    old, edited = "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,"
+    built.edit("workflow/experiments/bnres.yaml", old, edited)
+    assert built.snakemake(table, "--cores", "2").returncode == 1
+    assert built.path(table).exists()
+    built.edit("workflow/experiments/bnres.yaml", edited, "model2: {shortcut: false, lr: 0.05,")
+    assert built.planned_jobs(table) == {"classify": 1, "tidy": 1, "table": 1}
+
+
+def test_an_unknown_target_or_scale_is_one_line(smoke):
+    for arguments, said in (
+        (["results/smoke/tables/ghost.fig55.csv"], "no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?"),
+        (["--config", "scale=papr"], "--config or --configfile: scale: 'papr' is not allowed; did you mean 'paper'?"),
+    ):
+        done = smoke.snakemake(*arguments, "--cores", "1")
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1] == f"ghostgrad: {said}"
+
+
+def test_out_of_memory_is_one_line(smoke):
+    """Weights beyond the address space, so that no machine tries."""
+    spec = {"task": "simulate", "net": "plain", "depth": 1, "width": 10**7, "batch": 4, "repeats": 2, "seed": 0}
+    done = smoke.ghostgrad("run", "--spec", json.dumps(spec), "--out", str(smoke.path("out/huge-s0")))
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("ghostgrad: out of memory: ")
+    assert "Traceback" not in done.stdout
+
+
+def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
+    smoke.edit("workflow/experiments/ghost.yaml", "smoke: {repeats: 8, seeds: 1", "smoke: {repeats: 600, seeds: 1")
+    target = "results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv"
+    command = [sys.executable, "-m", "snakemake", target, "--cores", "1", "--logger", "ghostgrad"]
+    process = subprocess.Popen(
+        command, cwd=smoke.folder, env=smoke.env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert "stopped plainnet_init/relu-bn-s0; it is saved" in said
+    assert "FAILED" not in said
+    smoke.build(target)
+    (log,) = smoke.path("state").rglob("log.txt")
+    starts = [int(words.split()[-1]) for words in log.read_text().split(" of 600 repeats done")[:-1]]
+    assert starts[0] == 0
+    assert len(starts) == 2
+
+
+def test_make_clean_keeps_what_other_scales_made(tmp_path):
+    """With a state folder of one's own choice, too."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    (tmp_path / "config.yaml").write_text("scale: laptop\nstate_dir: elsewhere/state # here\n")
+    places = [f"{root}/{scale}" for root in ("results", "elsewhere/state") for scale in ("smoke", "laptop", "paper")]
+    for name in (".venv", *places, "results/data"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("digits.json", "digits.npz", "cifar10.json"):
+        (tmp_path / "results/data" / name).touch()
+    subprocess.run(["make", "--quiet", "clean"], cwd=tmp_path, check=True)
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"Makefile", "config.yaml"}
+    assert kept == {
+        "elsewhere",
+        "elsewhere/state",
+        "elsewhere/state/paper",
+        "results",
+        "results/data",
+        "results/data/cifar10.json",
+        "results/paper",
+    }
 
 
 def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):

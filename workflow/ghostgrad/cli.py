@@ -113,7 +113,7 @@ def status(
     shown = [f"{counts[name]} {name}" for name in (*settled, "begun") if counts[name] or name in settled[:3]]
     print(f"\nscale {scale}: {len(states)} runs, {', '.join(shown)}")
     if counts["stale"]:
-        print("stale: made with another spec than the registry's; the next build computes them again")
+        print("stale: made with another spec than the registry's, so they do not count")
 
 
 def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
@@ -304,13 +304,21 @@ def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
 
 
 @app.command("tidy", hidden=True)
-def tidy_command(artifact: str, scale: Annotated[str, typer.Option()]) -> None:
-    """Write results/<scale>/tidy/<artifact>.csv."""
+def tidy_command(
+    artifact: str,
+    scale: Annotated[str, typer.Option()],
+    needed: Annotated[list[str] | None, typer.Argument()] = None,
+) -> None:
+    """Write results/<scale>/tidy/<artifact>.csv; `needed` are the metrics.csv that the build counts on."""
     from ghostgrad.record import write
-    from ghostgrad.tidy import tidy
+    from ghostgrad.tidy import refuse_stale, tidy
 
     reg = registries.load()
-    write(_tidy_file(artifact, scale), tidy(reg, reg.artifact(artifact), scale).text())
+    found = reg.artifact(artifact)
+    for run in reg.artifact_runs(scale, found):
+        if f"{run.directory}/metrics.csv" in (needed or ()):
+            refuse_stale(run)
+    write(_tidy_file(artifact, scale), tidy(reg, found, scale).text())
 
 
 def _tidy_file(artifact: str, scale: str) -> Path:

@@ -283,7 +283,7 @@ def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
 def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
     """config.yaml, checked; InputError names the key."""
     config = load_yaml(path)
-    check_config(config, str(path))
+    check_config(config, shown(path))
     return config
 
 

@@ -1,6 +1,7 @@
 """From run directories to one CSV row per run and cell: `results/<scale>/tidy/<artifact>.csv`.
 
-A run whose spec is not the registry's counts as not run. Imports neither torch nor pandas.
+A run whose spec is not the registry's counts as not run; where the build counts on it, it is refused. Imports neither
+torch nor pandas.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from ghostgrad.checks import InputError
 from ghostgrad.record import Rows
 from ghostgrad.registry import Artifact, Registry
-from ghostgrad.spec import RunSpec, standing
+from ghostgrad.spec import RunSpec, expand, standing
 
 IDENTITY = ("row", "column", "experiment", "variant", "seed", "comparable")
 PROVENANCE = ("code", "commit", "machine")
@@ -52,6 +53,19 @@ def read_metrics(run: RunSpec) -> dict[str, Any] | None:
 def damaged(path: Path, how: str = "damaged") -> InputError:
     """The error of a published file that cannot be read, with its remedy."""
     return InputError(f"{path}: {how}; publish the run again: snakemake --force {path.parent}/metrics.csv")
+
+
+def refuse_stale(run: RunSpec) -> None:
+    """Raise InputError that names the first key in which the run directory is not the registry's run."""
+    if standing(run) != "stale":
+        return
+    path = Path(run.directory, "spec.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found = {**expand(run.task, found), **found}
+    wanted = {"task": run.task, **run.spec}
+    key = next(key for key in {**wanted, **found} if found.get(key) != wanted.get(key))
+    change = f"{key} is {found.get(key)!r}, in the registry {wanted.get(key)!r}"
+    raise InputError(f"{path}: {change}; compute it again: snakemake --force {run.directory}/metrics.csv")
 
 
 def tidy(registry: Registry, artifact: Artifact, scale: str) -> Rows:

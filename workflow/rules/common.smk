@@ -23,7 +23,8 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 WORKFLOW = os.path.relpath(Path(workflow.basedir, "workflow"))
 
 try:
-    registries.check_config(config, "--config" if workflow.config_settings.overwrite_config else "config.yaml")
+    registries.load_config(Path(workflow.basedir, "config.yaml"))
+    registries.check_config(config, "--config or --configfile")
     REGISTRY = registries.load()
     for word in sys.argv[1:]:  # Snakemake tells the workflow its targets only after it has been read
         REGISTRY.check_target(word)
@@ -115,7 +116,11 @@ def figure_code(wildcards):
 
 
 def artifact_definition(wildcards):
-    return artifact_of(wildcards).definition
+    """All that the registry says of an artifact and of its runs, as one hash. The runs' files are inputs as well; but
+    after a run has failed, nothing else tells that what stands there was made from runs of an older spec."""
+    artifact = artifact_of(wildcards)
+    runs = REGISTRY.artifact_runs(wildcards.scale, artifact)
+    return spec.short_hash(artifact.definition, *(run.canonical for run in runs))
 
 
 def definitions(names):

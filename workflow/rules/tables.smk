@@ -22,7 +22,7 @@ ruleorder: not_run > table > figure
 
 rule tidy:
     input:
-        finished_runs,
+        runs=finished_runs,
         code=code("tidy"),
     output:
         "results/{scale}/tidy/{artifact}.csv",
@@ -33,7 +33,7 @@ rule tidy:
     params:
         definition=artifact_definition,
     shell:
-        "ghostgrad tidy {wildcards.artifact} --scale {wildcards.scale} > {log} 2>&1"
+        "ghostgrad tidy {wildcards.artifact} {input.runs} --scale {wildcards.scale} > {log} 2>&1"
 
 
 rule table:
