@@ -25,12 +25,13 @@ def _draw(results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str
     figure, (axes,) = style.panels()
     first, last = frames[0]["x"].iloc[0], max(frame["x"].max() for frame in frames)
     step = 5 * max(1, round(last / 25))
+    ticks = np.array([first, *range(step, int(last) + 1, step)])
     drawn = []
     for index, (cell, frame) in enumerate(zip(results.measured_cells, frames, strict=True)):
         end = frame.iloc[-1]
         style.curve(axes, frame, cell.label, index)
         for rate in results.paper_values(cell, metric):
-            x = np.arange(end["x"], first - 1, -step)
+            x = ticks[ticks <= end["x"]]
             y = end["mean"] * rate ** (end["x"] - x)
             style.hollow(axes, x, y, style.look(cell.label, index)[0])
             drawn.append(pd.DataFrame({"panel": "the paper's rate", "label": cell.label, "x": x, "mean": y}))
@@ -38,7 +39,9 @@ def _draw(results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str
     axes.set_xlim(first, last * 1.01)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     style.direct_labels(axes, [(f["label"].iloc[0], f["x"].iloc[0], f["mean"].iloc[0]) for f in frames], left=True)
-    axes.set_xticks([first, *range(step, int(last) + 1, step)])
+    axes.set_xticks(ticks)
+    if drawn:
+        axes.set_title("○ the paper's asymptotic rate, from our value at the output", fontsize=6.5, color=style.GREY)
     return figure, pd.concat([*frames, *drawn], ignore_index=True)[DATA_COLUMNS]
 
 

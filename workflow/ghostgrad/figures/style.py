@@ -94,7 +94,8 @@ def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: s
 
 def hollow(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str = BLACK, legend: str | None = None) -> None:
     """The paper's numbers."""
-    axes.plot(x, y, "o", color=colour, markerfacecolor="white", markersize=3.6, markeredgewidth=0.8, label=legend)
+    marker = {"marker": "o", "markerfacecolor": "white", "markersize": 3.6, "markeredgewidth": 0.8}
+    axes.plot(x, y, color=colour, linewidth=0.4, label=legend, **marker)
 
 
 def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool) -> None:
