@@ -165,8 +165,8 @@ def note(figure: Figure, results: Results) -> None:
         text += ", not the paper's: " + ", ".join(f"{key} {value}" for key, value in values.items())
     if missing:
         text += f"; not run: {', '.join(missing)}"
-    width = int(figure.get_figwidth() * 27)
-    figure.supxlabel(textwrap.shorten(text, width, placeholder=" …"), fontsize=6, color=GREY, x=0.99, ha="right")
+    lines = textwrap.fill(text, int(figure.get_figwidth() * 21), max_lines=2, placeholder=" …")
+    figure.supxlabel(lines, fontsize=6, color=GREY, x=0.99, ha="right")
 
 
 def frame(artifact: Artifact, why_not: str) -> Figure:
