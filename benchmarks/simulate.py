@@ -43,10 +43,12 @@ def plain(repeats: int, device) -> None:
 def ours(repeats: int, device) -> None:
     from ghostgrad import simulate
     from ghostgrad.rng import generator
+    from ghostgrad.run import keep_memory
     from ghostgrad.spec import expand
 
     spec = expand("simulate", {**SPEC, "repeats": repeats})
     chunk = simulate.repeats_at_once(spec, device)
+    keep_memory()
     for first in range(0, repeats, chunk):
         rngs = [generator(0, "repeat", i, device) for i in range(first, min(repeats, first + chunk))]
         simulate.measure(spec, rngs, device).cpu()

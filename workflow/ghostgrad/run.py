@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import hashlib
 import logging
@@ -37,6 +39,16 @@ def choose_device(gpus: int):
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu")
     return torch.device(name)
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory. Torch frees and allocates the same megabytes at every step; giving them back to the
+    system in between costs a page fault for every 4 KiB, up to a sixth of a simulation's time. Elsewhere a no-op."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h
+        for option, size in ((trim_threshold, 2**30), (top_pad, 2**26), (mmap_threshold, 2**25)):
+            libc.mallopt(option, size)
 
 
 def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], threads: int, gpus: int) -> None:
@@ -78,6 +90,7 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
 def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int) -> None:
     import torch
 
+    keep_memory()
     torch.set_num_threads(threads)
     device = choose_device(gpus)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"

@@ -156,7 +156,7 @@ def draw(spec: Mapping[str, Any], generators: list[torch.Generator], device: tor
     weights, kind = [], spec["module_init"]
     for shape in weight_shapes(spec)[::2]:
         first = init.seqnet_module(kind, normal(*shape))
-        tied = first.transpose(1, 2).contiguous()
+        tied = first.transpose(1, 2)
         second = normal(*shape[::-1], std=(2 / shape[0]) ** 0.5) if kind == "untied" else tied
         weights += [first, second]
     return inputs, top, weights
