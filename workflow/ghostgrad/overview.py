@@ -96,10 +96,14 @@ td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap; }} 
 
 
 def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
-    """Copy what was built at a scale (tables as CSV and Markdown, figures as SVG, PNG and their data) with an index;
-    returns the ids."""
-    with Path(f"results/{scale}/artifacts.csv").open(newline="", encoding="utf-8") as stream:
-        built = [row["id"] for row in csv.DictReader(stream) if row["status"] == "built"]
+    """Copy what was built at a scale and measured (tables as CSV and Markdown, figures as SVG, PNG and their data) with an
+    index; returns the ids."""
+    built = [
+        name
+        for name, artifact in registry.artifacts.items()
+        if not registry.missing(scale, artifact, {}, partial=True)
+        and all(Path(file).exists() for file in files(artifact, scale))
+    ]
     if target.exists():
         shutil.rmtree(target)
     lines = [f"# Snapshot of scale {scale}", ""]
