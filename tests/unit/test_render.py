@@ -301,3 +301,18 @@ def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["verdict", *verdicts]) + "\n")
     assert overview.verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"
+
+
+def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
+    """Whichever target built it; tables and figures of what was not run stay out."""
+    reg = finished(tmp_path, monkeypatch)
+    for name in ("ghost.x", "ghost.z"):
+        for file in map(Path, overview.files(reg.artifact(name), "laptop")):
+            file.write_text(f"### {name}\n\nthe table\n")
+    target = tmp_path / "docs"
+    target.mkdir()
+    (target / "old").touch()
+    assert overview.snapshot(reg, "laptop", target) == ["ghost.x"], "ghost.y was not drawn, ghost.z not run"
+    kept = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert kept == {"README.md", "tables/ghost.x.csv", "tables/ghost.x.md"}
+    assert "## ghost.x: T & <T>" in (target / "README.md").read_text()

@@ -96,8 +96,8 @@ td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap; }} 
 
 
 def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
-    """Copy what was built at a scale and measured (tables as CSV and Markdown, figures as SVG, PNG and their data) with an
-    index; returns the ids."""
+    """Copy what was measured and built at a scale (tables as CSV and Markdown, figures as SVG, PNG and their data) with
+    an index; returns the ids."""
     built = [
         name
         for name, artifact in registry.artifacts.items()
