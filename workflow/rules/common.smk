@@ -116,11 +116,7 @@ def figure_code(wildcards):
 
 
 def artifact_definition(wildcards):
-    """All that the registry says of an artifact and of its runs, as one hash. The runs' files are inputs as well; but
-    after a run has failed, nothing else tells that what stands there was made from runs of an older spec."""
-    artifact = artifact_of(wildcards)
-    runs = REGISTRY.artifact_runs(wildcards.scale, artifact)
-    return spec.short_hash(artifact.definition, *(run.canonical for run in runs))
+    return artifact_of(wildcards).definition
 
 
 def definitions(names):
