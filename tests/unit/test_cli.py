@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_show_runs(ghostgrad):
 
 def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
     """A table older than one of its runs is computed anew."""
-    finish_models(14.5, 9.25)
+    finish_models(14.5, 9.25, 10.0)
     path = Path("results/smoke/tables/bnres.tab1.csv")
     path.parent.mkdir()
     path.write_text("row,verdict\nfrom the file,match\n")
@@ -185,6 +186,23 @@ def test_a_run_of_another_spec_is_stale(ghostgrad):
     assert line_of("bnres.tab1", out).endswith("(before an edit: 1 stale)")
     assert line_of("resnet15_cifar/model1-s0", out).split()[-1] == "stale"
     assert out.splitlines()[-2].endswith(", 1 stale")
+
+
+def test_show_counts_no_run_that_is_gone(ghostgrad):
+    """The built table is newer than every run that is left, and tells of one that is not."""
+    finish_models(14.5, 9.25, 10.0)
+    path = Path("results/smoke/tables/bnres.tab1.csv")
+    path.parent.mkdir()
+    path.write_text("row,verdict\nfrom the file,match\n")
+    assert "from the file" in told(ghostgrad("show", "bnres.tab1", "--csv"))
+    shutil.rmtree(REGISTRY.run("smoke", "resnet15_cifar/model2-s0").directory)
+    out = told(ghostgrad("show", "bnres.tab1"))
+    assert "from the file" not in out
+    assert "90.6 % / not run" in out
+
+
+def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
+    assert "results/smoke/figures/bnres.fig5.csv" in refused(ghostgrad("show", "bnres.fig5", "--csv"))
 
 
 def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):

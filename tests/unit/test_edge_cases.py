@@ -67,7 +67,9 @@ def test_a_metric_that_no_run_has(tmp_path, monkeypatch):
 
 
 DAMAGED = [("spec.json", ""), ("spec.json", "[1]"), ("env.json", ""), ("env.json", "[]"), ("env.json", "[{}]")]
-DAMAGED += [("metrics.csv", ""), ("metrics.csv", "\n"), ("metrics.csv", "status\n")]
+DAMAGED += [
+    ("metrics.csv", text) for text in ("", "\n", "status\n", "status,test_accuracy\ndone,9", "status,a\ndone\n")
+]
 
 
 @pytest.mark.parametrize(("name", "text"), DAMAGED)

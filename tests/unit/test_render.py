@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostgrad import overview, render, tables
+from ghostgrad.checks import InputError
 from ghostgrad.registry import PAPERS
 from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
 
@@ -312,6 +313,9 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     target = tmp_path / "docs"
     target.mkdir()
     (target / "old").touch()
+    with pytest.raises(InputError, match="docs: holds something else than a snapshot of scale laptop"):
+        overview.snapshot(reg, "laptop", target)
+    (target / "README.md").write_text("# Snapshot of scale laptop\n")
     assert overview.snapshot(reg, "laptop", target) == ["ghost.x"], "ghost.y was not drawn, ghost.z not run"
     kept = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert kept == {"README.md", "tables/ghost.x.csv", "tables/ghost.x.md"}

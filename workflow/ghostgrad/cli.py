@@ -66,7 +66,7 @@ def _run_state(run: RunSpec, state_dir: Path) -> str:
     """missing | started | 120/400 | done | diverged | stale (of another spec) | damaged, from files alone."""
     state = standing(run)
     if state == "done":
-        with Path(run.directory, "metrics.csv").open(encoding="utf-8") as stream:
+        with Path(run.directory, "metrics.csv").open(encoding="utf-8", errors="replace") as stream:
             stream.readline()
             return stream.readline().split(",", 1)[0].strip() or "damaged"
     from ghostgrad.run import state_folder
@@ -146,6 +146,9 @@ def show(
     if runs:
         sys.stdout.write(tidy(reg, found, scale).text())
         return
+    if as_csv and not found.has_table and not found.planned:
+        drawn = _results(scale) / "figures" / f"{found.id}.csv"
+        raise InputError(f"{found.id} has no table; its drawn numbers: {drawn}, built by snakemake {drawn}")
     needed = reg.artifact_runs(scale, found)
     done = [run for run in needed if published(run)]
     rows = _table_rows(reg, found, scale, config, done)
@@ -170,14 +173,15 @@ def show(
 def _table_rows(
     reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
 ) -> list[dict[str, Any]]:
-    """The built table where it is newer than every run of it, the registry and the paper's numbers; else computed now
-    from the runs that exist."""
+    """The built table where all of its runs are there and it is newer than they, the registry and the paper's numbers;
+    else computed now from the runs that exist."""
     path = _results(scale) / "tables" / f"{artifact.id}.csv"
     sources = [Path(run.directory, "metrics.csv") for run in done]
-    sources += [reg.workflow / "experiments" / f"{artifact.paper}.yaml"]
+    sources += [reg.workflow / "experiments" / f"{paper}.yaml" for paper in registries.PAPERS]
     sources += [reg.workflow / "reference" / f"{artifact.source}.csv"]
     newest = max(source.stat().st_mtime for source in sources if source.exists())
-    if path.exists() and path.stat().st_mtime >= newest:
+    whole = len(done) == len(reg.artifact_runs(scale, artifact))
+    if whole and path.exists() and path.stat().st_mtime >= newest:
         with path.open(newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
     from ghostgrad import tables

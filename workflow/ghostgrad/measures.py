@@ -68,6 +68,10 @@ CURVE_STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 def growth_rates(results: Results, metrics: list[str]) -> Iterator[Measured]:
     """Of the mean gradient norm over layers 1..L: `rate`, the fitted factor per layer toward the input; `growth`, the
     norm at layer 1 over that at layer L; R^2 of an exponential and of a linear fit."""
+    for metric in metrics:
+        if metric not in CURVE_STATISTICS:
+            place = f"artifact {results.artifact.id}: options.table.metrics"
+            raise InputError(f"{place}: '{metric}' is not allowed{nearest(metric, CURVE_STATISTICS)}")
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
         for metric in metrics:
@@ -195,12 +199,16 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
         probes = results.frame(cell, "probes.csv")
         for position in at:
             found = probes[(probes["probe"] == "bn_offset_mean") & (probes["at"] == position)]
+            place = (cell.row, cell.column, f"largest at step {position:,.0f}")
             if found.empty:
+                rows = results.rows(cell)
+                diverged = int((rows["status"] == "diverged").sum())
+                if diverged:
+                    yield Measured(*place, np.nan, n=len(rows), n_diverged=diverged)
                 continue
             layers = (
                 found[found["index"] < found["index"].max()].groupby("index")["value"].agg(["mean", "std", "count"])
             )
             top = layers.loc[layers["mean"].idxmax()]
             n = int(top["count"])
-            place = (cell.row, cell.column, f"largest at step {position:,.0f}")
             yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ghostgrad.checks import InputError
 from ghostgrad.record import Rows, write
 from ghostgrad.registry import PAPERS, Artifact, Registry
 
@@ -104,9 +105,12 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
         if not registry.missing(scale, artifact, {}, partial=True)
         and all(Path(file).exists() for file in files(artifact, scale))
     ]
+    heading, index = f"# Snapshot of scale {scale}", target / "README.md"
     if target.exists():
+        if not index.exists() or not index.read_text(encoding="utf-8").startswith(heading):
+            raise InputError(f"{target}: holds something else than a snapshot of scale {scale}; name another folder")
         shutil.rmtree(target)
-    lines = [f"# Snapshot of scale {scale}", ""]
+    lines = [heading, ""]
     for name in built:
         artifact = registry.artifacts[name]
         lines += [f"## {name}: {artifact.title}", "", f"{artifact.section}. {artifact.caption}", ""]
@@ -119,7 +123,7 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
             lines += [f"![{name}](figures/{name}.svg)", ""]
         if artifact.has_table:
             lines += [(target / f"tables/{name}.md").read_text(encoding="utf-8").split("\n", 2)[2]]
-    write(target / "README.md", "\n".join(lines))
+    write(index, "\n".join(lines))
     return built
 
 

@@ -61,7 +61,11 @@ class Results:
         if column not in frame:
             run = f"{cell.experiment}/{cell.variant}"
             raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{nearest(column, frame.columns)}")
-        return frame[column].to_numpy().reshape(-1, frame["layer"].max() + 1)
+        places = frame["layer"].max() + 1
+        for run in self.registry.cell_runs(self.scale, cell):
+            if (frame["seed"] == run.seed).sum() % places:
+                raise damaged(Path(run.directory, "series.csv"), "cut short")
+        return frame[column].to_numpy().reshape(-1, places)
 
     def paper_values(self, cell: Cell, metric: str) -> list[float]:
         """The paper's number of a cell's metric, or nothing."""

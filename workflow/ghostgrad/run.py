@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError
+from ghostgrad.checks import InputError, nearest
 from ghostgrad.record import environment
 from ghostgrad.spec import canonical_json, short_hash
 from ghostgrad.state import State, Stopped, StopRequest
@@ -36,6 +36,8 @@ def choose_device(gpus: int):
     import torch
 
     name = os.environ.get("GHOSTGRAD_DEVICE") or ("cuda" if gpus else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"GHOSTGRAD_DEVICE: '{name}' is not allowed{nearest(name, ('cpu', 'cuda'))}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu")
     return torch.device(name)

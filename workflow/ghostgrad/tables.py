@@ -7,6 +7,7 @@ at most; it matches within hypot(tolerance, 2 standard errors), is close within 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,12 @@ def measure(results: Results) -> list[Measured]:
         raise InputError(
             f"artifact {artifact.id}: table: no function '{artifact.table}'{nearest(artifact.table, known)}"
         )
-    return list(function(results, **artifact.options.get("table", {})))
+    options = artifact.options.get("table", {})
+    known = list(inspect.signature(function).parameters)[1:]
+    for key in options:
+        if key not in known:
+            raise InputError(f"artifact {artifact.id}: options.table: unknown key '{key}'{nearest(key, known)}")
+    return list(function(results, **options))
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:

@@ -29,10 +29,14 @@ def read_metrics(run: RunSpec) -> dict[str, Any] | None:
     if state != "done":
         return None
     path = folder / "metrics.csv"
-    with path.open(newline="", encoding="utf-8") as stream:
-        metrics = next(csv.DictReader(stream), None)
-    if not metrics or "status" not in metrics:
-        raise damaged(path, "empty")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise damaged(path) from None
+    lines = list(csv.reader(text.splitlines()))
+    if len(lines) != 2 or len(lines[0]) != len(lines[1]) or not text.endswith("\n") or lines[0][0] != "status":
+        raise damaged(path, "not one whole row")
+    metrics = dict(zip(*lines, strict=True))
     path = folder / "env.json"
     try:
         processes = [

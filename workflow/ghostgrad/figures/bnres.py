@@ -103,6 +103,9 @@ def bn_offsets(results: Results, at: list[float]):
         panel.set_title(f"{cell.label}, {_step(position, _probe(results, cell, 'bn_offset_mean', position))}")
         panel.set_xlabel("block")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        if _probe(results, cell, "bn_offset_mean", position).empty:
+            panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
+            continue
         for label, (place, quantity, colour, dash) in BN_CURVES.items():
             found = _probe(results, cell, quantity, position)
             found = found[(found["index"] % 2 == place) & (found["index"] < found["index"].max())]
@@ -118,6 +121,9 @@ def bn_offsets(results: Results, at: list[float]):
             bounds = pd.DataFrame({"panel": f"{cell.label} at {position:g}", "x": blocks, "mean": at_bound})
             frames.append(bounds.assign(label="the paper's upper bound"))
         _mark_scales(panel, int(blocks.max()))
-    axes[-1].legend(frameon=False, fontsize=6.5)
+        last = panel
     axes[0].set_ylabel("|β/γ|")
+    if not frames:
+        return figure, pd.DataFrame(columns=DATA_COLUMNS)
+    last.legend(frameon=False, fontsize=6.5)
     return figure, pd.concat(frames, ignore_index=True)[DATA_COLUMNS]
