@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import render, tables
+from ghostgrad import figures, render, tables
 from ghostgrad.checks import InputError
 from ghostgrad.registry import Registry, load_config
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, publish, reference, registry, workflow
@@ -258,3 +258,16 @@ def test_seeds_written_as_a_float(tmp_path):
 def test_an_unknown_paper(ghostgrad):
     """As any other unknown name."""
     assert refused(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")
+
+
+def test_a_model_that_diverged_before_its_probes_is_drawn_and_told(tmp_path, monkeypatch):
+    """Divergence is a result: panels say that the run ended before, the table that it diverged."""
+    monkeypatch.chdir(tmp_path)
+    reg = Registry()
+    artifact = reg.artifact("bnres.fig13")
+    publish(reg.run("smoke", "resnet15_cifar/model1-s0"), {"status": "diverged", "diverged_at": 2})
+    figures.draw(reg, artifact, "smoke", None, tmp_path / "fig13")
+    assert (tmp_path / "fig13.csv").read_text().count("\n") == 1, "the header alone"
+    table = tables.build(reg, artifact, "smoke", None)
+    assert table["n_diverged"].tolist() == [1, 1, 1]
+    assert set(table["verdict"]) == {"scaled"}

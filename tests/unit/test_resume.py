@@ -8,9 +8,13 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from ghostgrad import data
+from ghostgrad.checks import InputError
+from ghostgrad.classify import classify
 from ghostgrad.record import Record, Rows
+from ghostgrad.spec import parse_spec
 from ghostgrad.state import State, Stopped
 from tests.unit import killing
 
@@ -233,3 +237,35 @@ def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
     states["older"].claim()  # the edit is taken back
     states["older"].publish(target)
     assert json.loads((target / "spec.json").read_text())["repeats"] == "older"
+
+
+def test_a_record_that_lacks_a_file_is_computed_again(tmp_path, manifest):
+    """And a damaged environment.json is written anew: what is published can be read."""
+    runner = Runner(tmp_path, "simulate", manifest)
+    assert runner.start() == 0
+    expected = runner.files
+    for path in (runner.folder / "record" / "metrics.csv", runner.out / "metrics.csv"):
+        path.unlink()
+    (runner.folder / "environment.json").write_text('{"a":')
+    assert runner.start() == 0
+    assert runner.files == expected
+    assert runner.starts == [0, 0]
+    (runner.folder / "environment.json").write_text("")
+    assert runner.start() == 0
+    assert len(json.loads((runner.out / "env.json").read_text())) == 1
+
+
+def test_a_checkpoint_of_other_code_is_one_line(tmp_path, manifest):
+    runner = Runner(tmp_path, "classify", manifest)
+    assert runner.start(save_at=[4], kill_at_step=6) == KILLED
+    with State(runner.folder) as state:
+        saved = state.load()
+        saved["model"] = {f"old.{name}": value for name, value in saved["model"].items()}
+        state.save(saved)
+    images = data.load("digits", manifest)
+    task, spec = parse_spec(json.dumps(SPECS["classify"]))
+    with (
+        State(runner.folder) as state,
+        pytest.raises(InputError, match=r"a checkpoint of other code \(.*\); delete it"),
+    ):
+        classify(spec, state, torch.device("cpu"), images)

@@ -139,8 +139,14 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
     if saved := state.load():
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{state.folder}: a checkpoint of other code ({reason}); delete it to start over"
+            ) from None
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)

@@ -73,7 +73,7 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
         with state:
             if state.finished:
                 log.info("finished before; publishing again")
-                if not (folder / "environment.json").exists():
+                if not state.environments():
                     state.start(environment(task, "none"))
             else:
                 _compute(task, spec, state, inputs, threads, gpus)

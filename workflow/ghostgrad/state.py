@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ghostgrad.record import Record, publish, write
+from ghostgrad.record import FILES, Record, publish, write
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class State:
 
     @property
     def finished(self) -> bool:
-        return self.record.is_dir()
+        return all((self.record / name).exists() for name in FILES if name != "env.json")
 
     def save(self, payload: Mapping[str, Any]) -> None:
         """Write a checkpoint; the one before it stays as checkpoint.old."""
@@ -189,11 +189,12 @@ class State:
 
     def start(self, environment: Mapping[str, Any]) -> None:
         """Append this process's environment."""
-        self._environments = [*self._read_environments(), dict(environment)]
+        self._environments = [*self.environments(), dict(environment)]
         self._started = time.monotonic()
         self._write_environments()
 
-    def _read_environments(self) -> list[dict]:
+    def environments(self) -> list[dict]:
+        """One record per process start; empty where the file is missing or damaged."""
         path = self.folder / "environment.json"
         with contextlib.suppress(OSError, ValueError):
             if isinstance(found := json.loads(path.read_text()), list):
@@ -220,6 +221,7 @@ class State:
         shutil.rmtree(building, ignore_errors=True)
         for name, text in record.files(spec).items():
             write(building / name, text)
+        shutil.rmtree(self.record, ignore_errors=True)  # one that lacks a file
         building.rename(self.record)
 
     def publish(self, target: Path) -> None:
