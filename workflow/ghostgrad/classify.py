@@ -143,10 +143,8 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{state.folder}: a checkpoint of other code ({reason}); delete it to start over"
-            ) from None
+            remedy = f"({str(error).splitlines()[0]}); delete it to start over"
+            raise InputError(f"{state.folder}: a checkpoint of other code {remedy}") from None
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
