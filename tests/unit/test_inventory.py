@@ -49,11 +49,20 @@ COUNTS = {
     "ghost.fig9": 2,
     "ghost.lr_grid": 1,
     "ghost.eq1": 3,
+    "ghost.fig5": 6,  # the rate of each curve
+    "ghost.fig6": 2,  # alpha, and the fitted rate that is to be it
+    "ghost.fc_module": 4,  # tied and untied, k = 2 and 4
+    "ghost.prop3_17": 6,  # forward and backward at three depths: a difference of 0
     "ghost.c1_maxpool": 2,
     "ghost.relu_ratios": 2,
     "bnres.tab1": 3,
     "bnres.fig13": 3,  # "atmost 1.0" at three steps
 }
+
+
+def test_every_reference_file_has_a_count():
+    assert {path.stem for path in (ROOT / "workflow/reference").glob("*.csv")} == set(COUNTS)
+
 
 TAB2 = "APb APb50 APb75 APm APm50 APm75"
 # Artifact -> lines of "label: numbers" under a line of column (or metric) names, as the papers print them.
