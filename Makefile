@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SCALE ?= laptop
-STATE = $(or $(shell sed -nE 's/^state_dir: *([^ #]+).*/\1/p' config.yaml),state)
+STATE = $(or $(shell sed -nE "s/^state_dir: *(\"([^\"]+)\"|'([^']+)'|([^ #]+)).*/\2\3\4/p" config.yaml),state)
 export UV_SYSTEM_CERTS = 1
 # Without its bytecode cache Python compiles torch anew in every process, some seconds each.
 unexport PYTHONDONTWRITEBYTECODE

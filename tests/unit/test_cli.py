@@ -163,13 +163,19 @@ def test_show_runs(ghostgrad):
     ]
 
 
+def built_table(ghostgrad, artifact: str) -> Path:
+    """A table that says of itself that it is a file, and that `show` prints."""
+    path = Path(f"results/smoke/tables/{artifact}.csv")
+    path.parent.mkdir(parents=True)
+    path.write_text("row,verdict\nfrom the file,match\n")
+    assert "from the file" in told(ghostgrad("show", artifact, "--csv"))
+    return path
+
+
 def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
     """A table older than one of its runs is computed anew."""
     finish_models(14.5, 9.25, 10.0)
-    path = Path("results/smoke/tables/bnres.tab1.csv")
-    path.parent.mkdir()
-    path.write_text("row,verdict\nfrom the file,match\n")
-    assert "from the file" in told(ghostgrad("show", "bnres.tab1", "--csv"))
+    path = built_table(ghostgrad, "bnres.tab1")
     os.utime(path, (0, 0))
     assert "from the file" not in told(ghostgrad("show", "bnres.tab1", "--csv"))
 
@@ -191,10 +197,7 @@ def test_a_run_of_another_spec_is_stale(ghostgrad):
 def test_show_counts_no_run_that_is_gone(ghostgrad):
     """The built table is newer than every run that is left, and tells of one that is not."""
     finish_models(14.5, 9.25, 10.0)
-    path = Path("results/smoke/tables/bnres.tab1.csv")
-    path.parent.mkdir()
-    path.write_text("row,verdict\nfrom the file,match\n")
-    assert "from the file" in told(ghostgrad("show", "bnres.tab1", "--csv"))
+    built_table(ghostgrad, "bnres.tab1")
     shutil.rmtree(REGISTRY.run("smoke", "resnet15_cifar/model2-s0").directory)
     out = told(ghostgrad("show", "bnres.tab1"))
     assert "from the file" not in out
@@ -207,10 +210,7 @@ def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
 
 def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
     """The built table may tell of what the registry no longer says."""
-    path = Path("results/smoke/tables/ghost.eq1.csv")
-    path.parent.mkdir(parents=True)
-    path.write_text("row,verdict\nfrom the file,match\n")
-    assert "from the file" in told(ghostgrad("show", "ghost.eq1", "--csv"))
+    path = built_table(ghostgrad, "ghost.eq1")
     before = (REGISTRY.workflow / "experiments" / "ghost.yaml").stat().st_mtime - 1
     os.utime(path, (before, before))
     assert "from the file" not in told(ghostgrad("show", "ghost.eq1", "--csv"))

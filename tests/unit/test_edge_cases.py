@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ghostgrad import figures, render, tables
 from ghostgrad.checks import InputError
+from ghostgrad.record import Rows, code_hash, environment
 from ghostgrad.registry import Registry, load_config
+from ghostgrad.results import Results
+from tests.conftest import ROOT
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, publish, reference, registry, workflow
 from tests.unit.test_cli import refused
 from tests.unit.test_tables import compared, finish, tidy_rows
@@ -271,3 +275,23 @@ def test_a_model_that_diverged_before_its_probes_is_drawn_and_told(tmp_path, mon
     table = tables.build(reg, artifact, "smoke", None)
     assert table["n_diverged"].tolist() == [1, 1, 1]
     assert set(table["verdict"]) == {"scaled"}
+
+
+def test_a_process_records_the_commit_that_it_runs():
+    """What tidy rows name; a tree without git has none."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    found = environment("simulate", "cpu")
+    assert found["commit"] == (done.stdout.strip() or None)
+    assert found["code"] == code_hash("simulate") != code_hash("classify")
+
+
+def test_a_file_is_read_once(bench, monkeypatch):
+    """A figure asks for the probes of a cell at every position."""
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, series=Rows(("step",), [[1], [2]]))
+    found = Results(bench, bench.artifact("ghost.x"), "laptop")
+    cell = bench.artifact("ghost.x").cells[0]
+    first = found.frame(cell, "series.csv")
+    monkeypatch.chdir("/")
+    assert found.frame(cell, "series.csv") is first
+    assert first["step"].tolist() == [1, 2]

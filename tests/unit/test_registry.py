@@ -267,8 +267,8 @@ COMPARABLE = {
 def test_comparable_with_the_paper(tmp_path, override, expected):
     """Fewer repeats or seeds give the same mean with more noise; anything else is another experiment."""
     nets = registry(tmp_path, {"nets": experiment(seeds=4, scales={"laptop": override})}).experiments["nets"]
-    assert (not nets.scaled("a", "laptop")) is expected
-    assert (not nets.scaled("a", "paper")) is True
+    assert bool(nets.scaled("a", "laptop")) is not expected
+    assert nets.scaled("a", "paper") == {}
 
 
 @pytest.mark.parametrize("override", [{"shrink": 2}, {"data": "cifar10"}, {"length": 5}, {"probes": ["gradients"]}])
@@ -276,14 +276,16 @@ def test_a_shortened_training_is_not_comparable(tmp_path, override):
     """Length and data are no replication."""
     body = experiment(task="classify", base=dict(CLASSIFY), scales={"laptop": override, "smoke": {"seeds": 2}})
     nets = registry(tmp_path, {"nets": body}).experiments["nets"]
-    assert ((not nets.scaled("a", "laptop")), (not nets.scaled("a", "smoke"))) == (False, True)
+    assert nets.scaled("a", "laptop") == override
+    assert nets.scaled("a", "smoke") == {}
 
 
 def test_a_variant_that_overrules_the_scale_stays_comparable(tmp_path):
     """Comparability is of what is run, not of what a scale says."""
     body = experiment(variants={"a": {}, "b": {"width": 16}}, scales={"laptop": {"width": 4}})
     nets = registry(tmp_path, {"nets": body}).experiments["nets"]
-    assert ((not nets.scaled("a", "laptop")), (not nets.scaled("b", "laptop"))) == (False, True)
+    assert nets.scaled("a", "laptop") == {"width": 4}
+    assert nets.scaled("b", "laptop") == {}
 
 
 def test_an_artifact_lists_each_run_once(tmp_path):

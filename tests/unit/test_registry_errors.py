@@ -364,7 +364,13 @@ def test_a_target_that_no_rule_makes(target, expected):
 
 @pytest.mark.parametrize(
     "target",
-    ["results/laptop/tables/ghost.fig5.tex", "results/laptop/report.html", "results/data/digits.json", "ghost"],
+    [
+        "results/laptop/tables/ghost.fig5.tex",
+        "results/laptop/report.html",
+        "results/reports/today.html",  # the value of --report
+        "results/data/digits.json",
+        "ghost",
+    ],
 )
 def test_a_target_that_is_none_of_these_mistakes(target):
     load().check_target(target)

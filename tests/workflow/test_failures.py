@@ -195,10 +195,11 @@ def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
     assert len(starts) == 2
 
 
-def test_make_clean_keeps_what_other_scales_made(tmp_path):
+@pytest.mark.parametrize("written", ["elsewhere/state # here", "'elsewhere/state'", '"elsewhere/state" # here'])
+def test_make_clean_keeps_what_other_scales_made(tmp_path, written):
     """With a state folder of one's own choice, too."""
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
-    (tmp_path / "config.yaml").write_text("scale: laptop\nstate_dir: elsewhere/state # here\n")
+    (tmp_path / "config.yaml").write_text(f"scale: laptop\nstate_dir: {written}\n")
     places = [f"{root}/{scale}" for root in ("results", "elsewhere/state") for scale in ("smoke", "laptop", "paper")]
     for name in (".venv", *places, "results/data"):
         (tmp_path / name).mkdir(parents=True)

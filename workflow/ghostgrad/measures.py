@@ -206,9 +206,8 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
                 if diverged:
                     yield Measured(*place, np.nan, n=len(rows), n_diverged=diverged)
                 continue
-            layers = (
-                found[found["index"] < found["index"].max()].groupby("index")["value"].agg(["mean", "std", "count"])
-            )
+            inside = found[found["index"] < found["index"].max()]
+            layers = inside.groupby("index")["value"].agg(["mean", "std", "count"])
             top = layers.loc[layers["mean"].idxmax()]
             n = int(top["count"])
             yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)

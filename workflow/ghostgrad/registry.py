@@ -234,14 +234,14 @@ class Registry:
     def check_target(self, target: str) -> None:
         """Raise InputError for a file below results/ that no rule makes; other targets are Snakemake's to judge."""
         parts = Path(target).parts
-        if len(parts) < 3 or parts[0] != "results" or parts[1] == "data":
+        if len(parts) < 4 or parts[0] != "results" or parts[2] not in ("runs", "tidy", "tables", "figures"):
             return
         scale, kind = parts[1:3]
         if scale not in SCALES:
             raise InputError(f"{target}: '{scale}' is no scale{nearest(scale, SCALES)}")
         if kind == "runs" and len(parts) > 4:
             self.run(scale, "/".join(parts[3:5]))
-        if kind in ("tidy", "tables", "figures") and len(parts) > 3:
+        if kind != "runs":
             artifact = self.artifact(Path(parts[3]).stem)
             there = f"results/{scale}"
             if kind == "tables" and not artifact.has_table:

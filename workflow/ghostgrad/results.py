@@ -49,10 +49,17 @@ class Results:
             if published(run):
                 yield run.seed, _read_frame(Path(run.directory, name))
 
+    @cached_property
+    def _frames(self) -> dict[tuple[Cell, str], pd.DataFrame]:
+        return {}
+
     def frame(self, cell: Cell, name: str) -> pd.DataFrame:
-        """series.csv or probes.csv of all finished seeds of a cell, with a column `seed`; empty where there is none."""
-        frames = [frame.assign(seed=seed) for seed, frame in self._files(cell, name)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        """series.csv or probes.csv of a cell's finished seeds, with a column `seed`; empty where there is none. Read
+        once: figures ask for a file at every position, tables for every column."""
+        if (cell, name) not in self._frames:
+            frames = [frame.assign(seed=seed) for seed, frame in self._files(cell, name)]
+            self._frames[cell, name] = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        return self._frames[cell, name]
 
     def layers(self, cell: Cell, column: str) -> np.ndarray:
         """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no

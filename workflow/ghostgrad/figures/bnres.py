@@ -100,10 +100,11 @@ def bn_offsets(results: Results, at: list[float]):
     figure, axes = style.panels(len(at))
     frames = []
     for panel, position in zip(axes, at, strict=True):
-        panel.set_title(f"{cell.label}, {_step(position, _probe(results, cell, 'bn_offset_mean', position))}")
+        probed = _probe(results, cell, "bn_offset_mean", position)
+        panel.set_title(f"{cell.label}, {_step(position, probed)}")
         panel.set_xlabel("block")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        if _probe(results, cell, "bn_offset_mean", position).empty:
+        if probed.empty:
             panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue
         for label, (place, quantity, colour, dash) in BN_CURVES.items():
