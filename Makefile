@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS = 1
 # Without its bytecode cache Python compiles torch anew in every process, some seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: build setup test test-all lint format lock snapshot bench clean
+.PHONY: build setup test lint format lock snapshot bench clean
 
 build: setup ## the whole workflow at laptop scale, then the report
 	@$(BIN)/ghostgrad unlock --quiet
@@ -35,10 +35,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: setup ## every test of the continuous integration
-	@$(BIN)/python -m pytest -n auto -m "not long"
-
-test-all: setup ## the long suites too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow/rules && $(BIN)/snakemake --lint

@@ -63,6 +63,9 @@ rule cpu:
         artifact_files(on_cpu()),
 
 
+check_targets()
+
+
 onstart:
     print(expectation(), file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, settings
 
-from ghostgrad.record import PROBE_COLUMNS, Rows
+from ghostgrad import tables
+from ghostgrad.record import PROBE_COLUMNS, Rows, code_hash
 from ghostgrad.registry import PAPERS, Registry
 from ghostgrad.results import REFERENCE_COLUMNS
 from ghostgrad.spec import RunSpec
+from ghostgrad.tidy import tidy
 
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
-CODE = "c0de0001"
 
 # For property tests: the same examples in every run and no time limit, which a busy machine would break.
 STEADY = settings(derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,17 +62,18 @@ def publish(
     run: RunSpec,
     metrics: Mapping[str, Any] | None = None,
     series: Rows | None = None,
-    code: str = CODE,
+    code: str = "",
     probes: Iterable[list] = (),
     **spec: Any,
 ) -> Path:
-    """The run's directory below the working directory, complete; `spec` changes what spec.json says."""
+    """The run's directory below the working directory, complete and of this checkout's code; `spec` changes what
+    spec.json says."""
     folder = Path(run.directory)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"status": "done", **(metrics or {})}
     found = {"task": run.task, **run.spec, **spec}
     environment = {
-        "code": code,
+        "code": code or code_hash(run.task),
         "commit": "0" * 40,
         "dirty": False,
         "machine": "Linux x86_64, 2 cores",
@@ -82,3 +85,19 @@ def publish(
     (folder / "env.json").write_text(json.dumps([environment, environment]))
     (folder / "metrics.csv").write_text(Rows(metrics, [list(metrics.values())]).text())
     return folder
+
+
+def finish(reg, variant, accuracies, scale="laptop", **more):
+    """Publish the variant's seeds with these accuracies."""
+    for seed, accuracy in enumerate(accuracies):
+        publish(reg.run(scale, f"nets/{variant}-s{seed}"), {"test_accuracy": accuracy}, **more)
+
+
+def compared(reg, scale="laptop", why_not=None):
+    """(row, column) -> the table's row."""
+    table = tables.build(reg, reg.artifact("ghost.x"), scale, why_not)
+    return {(line["row"], line["column"]): line for line in table.to_dict("records")}
+
+
+def tidy_rows(reg, scale="laptop"):
+    return list(csv.DictReader(io.StringIO(tidy(reg, reg.artifact("ghost.x"), scale).text())))

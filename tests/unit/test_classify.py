@@ -224,6 +224,13 @@ def test_a_non_finite_loss_is_a_result(tmp_path, digits):
     assert np.isclose(shares, record.metrics["test_accuracy"]).any()
 
 
+def test_a_network_that_its_last_update_breaks_has_diverged(tmp_path, digits):
+    """No further training loss would show it; the test images do."""
+    record = run(tmp_path, digits, lr=1e38, length=1, eval_every=0)
+    assert np.isfinite(float(rows(record.series)[-1]["train_loss"]))
+    assert (record.metrics["status"], record.metrics["diverged_at"]) == ("diverged", 1)
+
+
 def test_length_0_evaluates_and_probes_the_initialized_network(tmp_path, digits):
     record = run(tmp_path, digits, length=0, probes=["gradients"], probe_at=[0])
     assert record.metrics["steps"] == 0

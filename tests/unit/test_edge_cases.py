@@ -14,13 +14,23 @@ from ghostgrad.record import Rows, code_hash, environment
 from ghostgrad.registry import Registry, load_config
 from ghostgrad.results import Results
 from tests.conftest import ROOT
-from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, publish, reference, registry, workflow
-from tests.unit.test_cli import refused
-from tests.unit.test_tables import compared, finish, tidy_rows
+from tests.unit.commands import refused
+from tests.unit.fabricate import (
+    CLASSIFY,
+    SIMULATE,
+    compared,
+    experiment,
+    finish,
+    publish,
+    reference,
+    registry,
+    tidy_rows,
+    workflow,
+)
 
-BUILT = {"title": "T", "section": "s", "table": "final_metrics"}
-AXES = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}}}
 METRICS = {"options": {"table": {"metrics": ["test_accuracy"]}}}
+BUILT = {"title": "T", "section": "s", "table": "final_metrics", **METRICS}
+AXES = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}}}
 
 
 def test_the_difference_of_two_rows(bench):
@@ -44,7 +54,7 @@ def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
     variants = {"a": {}, "b": {"batch": 32}, "c": {"batch": 16, "scales": {"laptop": {"length": 1}}}}
     body = experiment(task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {}})
     rows = {"A": {"x": "nets/a", "y": "nets/b"}, "C": "nets/c"}
-    reg = registry(tmp_path, {"nets": body}, {"ghost.x": {**BUILT, **METRICS, "rows": rows}})
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": {**BUILT, "rows": rows}})
     reference(reg.workflow, "ghost.x", [{"row": "A", "column": "gain", "minus": "A|x minus A|y", "value": 1.0}])
     for variant, accuracy, code in (("a", 51.0, "aaaa0000"), ("b", 50.0, "aaaa0000"), ("c", 1.0, "cccc0000")):
         publish(reg.run("laptop", f"nets/{variant}-s0"), {"test_accuracy": accuracy}, code=code)

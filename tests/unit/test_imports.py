@@ -60,7 +60,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(CONFIG)
     reg = Registry()
-    publish(reg.run("smoke", "plainnet_init/relu-bn-s0"))
+    publish(reg.run("smoke", "plainnet_init/relu-bn-s0"), code="c0de0001")
     Path("results/smoke/tables").mkdir()
     Path("results/smoke/tables/ghost.eq1.csv").write_text("row,verdict\nReLU,match\n")
     return tmp_path
@@ -89,7 +89,7 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 # learns of the registry, and what reads results never touches what computes them.
 ROOMS = (
     ("checks", "controller"),
-    ("spec", "experiment", "registry"),
+    ("spec", "functions", "experiment", "registry"),
     ("record", "rng", "init", "optim", "models", "theory"),
     ("state", "data", "probes"),
     ("simulate", "classify"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -61,7 +62,8 @@ def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
     assert capsys.readouterr().err == "stopped net/a-s1; it is saved: start the same build again and it goes on\n"
 
 
-def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys):
+def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["snakemake", "ghost", "--config", "scale=paper"])
     (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
     handler.emit(job(1))
     handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
@@ -71,6 +73,7 @@ def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys):
     assert "| the reason" in said
     assert "command: ghostgrad run x" in said
     assert said.count("| line") == 11, "only the tail"
+    assert said.splitlines()[-1].endswith("snakemake --config scale=paper partial=true")
 
 
 def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):

@@ -15,8 +15,10 @@ from ghostgrad.registry import PAPERS, Registry, load, load_config
 from ghostgrad.spec import parse_spec
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, registry, workflow
 
-BUILT = {"title": "T", "section": "s", "table": "final_metrics"}
+OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
+BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
 AXES = {"method": {"sgd": {}}, "batch": {"b8": {}}}
+NETS = {"A": "nets/a"}
 
 
 def without(body, key):
@@ -178,7 +180,10 @@ ARTIFACTS = {
         "rows.A: nets has no variant 'abd'; did you mean 'abc'?",
     ),
     "no run's name": (artifact(rows={"A": "nets"}), "rows.A: 'nets' is not of the form"),
-    "number for a run": (artifact(rows={"A": 3}), "ghost.x.rows.A: 3 is not valid"),
+    "number for a run": (
+        artifact(rows={"A": 3}),
+        "ghost.x.rows.A: expected experiment/variant, or {column label: experiment/variant}, found 3",
+    ),
     "axes of an unknown experiment": (
         artifact(axes={"experiment": "nts", "row": "method"}),
         "ghost.x.axes: no experiment 'nts'; did you mean 'nets'?",
@@ -206,6 +211,34 @@ ARTIFACTS = {
     "probe of a run that records none": (
         artifact(rows={"A": "nets/a"}, probes=["gradients"]),
         "ghost.x.probes: 'gradients' is not recorded by nets/a",
+    ),
+    "unknown table function": (
+        artifact(table="final_metric", rows=NETS),
+        "ghost.x.table: no function 'final_metric' in ghostgrad/measures.py; did you mean 'final_metrics'?",
+    ),
+    "helper for a table function": (
+        artifact(table="jackknife", rows=NETS),
+        "ghost.x.table: no function 'jackknife' in ghostgrad/measures.py",
+    ),
+    "unknown option of a table": (
+        artifact(options={"table": {"metrics": ["x"], "units": "%"}}, rows=NETS),
+        "ghost.x.options.table: unknown key 'units'; did you mean 'unit'?",
+    ),
+    "missing option of a table": (
+        artifact(options={}, rows=NETS),
+        "ghost.x.options.table: key 'metrics' is missing; final_metrics needs it",
+    ),
+    "unknown figure function": (
+        artifact(figure="gradient_norm", rows=NETS),
+        "ghost.x.figure: no function 'gradient_norm' in ghostgrad/figures/ghost.py; did you mean 'gradient_norms'?",
+    ),
+    "figure of another paper": (
+        artifact(figure="block_curves", rows=NETS),
+        "ghost.x.figure: no function 'block_curves' in ghostgrad/figures/ghost.py",
+    ),
+    "unknown option of a figure": (
+        artifact(figure="gradient_norms", options={**OPTIONS, "figure": {"metric": "rate"}}, rows=NETS),
+        "ghost.x.options.figure: unknown key 'metric'",
     ),
 }
 
@@ -345,12 +378,23 @@ def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
         assert load_config()["scale"] == "laptop"
 
 
+RULES = ("all", "ghost", "lalc", "bnres", "cpu")
 TARGETS = {
     "scale": ("results/papr/tables/ghost.fig5.csv", "'papr' is no scale; did you mean 'paper'?"),
     "artifact": ("results/laptop/figures/ghost.fg5.svg", "no artifact 'ghost.fg5'; did you mean 'ghost.fig5'?"),
     "no table": ("results/paper/tables/bnres.fig5.csv", "no table; build results/paper/figures/bnres.fig5.svg"),
     "no figure": ("results/paper/figures/ghost.eq1.svg", "no figure; build results/paper/tables/ghost.eq1.md"),
     "run": ("results/smoke/runs/plainnet_init/relu-bn-s9/metrics.csv", "did you mean 'plainnet_init/relu-bn-s0'?"),
+    "bare artifact": (
+        "ghost.fig5",
+        "ghost.fig5: name a file; build results/<scale>/tables/ghost.fig5.md or results/<scale>/figures/ghost.fig5.svg",
+    ),
+    "bare artifact without a figure": (
+        "ghost.eq1",
+        "ghost.eq1: name a file; build results/<scale>/tables/ghost.eq1.md",
+    ),
+    "nearly a bare artifact": ("ghost.fg5", "ghost.fg5: no such target; did you mean 'ghost.fig5'?"),
+    "nearly a named target": ("ghots", "ghots: no such target; did you mean 'ghost'?"),
 }
 
 
@@ -358,7 +402,7 @@ TARGETS = {
 def test_a_target_that_no_rule_makes(target, expected):
     """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
     with pytest.raises(InputError) as error:
-        load().check_target(target)
+        load().check_target(target, RULES)
     assert one_line(error).endswith(expected)
 
 
@@ -370,7 +414,8 @@ def test_a_target_that_no_rule_makes(target, expected):
         "results/reports/today.html",  # the value of --report
         "results/data/digits.json",
         "ghost",
+        "somewhere/else.csv",
     ],
 )
 def test_a_target_that_is_none_of_these_mistakes(target):
-    load().check_target(target)
+    load().check_target(target, RULES)

@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: tolerance, verdicts, differences, spread over seeds, and which runs are let in.
+"""The paper's numbers beside ours: tolerance, verdicts, differences, spread over seeds.
 
 A verdict is the workflow's claim about a paper. These tests hold each of the closed list, and that nothing is judged
 which is not the paper's experiment.
@@ -6,11 +6,7 @@ which is not the paper's experiment.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,9 +15,9 @@ from hypothesis import strategies as st
 from ghostgrad import tables
 from ghostgrad.checks import InputError
 from ghostgrad.render import cell_text
-from ghostgrad.results import REFERENCE_COLUMNS, Results
-from ghostgrad.tidy import refuse_stale, tidy
-from tests.unit.fabricate import STEADY, experiment, publish, reference, registry
+from ghostgrad.results import REFERENCE_COLUMNS
+from ghostgrad.tidy import tidy
+from tests.unit.fabricate import STEADY, compared, finish, publish, reference, registry
 
 NAN = math.nan
 NUMBER = st.floats(-100, 100, allow_subnormal=False)
@@ -107,18 +103,6 @@ def test_bounds_are_the_two_halves_of_equality(value, ours, allowed, se):
     assert rank("=") == max(rank("<="), rank(">="))
     assert min(rank("<"), rank(">")) == 0
     assert rank("=", se + 1) <= rank("=")
-
-
-def finish(reg, variant, accuracies, scale="laptop", **more):
-    """Publish the variant's seeds with these accuracies."""
-    for seed, accuracy in enumerate(accuracies):
-        publish(reg.run(scale, f"nets/{variant}-s{seed}"), {"test_accuracy": accuracy}, **more)
-
-
-def compared(reg, scale="laptop", why_not=None):
-    """(row, column) -> the table's row."""
-    table = tables.build(reg, reg.artifact("ghost.x"), scale, why_not)
-    return {(line["row"], line["column"]): line for line in table.to_dict("records")}
 
 
 VERDICTS = {
@@ -266,94 +250,6 @@ def test_columns_and_their_order(bench):
     assert list(table.columns) == [*columns.split(), "verdict", "scale", "code", "source"]
 
 
-def test_an_unknown_table_function_is_named(tmp_path, monkeypatch):
-    """With the nearest one."""
-    monkeypatch.chdir(tmp_path)
-    artifact = {"title": "T", "section": "s", "rows": {"A": "nets/a"}, "table": "final_metric"}
-    reg = registry(tmp_path, {"nets": experiment()}, {"ghost.x": artifact})
-    with pytest.raises(
-        InputError, match=r"^artifact ghost\.x: table: .* 'final_metric'; did you mean 'final_metrics'\?$"
-    ):
-        tables.build(reg, reg.artifact("ghost.x"), "paper", None)
-
-
-def tidy_rows(reg, scale="laptop"):
-    return list(csv.DictReader(io.StringIO(tidy(reg, reg.artifact("ghost.x"), scale).text())))
-
-
-def test_tidy_is_one_row_per_run_and_cell(bench):
-    """Identity, metrics, provenance; unfinished runs leave no row."""
-    finish(bench, "a", [1.0, 2.0])
-    finish(bench, "c", [5.0], code="12345678")
-    rows = tidy_rows(bench)
-    assert [(r["row"], r["column"], r["variant"], r["seed"], r["test_accuracy"]) for r in rows] == [
-        ("A", "", "a", "0", "1"),
-        ("A", "", "a", "1", "2"),
-        ("C", "left", "c", "0", "5"),
-    ]
-    assert {r["comparable"] for r in rows} == {"True"}
-    assert rows[2]["code"] == "12345678"
-    assert rows[2]["machine"] == "Linux x86_64, 2 cores, cpu"
-
-
-def test_tidy_marks_what_is_not_comparable(bench):
-    """The judgement of the table hangs on it."""
-    finish(bench, "a", [1.0], scale="smoke")
-    assert [row["comparable"] for row in tidy_rows(bench, "smoke")] == ["False"]
-
-
-OTHER = [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1), ("task", "simulate"), ("label_smoothing", 0.1)]
-
-
-@pytest.mark.parametrize(("key", "value"), OTHER)
-def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
-    """A run left from before an edit of the registry is not passed off as the edited one, and the table says why."""
-    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 1.0}])
-    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
-    assert tidy_rows(bench) == []
-    line = compared(bench)["A", ""]
-    assert (line["verdict"], math.isnan(line["ours"])) == ("not run (stale run)", True)
-    results = Results(bench, bench.artifact("ghost.x"), "laptop")
-    assert results.frame(bench.artifact("ghost.x").cells[0], "series.csv").empty
-
-
-@pytest.mark.parametrize(("key", "value"), OTHER)
-def test_a_build_that_counts_on_a_stale_run_names_the_key(bench, key, value):
-    """Snakemake may hold it for current, where its own record was lost or a default was renamed."""
-    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
-    spec = json.loads((folder / "spec.json").read_text())
-    del spec["blocks"]  # merely older than a default
-    (folder / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(InputError) as error:
-        refuse_stale(bench.run("laptop", "nets/a-s0"))
-    said = str(error.value)
-    assert said.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
-    assert said.endswith("compute it again: snakemake --force results/laptop/runs/nets/a-s0/metrics.csv")
-
-
-def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
-    """The registry may have moved away from it since."""
-    run = bench.run("laptop", "nets/a-s0")
-    folder = publish(run, {"test_accuracy": 1.0})
-    spec = json.loads((folder / "spec.json").read_text())
-    del spec["batch"]
-    (folder / "spec.json").write_text(json.dumps(spec))
-    with pytest.raises(InputError, match=r"spec\.json: batch is None, in the registry 32;"):
-        refuse_stale(run)
-
-
-def test_what_several_processes_computed_names_each_code_and_commit(bench):
-    """A run that was stopped, edited and taken up again is nobody's alone; uncommitted changes are told."""
-    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, code="bbbb0000")
-    first, last = json.loads((folder / "env.json").read_text())
-    processes = [{**first, "code": "aaaa0000", "commit": "1" * 40, "dirty": True}, last, last]
-    (folder / "env.json").write_text(json.dumps(processes))
-    (row,) = tidy_rows(bench)
-    assert (row["code"], row["commit"]) == ("aaaa0000+bbbb0000", f"{'1' * 40}-dirty+{'0' * 40}")
-    assert row["machine"] == "Linux x86_64, 2 cores, cpu"
-    assert compared(bench)["A", ""]["code"] == "aaaa0000+bbbb0000"
-
-
 def test_tables_are_made_from_the_tidy_file(bench, tmp_path):
     """What stands in results/<scale>/tidy/ is what the table shows."""
     finish(bench, "a", [1.0, 2.0])
@@ -400,10 +296,8 @@ def test_a_broken_reference_is_one_line(bench, text, begin, end):
     assert end in said
 
 
-def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
-    """A spec.json that lacks a key which has a default is the same run."""
-    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
-    spec = json.loads(Path(folder, "spec.json").read_text())
-    del spec["momentum"]
-    Path(folder, "spec.json").write_text(json.dumps(spec))
-    assert len(tidy_rows(bench)) == 1
+def test_a_reference_in_another_encoding_is_one_line(bench):
+    """A spreadsheet may have saved it so."""
+    (bench.workflow / "reference" / "ghost.x.csv").write_bytes("row,Größe\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"^workflow/reference/ghost\.x\.csv: not UTF-8; save it as that$"):
+        compared(bench)

@@ -144,6 +144,20 @@ def test_a_full_disk_while_publishing_loses_nothing(smoke):
     assert log.read_text().count("repeats done") == 1, "computed once"
 
 
+def test_a_full_disk_under_the_log_is_one_line(smoke):
+    """Not a traceback of the logging module for every line that the log does not take."""
+    spec = {"task": "simulate", "net": "plain", "depth": 2, "width": 8, "batch": 4, "repeats": 4, "seed": 0}
+    arguments = ["run", "--spec", json.dumps(spec), "--out", str(smoke.path("results/smoke/runs/full/log-s0"))]
+    assert smoke.ghostgrad(*arguments).returncode == 0
+    (log,) = smoke.path("state").rglob("log.txt")
+    log.unlink()
+    log.symlink_to("/dev/full")
+    done = smoke.ghostgrad(*arguments)
+    assert "Logging error" not in done.stdout
+    assert "Traceback" not in done.stdout
+    assert done.returncode == 0
+
+
 def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
     """Snakemake deletes the outputs of a job that fails; the table made from its old ones still stands there."""
     table = "results/smoke/tables/bnres.tab1.csv"
@@ -157,6 +171,8 @@ def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
 
 def test_an_unknown_target_or_scale_is_one_line(smoke):
     for arguments, said in (
+        (["ghots"], "ghots: no such target; did you mean 'ghost'?"),
+        (["-n", "ghost.fg5", "--config", "scale=paper"], "ghost.fg5: no such target; did you mean 'ghost.fig5'?"),
         (["results/smoke/tables/ghost.fig55.csv"], "no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?"),
         (["--config", "scale=papr"], "--config or --configfile: scale: 'papr' is not allowed; did you mean 'paper'?"),
     ):

@@ -109,6 +109,8 @@ def _one_line(error: ValidationError, where: str) -> str:
             return f"{place}: expected {kind}, found {value!r}"
         case "multipleOf":
             return f"{place}: {value} is not a multiple of {rule}"
+        case "oneOf":
+            return f"{place}: expected {error.schema['description']}, found {value!r}"
         case "required":
             missing = next(key for key in rule if key not in value)
             return f"{place}: key '{missing}' is missing"

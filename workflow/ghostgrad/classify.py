@@ -126,7 +126,8 @@ def evaluate(spec: Mapping[str, Any], model: nn.Module, x: Tensor, y: Tensor) ->
 
 
 def classify(spec: Mapping[str, Any], state: State, device: torch.device, images: Images) -> Record:
-    """Train, evaluate and probe one network; a non-finite loss ends the run as diverged."""
+    """Train, evaluate and probe one network; a non-finite loss, in training or at the end on the test images,
+    is the result `diverged`."""
     batches = Batches(spec, images, device)
     test_x, test_y = torch.from_numpy(images.test_x).to(device), torch.from_numpy(images.test_y).to(device)
     plan = Plan(spec, batches.per_epoch)
@@ -186,6 +187,8 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
         if diverged_at or plan.evaluates(step):
             train_loss, train_accuracy = window["loss"] / window["images"], 100 * window["correct"] / window["images"]
             test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
+            if step == plan.length and not math.isfinite(test_loss):  # no further loss shows what this update broke
+                diverged_at = step
             epoch = step / batches.per_epoch
             series.add(step, plan.at(step), epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy)
             window = {"loss": 0.0, "correct": 0, "images": 0}
@@ -196,15 +199,19 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
     if not series.rows:
         test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
         series.add(0, 0.0, 0.0, None, None, None, test_loss, test_accuracy)
+    return Record(final_metrics(series, step, diverged_at, model), series, probed)
+
+
+def final_metrics(series: Rows, steps: int, diverged_at: int | None, model: nn.Module) -> dict[str, Any]:
+    """What metrics.csv holds: the last row of the series and the best test accuracy."""
     last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True))
-    metrics = {
+    return {
         "status": "diverged" if diverged_at else "done",
         "diverged_at": diverged_at,
-        "steps": step,
+        "steps": steps,
         "test_accuracy": last["test_accuracy"],
         "best_test_accuracy": max(row[SERIES_COLUMNS.index("test_accuracy")] for row in series.rows),
         "test_loss": last["test_loss"],
         "train_accuracy": last["train_accuracy"],
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return Record(metrics, series, probed)

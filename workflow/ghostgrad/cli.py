@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ import typer
 
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.record import code_hash
 from ghostgrad.registry import Artifact
 from ghostgrad.spec import SCALES, RunSpec, parse_spec, published, standing
+from ghostgrad.tidy import provenance, refuse_stale, tidy
 
 app = typer.Typer(
     add_completion=False,
@@ -29,6 +32,8 @@ app = typer.Typer(
     "`make` or `snakemake`; these commands look at its results.",
 )
 
+UsageError = typer.BadParameter.__base__
+
 Scale = Annotated[str, typer.Option(help="smoke, laptop, substitute or paper; the default is config.yaml's")]
 
 
@@ -37,7 +42,13 @@ def main() -> None:
     from ghostgrad.state import EXIT_STOPPED, Stopped
 
     try:
-        app()
+        app(standalone_mode=False)
+    except UsageError as error:
+        if message := error.format_message():
+            print(f"ghostgrad: {message}", file=sys.stderr)
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(1)
     except InputError as error:
         print(f"ghostgrad: {error}", file=sys.stderr)
         sys.exit(1)
@@ -81,6 +92,20 @@ def _run_state(run: RunSpec, state_dir: Path) -> str:
     return "started" if folder.exists() and state == "missing" else state
 
 
+def _other_code(runs: Sequence[RunSpec]) -> set[RunSpec]:
+    """Of these finished runs those computed with another version of their task's numeric modules than this one."""
+    current = {task: code_hash(task) for task in {run.task for run in runs}}
+    other = set()
+    for run in runs:
+        with contextlib.suppress(InputError):  # a damaged record is told where it is used
+            if provenance(run)["code"] != current[run.task]:
+                other.add(run)
+    return other
+
+
+OTHER_CODE = "the task's modules than this checkout's; to compute one again: ghostgrad forget <run>, then build"
+
+
 @app.command()
 def status(
     scale: Scale = "",
@@ -94,6 +119,7 @@ def status(
     reg = registries.load()
     state_dir = Path(config["state_dir"])
     states = {run: _run_state(run, state_dir) for run in reg.runs(scale)}
+    other = _other_code([run for run, state in states.items() if state in ("done", "diverged")])
     width = max(map(len, reg.artifacts))
     for artifact in reg.artifacts.values():
         if paper and artifact.paper != paper:
@@ -102,18 +128,22 @@ def status(
         done = sum(states[run] in ("done", "diverged") for run in needed)
         count = f"{done}/{len(needed)} runs" if needed else ""
         stale = sum(states[run] == "stale" for run in needed)
+        older = sum(run in other for run in needed)
         told = _verdicts(reg, artifact, scale, config) + (f" (before an edit: {stale} stale)" if stale else "")
+        told += f" ({older} of other code)" if older else ""
         print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {told}")
     if runs:
         print()
         for run, state in states.items():
-            print(f"{run.id:{width + 20}}  {state}")
+            print(f"{run.id:{width + 20}}  {state}{', other code' if run in other else ''}")
     settled = ("done", "diverged", "missing", "stale", "damaged")
     counts = Counter(state if state in settled else "begun" for state in states.values())
     shown = [f"{counts[name]} {name}" for name in (*settled, "begun") if counts[name] or name in settled[:3]]
     print(f"\nscale {scale}: {len(states)} runs, {', '.join(shown)}")
     if counts["stale"]:
         print("stale: made with another spec than the registry's, so they do not count")
+    if other:
+        print(f"of other code: {len(other)}, computed with another version of {OTHER_CODE}")
 
 
 def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
@@ -138,7 +168,6 @@ def show(
 ) -> None:
     """The paper's numbers beside ours for one artifact, from whatever exists; writes nothing."""
     from ghostgrad import render
-    from ghostgrad.tidy import tidy
 
     config, scale = _config(scale)
     reg = registries.load()
@@ -166,6 +195,8 @@ def show(
     if found.has_table or found.planned:
         _print_table(rows)
         print(render.footer(rows, scale))
+    if other := _other_code(done):
+        print(f"{len(other)} of the runs were computed with another version of {OTHER_CODE}")
     if notes := reg.notes(found):
         print("\n" + "\n".join(f"- {note}" for note in notes))
 
@@ -315,7 +346,6 @@ def tidy_command(
 ) -> None:
     """Write results/<scale>/tidy/<artifact>.csv; `needed` are the metrics.csv that the build counts on."""
     from ghostgrad.record import write
-    from ghostgrad.tidy import refuse_stale, tidy
 
     reg = registries.load()
     found = reg.artifact(artifact)

@@ -34,6 +34,7 @@ class Measured:
     n_diverged: int = 0
     unit: str = ""
     of: tuple[tuple[str, str], ...] = ()  # the cells (row, column) that it is made of, where not its own
+    quadrature: bool = False  # computed from a formula, so no run and no scale has a part in it
 
 
 def jackknife(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
@@ -91,7 +92,7 @@ def predicted_rates(results: Results, activation: str, metrics: list[str]) -> It
             return float(100 * np.abs(curve / prediction - 1).max())
 
         value, se = jackknife(norms, deviation)
-        yield Measured(cell.row, cell.column, "alpha", alpha)
+        yield Measured(cell.row, cell.column, "alpha", alpha, quadrature=True)
         yield Measured(cell.row, cell.column, "largest_deviation", value, se=se, n=len(norms), unit="%")
 
 
@@ -133,13 +134,14 @@ def module_rates(results: Results) -> Iterator[Measured]:
 
 def vanilla_growth(results: Results) -> Iterator[Measured]:
     """App. C.3: a residual net's growth of the gradient norm, its blocks' R_b/R_f against the formula
-    (1 + R_b(F))/(1 + R_f(F)), and how growth depends on depth (the exponent p of growth ~ L^p between depths)."""
-    logs: list[tuple[str, float, float, float]] = []
+    (1 + R_b(F))/(1 + R_f(F)), and how growth depends on depth: the exponent p of growth ~ L^p between two depths, over
+    the repeats that both have, because a repeat draws the shallower net's weights in the deeper one too."""
+    curves: list[tuple[str, np.ndarray, np.ndarray]] = []
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
         value, se = jackknife(norms, CURVE_STATISTICS["growth"])
         yield Measured(cell.row, cell.column, "growth", value, se=se, n=len(norms))
-        logs.append((cell.row, np.log(norms.shape[1]), np.log(value), se / value))
+        curves.append((cell.row, results.repeats(cell), norms))
         block, branch = (
             [results.layers(cell, f"{what}_{way}")[:, 2::2] for way in ("backward", "forward")]
             for what in ("block", "branch")
@@ -148,30 +150,39 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
         for name, index in (("first", 0), ("last", -1)):
             yield _over_repeats(cell, f"{name}_block_rate", measured[:, index])
             yield _over_repeats(cell, f"{name}_block_formula", formula[:, index])
-    for (low, x0, y0, e0), (high, x1, y1, e1) in pairwise(logs):
-        yield Measured(f"{low} to {high}", "", "exponent", (y1 - y0) / (x1 - x0), se=np.hypot(e0, e1) / (x1 - x0))
+    for (low, low_repeats, low_norms), (high, high_repeats, high_norms) in pairwise(curves):
+        _, of_low, of_high = np.intersect1d(low_repeats, high_repeats, return_indices=True)
+        depth = low_norms.shape[1]
+
+        def exponent(both: np.ndarray, depth: int = depth) -> float:
+            growths = [CURVE_STATISTICS["growth"](curve) for curve in np.split(both, [depth])]
+            return float(np.log(growths[1] / growths[0]) / np.log((len(both) - depth) / depth))
+
+        if len(of_low):
+            value, se = jackknife(np.hstack([low_norms[of_low], high_norms[of_high]]), exponent)
+            yield Measured(f"{low} to {high}", "", "exponent", value, se=se, n=len(of_low))
 
 
 def activation_rates(_: Results) -> Iterator[Measured]:
     """Eq. 1 by quadrature: r = E[s'^2]/Var[s], its root, and the formula as it is printed, E[s']^2/Var[s]."""
     for name in ("SELU", "Tanh", "ReLU"):
         activation = theory.ACTIVATIONS[name]
-        yield Measured(name, "", "r", activation.rate)
-        yield Measured(name, "", "sqrt_r", activation.rate**0.5)
-        yield Measured(name, "", "as_printed", activation.mean_slope**2 / activation.variance)
+        yield Measured(name, "", "r", activation.rate, quadrature=True)
+        yield Measured(name, "", "sqrt_r", activation.rate**0.5, quadrature=True)
+        yield Measured(name, "", "as_printed", activation.mean_slope**2 / activation.variance, quadrature=True)
 
 
 def maxpool_ratios(_: Results) -> Iterator[Measured]:
     """App. C.1: R_f and R_b of 2x2 max-pooling of independent N(0, 1), by quadrature over the order statistic."""
-    yield Measured("2x2 max-pool", "", "R_f", theory.maxpool_forward())
-    yield Measured("2x2 max-pool", "", "R_b", theory.maxpool_backward())
+    yield Measured("2x2 max-pool", "", "R_f", theory.maxpool_forward(), quadrature=True)
+    yield Measured("2x2 max-pool", "", "R_b", theory.maxpool_backward(), quadrature=True)
 
 
 def relu_ratios(_: Results) -> Iterator[Measured]:
     """R_f and R_b of ReLU for a unit Gaussian, by quadrature."""
     relu = theory.ACTIVATIONS["ReLU"]
-    yield Measured("ReLU", "", "R_f", relu.variance)
-    yield Measured("ReLU", "", "R_b", relu.slope)
+    yield Measured("ReLU", "", "R_f", relu.variance, quadrature=True)
+    yield Measured("ReLU", "", "R_b", relu.slope, quadrature=True)
 
 
 def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Iterator[Measured]:

@@ -6,12 +6,13 @@ Imports neither torch nor pandas.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ghostgrad import functions
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 from ghostgrad.experiment import Experiment
 from ghostgrad.spec import SCALES, RunSpec, absence, available, has_data
@@ -128,6 +129,10 @@ class Registry:
         probes = tuple(body.get("probes", ()))
         for cell in cells:
             self._check_probes(cell, probes, where)
+        options = body.get("options", {})
+        for key, module in (("table", "measures"), ("figure", f"figures/{paper_of(name)}")):
+            if key in body:
+                functions.check(module, body[key], options.get(key, {}), where, key)
         return Artifact(
             id=name,
             title=body["title"],
@@ -137,7 +142,7 @@ class Registry:
             cells=cells,
             table=body.get("table"),
             figure=body.get("figure"),
-            options=body.get("options", {}),
+            options=options,
             probes=probes,
             caption=body.get("caption", "").strip(),
             source=source,
@@ -231,9 +236,17 @@ class Registry:
             raise InputError(f"no artifact '{artifact_id}'{nearest(artifact_id, self.artifacts)}")
         return self.artifacts[artifact_id]
 
-    def check_target(self, target: str) -> None:
-        """Raise InputError for a file below results/ that no rule makes; other targets are Snakemake's to judge."""
+    def check_target(self, target: str, rules: Iterable[str]) -> None:
+        """Raise InputError for a file below results/ that no rule makes and for a word that is no rule; other targets
+        are Snakemake's to judge."""
         parts = Path(target).parts
+        if len(parts) == 1 and target not in rules and not Path(target).exists():
+            known = [*rules, *self.artifacts]
+            if target not in known:
+                raise InputError(f"{target}: no such target{nearest(target, known)}")
+            artifact = self.artifacts[target]
+            files = [f"tables/{target}.md"] * artifact.has_table + [f"figures/{target}.svg"] * artifact.has_figure
+            raise InputError(f"{target}: name a file; build " + " or ".join(f"results/<scale>/{f}" for f in files))
         if len(parts) < 4 or parts[0] != "results" or parts[2] not in ("runs", "tidy", "tables", "figures"):
             return
         scale, kind = parts[1:3]

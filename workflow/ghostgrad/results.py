@@ -74,6 +74,11 @@ class Results:
                 raise damaged(Path(run.directory, "series.csv"), "cut short")
         return frame[column].to_numpy().reshape(-1, places)
 
+    def repeats(self, cell: Cell) -> np.ndarray:
+        """The number of the repeat in each row of `layers`."""
+        frame = self.frame(cell, "series.csv")
+        return frame["repeat"].to_numpy()[frame["layer"].to_numpy() == 0]
+
     def paper_values(self, cell: Cell, metric: str) -> list[float]:
         """The paper's number of a cell's metric, or nothing."""
         mine = self.paper[["row", "column", "metric"]] == [cell.row, cell.column, metric]
@@ -107,7 +112,11 @@ def reference(workflow: Path, artifact: Artifact) -> pd.DataFrame:
     path = workflow / "reference" / f"{artifact.source}.csv"
     rows: list[list] = []
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as stream:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{shown(path)}: not UTF-8; save it as that") from None
+        with io.StringIO(text, newline="") as stream:
             lines = csv.reader(stream)
             header = next(lines, [])
             if header != REFERENCE_COLUMNS:

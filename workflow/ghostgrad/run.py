@@ -65,9 +65,9 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
         if not path.exists():
             raise InputError(f"{path} is missing; build it with: snakemake {path}")
     folder = state_folder(root, out, canonical_json(task, spec), inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    _log_to(folder / "log.txt")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _log_to(folder / "log.txt")
         state = State(folder, stop, minutes)
         state.claim()
         with state:
@@ -116,13 +116,14 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
         raise
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
-        state.stopwatch(gpu_peak_mb=peak)
+        state.stopwatch(int(device.type == "cuda"), gpu_peak_mb=peak)
     state.finish(record, {"task": task, **spec})
     log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
 
 
 def _log_to(path: Path) -> None:
     """Append to the log of record as well as to standard error."""
+    logging.raiseExceptions = False  # a line that a full disk does not take is no reason for a traceback
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     logger = logging.getLogger("ghostgrad")
     logger.setLevel(logging.INFO)

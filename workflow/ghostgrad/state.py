@@ -204,11 +204,13 @@ class State:
     def _write_environments(self) -> None:
         write(self.folder / "environment.json", json.dumps(self._environments, indent=1) + "\n")
 
-    def stopwatch(self, **extra: Any) -> None:
-        """Add this process's costs to its environment: wall and CPU seconds, peak memory."""
+    def stopwatch(self, gpus: int = 0, **extra: Any) -> None:
+        """Add this process's costs to its environment: wall, CPU and GPU seconds (of GPUs held), peak memory."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        wall = time.monotonic() - self._started
         self._environments[-1].update(
-            wall_s=round(time.monotonic() - self._started, 2),
+            wall_s=round(wall, 2),
+            gpu_s=round(gpus * wall, 2),
             cpu_s=round(usage.ru_utime + usage.ru_stime, 2),
             peak_mb=usage.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10),  # bytes there, KiB here
             **extra,

@@ -7,7 +7,6 @@ at most; it matches within hypot(tolerance, 2 standard errors), is close within 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from ghostgrad import measures
-from ghostgrad.checks import InputError, nearest
 from ghostgrad.measures import Measured
 from ghostgrad.record import code_hash
 from ghostgrad.registry import Artifact, Registry
@@ -61,18 +59,7 @@ def measure(results: Results) -> list[Measured]:
     artifact = results.artifact
     if artifact.table is None:
         return []
-    function = getattr(measures, artifact.table, None)
-    if function is None:
-        known = [name for name, value in vars(measures).items() if getattr(value, "__annotations__", {}).get("results")]
-        raise InputError(
-            f"artifact {artifact.id}: table: no function '{artifact.table}'{nearest(artifact.table, known)}"
-        )
-    options = artifact.options.get("table", {})
-    known = list(inspect.signature(function).parameters)[1:]
-    for key in options:
-        if key not in known:
-            raise InputError(f"artifact {artifact.id}: options.table: unknown key '{key}'{nearest(key, known)}")
-    return list(function(results, **options))
+    return list(getattr(measures, artifact.table)(results, **artifact.options.get("table", {})))
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
@@ -140,7 +127,7 @@ def _row(results: Results, row: Mapping[str, Any], ours: Mapping, why_not: str |
     if measured is None:
         reason = why_not or _why_missing(results, row)
         return out | {"verdict": "cited" if row["cited"] else f"not run ({reason})"}
-    comparable, code = _provenance(results, measured)
+    comparable, code = (True, code_hash("quadrature")) if measured.quadrature else _provenance(results, measured)
     out |= {"ours": measured.ours, "ours_std": measured.std, "ours_se": measured.se, "n": measured.n, "code": code}
     out |= {"n_diverged": measured.n_diverged, "unit": row["unit"] or measured.unit}
     if math.isnan(row["value"]):
@@ -167,8 +154,6 @@ def _why_missing(results: Results, row: Mapping[str, Any]) -> str:
 def _provenance(results: Results, measured: Measured) -> tuple[bool, str]:
     """Whether the cell may be judged, and the hash of the code that computed it (several joined by +)."""
     frame = results.tidy
-    if frame.empty:
-        return True, code_hash("quadrature")
     places = pd.MultiIndex.from_arrays([frame["row"], frame["column"].fillna("")])
     mine = frame[places.isin(measured.of or [(measured.row, measured.column)])]
     mine = frame if mine.empty else mine  # a number of several cells

@@ -21,8 +21,7 @@ PROVENANCE = ("code", "commit", "machine")
 
 
 def read_metrics(run: RunSpec) -> dict[str, Any] | None:
-    """The run's metrics.csv row and provenance, or None where it is not finished. What several processes computed
-    names each of their codes, commits and machines once, joined by +."""
+    """The run's metrics.csv row and provenance, or None where it is not finished."""
     folder = Path(run.directory)
     if (state := standing(run)) == "damaged":
         raise damaged(folder / "spec.json")
@@ -36,8 +35,13 @@ def read_metrics(run: RunSpec) -> dict[str, Any] | None:
     lines = list(csv.reader(text.splitlines()))
     if len(lines) != 2 or len(lines[0]) != len(lines[1]) or not text.endswith("\n") or lines[0][0] != "status":
         raise damaged(path, "not one whole row")
-    metrics = dict(zip(*lines, strict=True))
-    path = folder / "env.json"
+    return dict(zip(*lines, strict=True)) | provenance(run)
+
+
+def provenance(run: RunSpec) -> dict[str, str]:
+    """Code, commit and machine of a published run, from its env.json. What several processes computed names each of
+    their codes, commits and machines once, joined by +."""
+    path = Path(run.directory, "env.json")
     try:
         processes = [
             {
@@ -51,7 +55,7 @@ def read_metrics(run: RunSpec) -> dict[str, Any] | None:
         raise damaged(path) from None
     if not processes:
         raise damaged(path, "empty")
-    return metrics | {key: "+".join(dict.fromkeys(process[key] for process in processes)) for key in PROVENANCE}
+    return {key: "+".join(dict.fromkeys(process[key] for process in processes)) for key in PROVENANCE}
 
 
 def damaged(path: Path, how: str = "damaged") -> InputError:

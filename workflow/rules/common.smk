@@ -14,6 +14,8 @@ import re
 import sys
 from pathlib import Path
 
+import snakemake.cli
+
 from ghostgrad import controller, overview, spec
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
@@ -26,13 +28,24 @@ try:
     registries.load_config(Path(workflow.basedir, "config.yaml"))
     registries.check_config(config, "--config or --configfile")
     REGISTRY = registries.load()
-    for word in sys.argv[1:]:  # Snakemake tells the workflow its targets only after it has been read
-        REGISTRY.check_target(word)
 except InputError as error:
     sys.exit(f"ghostgrad: {error}")
 
 if workflow.exec_mode == ExecMode.DEFAULT:
     controller.hold()
+
+
+def check_targets():
+    """Refuse targets that nothing makes, with the nearest one that something does."""
+    if workflow.exec_mode != ExecMode.DEFAULT or Path(sys.argv[0]).stem not in ("snakemake", "__main__"):
+        return  # another program's command line
+    try:
+        # Snakemake tells the workflow its targets only after it has been read.
+        for target in snakemake.cli.parse_args(sys.argv[1:])[1].targets:
+            REGISTRY.check_target(target, [rule.name for rule in workflow.rules])
+    except InputError as error:
+        sys.exit(f"ghostgrad: {error}")
+
 
 SCALE = config["scale"]
 PARTIAL = str(config.get("partial", False)).lower() == "true"  # --config gives text
@@ -177,4 +190,5 @@ def expectation():
     jobs = [job for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
     seconds = sum(run_of(job.wildcards).expect.get("seconds", 0) for job in jobs)
     minutes = seconds / 60 / max(1, workflow.cores or 1)
-    return f"{len(jobs)} runs to do, about {minutes:.0f} min on {workflow.cores} cores" if jobs else "no runs to do"
+    about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+    return f"{len(jobs)} runs to do, {about} on {workflow.cores} cores" if jobs else "no runs to do"

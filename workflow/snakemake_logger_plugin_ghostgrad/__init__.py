@@ -96,8 +96,8 @@ class LogHandler(LogHandlerBase):
                 self._say(f"  | {line}")
         if getattr(record, "shellcmd", None):
             self._say(f"  command: {record.shellcmd.strip()}")
-        scale = f"scale={job.wildcards['scale']} " if job and "scale" in job.wildcards else ""
-        self._say(f"  the rest goes on; what exists so far: snakemake --config {scale}partial=true")
+        settings = " ".join([*(word for word in sys.argv if word.startswith("scale=")), "partial=true"])
+        self._say(f"  the rest goes on; what exists so far: snakemake --config {settings}")
 
     def _other(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()) if record.msg else ""

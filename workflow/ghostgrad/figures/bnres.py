@@ -70,7 +70,7 @@ def block_curves(results: Results, quantity: str, at: list[float]):
         found = _probe(results, cell, quantity, position)
         panel.set_title(f"{cell.label}, {_step(position, found)}")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panel.set_xlabel("block")
+        panel.set_xlabel("block (0 is the stem)")
         if found.empty:
             panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue

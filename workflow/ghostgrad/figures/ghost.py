@@ -33,7 +33,7 @@ def _draw(results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str
         for rate in results.paper_values(cell, metric):
             x = ticks[ticks <= end["x"]]
             y = end["mean"] * rate ** (end["x"] - x)
-            style.hollow(axes, x, y, style.look(cell.label, index)[0])
+            style.hollow(axes, x, y, style.look(cell.label, index))
             drawn.append(pd.DataFrame({"panel": "the paper's rate", "label": cell.label, "x": x, "mean": y}))
     style.log_y(axes)
     axes.set_xlim(first, last * 1.01)

@@ -92,10 +92,10 @@ def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: s
     axes.plot(frame["x"], frame["mean"], gid=str(dash), **style)
 
 
-def hollow(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str = BLACK, legend: str | None = None) -> None:
-    """The paper's numbers."""
+def hollow(axes: Axes, x: np.ndarray, y: np.ndarray, look: tuple = (BLACK, SOLID), legend: str | None = None) -> None:
+    """The paper's numbers, in the colour and dash of what they belong to."""
     marker = {"marker": "o", "markerfacecolor": "white", "markersize": 3.6, "markeredgewidth": 0.8}
-    axes.plot(x, y, color=colour, linewidth=0.4, label=legend, **marker)
+    axes.plot(x, y, color=look[0], linestyle=look[1], linewidth=0.6, label=legend, **marker)
 
 
 def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: bool) -> None:

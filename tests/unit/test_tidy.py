@@ -1,0 +1,96 @@
+"""From run directories to tidy rows: which runs are let in, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from ghostgrad.checks import InputError
+from ghostgrad.results import Results
+from ghostgrad.tidy import refuse_stale
+from tests.unit.fabricate import compared, finish, publish, reference, tidy_rows
+
+
+def test_tidy_is_one_row_per_run_and_cell(bench):
+    """Identity, metrics, provenance; unfinished runs leave no row."""
+    finish(bench, "a", [1.0, 2.0])
+    finish(bench, "c", [5.0], code="12345678")
+    rows = tidy_rows(bench)
+    assert [(r["row"], r["column"], r["variant"], r["seed"], r["test_accuracy"]) for r in rows] == [
+        ("A", "", "a", "0", "1"),
+        ("A", "", "a", "1", "2"),
+        ("C", "left", "c", "0", "5"),
+    ]
+    assert {r["comparable"] for r in rows} == {"True"}
+    assert rows[2]["code"] == "12345678"
+    assert rows[2]["machine"] == "Linux x86_64, 2 cores, cpu"
+
+
+def test_tidy_marks_what_is_not_comparable(bench):
+    """The judgement of the table hangs on it."""
+    finish(bench, "a", [1.0], scale="smoke")
+    assert [row["comparable"] for row in tidy_rows(bench, "smoke")] == ["False"]
+
+
+OTHER = [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1), ("task", "simulate"), ("label_smoothing", 0.1)]
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER)
+def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
+    """A run left from before an edit of the registry is not passed off as the edited one, and the table says why."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 1.0}])
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
+    assert tidy_rows(bench) == []
+    line = compared(bench)["A", ""]
+    assert (line["verdict"], math.isnan(line["ours"])) == ("not run (stale run)", True)
+    results = Results(bench, bench.artifact("ghost.x"), "laptop")
+    assert results.frame(bench.artifact("ghost.x").cells[0], "series.csv").empty
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER)
+def test_a_build_that_counts_on_a_stale_run_names_the_key(bench, key, value):
+    """Snakemake may hold it for current, where its own record was lost or a default was renamed."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["blocks"]  # merely older than a default
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError) as error:
+        refuse_stale(bench.run("laptop", "nets/a-s0"))
+    said = str(error.value)
+    assert said.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
+    assert said.endswith("compute it again: snakemake --force results/laptop/runs/nets/a-s0/metrics.csv")
+
+
+def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
+    """The registry may have moved away from it since."""
+    run = bench.run("laptop", "nets/a-s0")
+    folder = publish(run, {"test_accuracy": 1.0})
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["batch"]
+    (folder / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"spec\.json: batch is None, in the registry 32;"):
+        refuse_stale(run)
+
+
+def test_what_several_processes_computed_names_each_code_and_commit(bench):
+    """A run that was stopped, edited and taken up again is nobody's alone; uncommitted changes are told."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, code="bbbb0000")
+    first, last = json.loads((folder / "env.json").read_text())
+    processes = [{**first, "code": "aaaa0000", "commit": "1" * 40, "dirty": True}, last, last]
+    (folder / "env.json").write_text(json.dumps(processes))
+    (row,) = tidy_rows(bench)
+    assert (row["code"], row["commit"]) == ("aaaa0000+bbbb0000", f"{'1' * 40}-dirty+{'0' * 40}")
+    assert row["machine"] == "Linux x86_64, 2 cores, cpu"
+    assert compared(bench)["A", ""]["code"] == "aaaa0000+bbbb0000"
+
+
+def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
+    """A spec.json that lacks a key which has a default is the same run."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
+    spec = json.loads(Path(folder, "spec.json").read_text())
+    del spec["momentum"]
+    Path(folder, "spec.json").write_text(json.dumps(spec))
+    assert len(tidy_rows(bench)) == 1
