@@ -231,7 +231,7 @@ experiments:
     expect: {seconds: 1}
     scales: {laptop: {only: ["128"]}, smoke: {only: ["256"]}}
 artifacts:
-  ghost.tab5: {title: t, section: s, table: final_metrics, rows: {Yes: {No: nets/128}}}
+  ghost.tab5: {title: t, section: s, table: block_ratios, rows: {Yes: {No: nets/128}}}
 """)
     reg = Registry(folder)
     assert [run.id for run in reg.runs("paper")] == ["nets/128-s0", "nets/256-s0"]

@@ -102,7 +102,7 @@ def test_adjust_reaches_exactly_the_named_points(tmp_path):
 def test_an_artifacts_axes_fill_its_cells(tmp_path):
     """`row` and `column` name axes; labels are the names of their points."""
     axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}
-    artifact = {"title": "T", "section": "s", "table": "final_metrics"}
+    artifact = {"title": "T", "section": "s", "table": "block_ratios"}
     artifact["axes"] = {"experiment": "nets", "row": "method", "column": "batch"}
     reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}, {"ghost.x": artifact})
     cells = {(cell.row, cell.column): cell.variant for cell in reg.artifact("ghost.x").cells}
@@ -291,7 +291,7 @@ def test_a_variant_that_overrules_the_scale_stays_comparable(tmp_path):
 def test_an_artifact_lists_each_run_once(tmp_path):
     """Several labels may name one variant; its runs are inputs once."""
     rows = {"A": "nets/a", "again": "nets/a", "B": {"left": "nets/b", "right": "nets/a"}}
-    artifact = {"title": "T", "section": "s", "table": "final_metrics", "rows": rows}
+    artifact = {"title": "T", "section": "s", "table": "block_ratios", "rows": rows}
     body = experiment(variants={"a": {}, "b": {"depth": 2}}, seeds=2)
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": artifact})
     runs = reg.artifact_runs("paper", reg.artifact("ghost.x"))
@@ -303,7 +303,7 @@ def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
     """The reason is planned, the scale, the data key, or that nothing has run; None where something can be made."""
     monkeypatch.chdir(tmp_path)
     body = experiment(task="classify", base={**CLASSIFY, "data": "cifar10"})
-    built = {"title": "T", "section": "s", "table": "final_metrics", "rows": {"A": "nets/a"}}
+    built = {"title": "T", "section": "s", "table": "block_ratios", "rows": {"A": "nets/a"}}
     planned = {"title": "T", "section": "s", "kind": "table", "status": "planned"}
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": built, "ghost.y": planned})
     artifact = reg.artifact("ghost.x")

@@ -214,7 +214,7 @@ def finished(tmp_path, monkeypatch):
     options = {"table": {"metrics": ["test_accuracy"]}}
     place = {"title": "T & <T>", "section": "s"}
     table = {**place, "rows": {"A": "nets/a"}, "table": "final_metrics", "options": options}
-    figure = {**place, "rows": {"A": "nets/a"}, "figure": "training_accuracy"}
+    figure = {**place, "rows": {"A": "nets/a"}, "figure": "gradient_norms"}
     planned = {**place, "status": "planned", "kind": "claim"}
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure, "ghost.z": planned})
     reference(reg.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
