@@ -231,6 +231,14 @@ def test_a_network_that_its_last_update_breaks_has_diverged(tmp_path, digits):
     assert (record.metrics["status"], record.metrics["diverged_at"]) == ("diverged", 1)
 
 
+def test_a_test_loss_that_recovers_is_no_divergence(tmp_path, digits, monkeypatch):
+    """Running statistics may be off early in training; only the network that is left counts."""
+    losses = iter([float("inf"), 1.0])
+    monkeypatch.setattr(classify, "evaluate", lambda *_: (next(losses), 10.0))
+    record = run(tmp_path, digits, length=4, eval_every=2)
+    assert (record.metrics["status"], record.metrics["steps"]) == ("done", 4)
+
+
 def test_length_0_evaluates_and_probes_the_initialized_network(tmp_path, digits):
     record = run(tmp_path, digits, length=0, probes=["gradients"], probe_at=[0])
     assert record.metrics["steps"] == 0

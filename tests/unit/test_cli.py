@@ -178,7 +178,18 @@ def test_runs_of_other_code_are_told(ghostgrad):
     assert line_of("resnet15_cifar/model2-s0", out).endswith("done, other code")
     assert line_of("resnet15_cifar/model1-s0", out).endswith("done")
     assert "of other code: 1, computed with another version of the task's modules" in out.splitlines()[-1]
-    assert "1 of the runs were computed with another version" in told(ghostgrad("show", "bnres.tab1"))
+    assert "ghostgrad forget <run> --scale smoke, then build" in out.splitlines()[-1]
+    assert "runs of other code: 1, computed with another version" in told(ghostgrad("show", "bnres.tab1"))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[3]", "", "[{}]"])
+def test_a_run_with_a_damaged_environment_is_damaged(ghostgrad, text):
+    """It has no provenance, so it does not count."""
+    finish_models(14.5)
+    Path(REGISTRY.run("smoke", "resnet15_cifar/model1-s0").directory, "env.json").write_text(text)
+    out = told(ghostgrad("status", "--runs"))
+    assert line_of("resnet15_cifar/model1-s0", out).endswith("damaged")
+    assert "0 done" in out
 
 
 def test_show_counts_no_run_that_is_gone(ghostgrad):

@@ -63,7 +63,6 @@ def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
 
 
 def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["snakemake", "ghost", "--config", "scale=paper"])
     (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
     handler.emit(job(1))
     handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
@@ -73,7 +72,15 @@ def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monke
     assert "| the reason" in said
     assert "command: ghostgrad run x" in said
     assert said.count("| line") == 11, "only the tail"
-    assert said.splitlines()[-1].endswith("snakemake --config scale=paper partial=true")
+    assert said.splitlines()[-1].endswith("snakemake --config scale=smoke partial=true")
+
+
+def test_a_failed_data_rule_advises_the_scale_that_was_asked_for(handler, capsys, monkeypatch):
+    """It has no scale of its own."""
+    monkeypatch.setattr(sys, "argv", ["snakemake", "ghost", "--config", "scale=paper"])
+    handler.emit(record("job_info", jobid=1, rule_name="data", wildcards={"name": "cifar10"}, log=[]))
+    handler.emit(record("job_error", jobid=1, rule_name="data", log=[], shellcmd="ghostgrad data cifar10"))
+    assert capsys.readouterr().err.splitlines()[-1].endswith("snakemake --config scale=paper partial=true")
 
 
 def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):

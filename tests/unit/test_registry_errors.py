@@ -226,7 +226,7 @@ ARTIFACTS = {
     ),
     "missing option of a table": (
         artifact(options={}, rows=NETS),
-        "ghost.x.options.table: key 'metrics' is missing; final_metrics needs it",
+        "ghost.x.options.table: key 'metrics' is missing",
     ),
     "unknown figure function": (
         artifact(figure="gradient_norm", rows=NETS),
@@ -235,6 +235,30 @@ ARTIFACTS = {
     "figure of another paper": (
         artifact(figure="block_curves", rows=NETS),
         "ghost.x.figure: no function 'block_curves' in ghostgrad/figures/ghost.py",
+    ),
+    "empty options": (
+        artifact(options={"table": None}, rows=NETS),
+        "ghost.x.options.table: expected object, found None",
+    ),
+    "options of neither": (
+        artifact(options={**OPTIONS, "figur": {"x": 1}}, rows=NETS),
+        "ghost.x.options: unknown key 'figur'; did you mean 'figure'?",
+    ),
+    "options of a figure that there is not": (
+        artifact(options={**OPTIONS, "figure": {"x": 1}}, rows=NETS),
+        "ghost.x.options.figure: the artifact names no figure",
+    ),
+    "text for a list": (
+        artifact(options={"table": {"metrics": "rate"}}, rows=NETS),
+        "ghost.x.options.table: metrics: expected array, found 'rate'",
+    ),
+    "unknown statistic": (
+        artifact(table="growth_rates", options={"table": {"metrics": ["rat"]}}, rows=NETS),
+        "ghost.x.options.table: metrics.0: 'rat' is not allowed; did you mean 'rate'?",
+    ),
+    "unknown activation": (
+        artifact(figure="prediction", options={**OPTIONS, "figure": {"activation": "Relu"}}, rows=NETS),
+        "ghost.x.options.figure: activation: 'Relu' is not allowed; did you mean 'ReLU'?",
     ),
     "unknown option of a figure": (
         artifact(figure="gradient_norms", options={**OPTIONS, "figure": {"metric": "rate"}}, rows=NETS),

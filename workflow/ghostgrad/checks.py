@@ -86,7 +86,16 @@ def _validator(name: str, partial: bool) -> Draft202012Validator:
 
 def validate(value: Any, name: str, where: str, partial: bool = False) -> None:
     """Raise InputError unless `value` fits the schema `name`; `partial` forgives missing keys (a layer of a merge)."""
-    error = best_match(_validator(name, partial).iter_errors(value))
+    _refuse(_validator(name, partial), value, where)
+
+
+def check(value: Any, schema: dict, where: str) -> None:
+    """Raise InputError unless `value` fits this JSON schema."""
+    _refuse(Draft202012Validator(schema), value, where)
+
+
+def _refuse(validator: Draft202012Validator, value: Any, where: str) -> None:
+    error = best_match(validator.iter_errors(value))
     if error is not None:
         raise InputError(_one_line(error, where))
 

@@ -187,8 +187,6 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
         if diverged_at or plan.evaluates(step):
             train_loss, train_accuracy = window["loss"] / window["images"], 100 * window["correct"] / window["images"]
             test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
-            if step == plan.length and not math.isfinite(test_loss):  # no further loss shows what this update broke
-                diverged_at = step
             epoch = step / batches.per_epoch
             series.add(step, plan.at(step), epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy)
             window = {"loss": 0.0, "correct": 0, "images": 0}
@@ -199,6 +197,8 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
     if not series.rows:
         test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
         series.add(0, 0.0, 0.0, None, None, None, test_loss, test_accuracy)
+    if diverged_at is None and not math.isfinite(series.rows[-1][SERIES_COLUMNS.index("test_loss")]):
+        diverged_at = step  # no further training loss shows what the last update broke
     return Record(final_metrics(series, step, diverged_at, model), series, probed)
 
 
@@ -206,7 +206,7 @@ def final_metrics(series: Rows, steps: int, diverged_at: int | None, model: nn.M
     """What metrics.csv holds: the last row of the series and the best test accuracy."""
     last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True))
     return {
-        "status": "diverged" if diverged_at else "done",
+        "status": "done" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
         "steps": steps,
         "test_accuracy": last["test_accuracy"],

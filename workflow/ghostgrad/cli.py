@@ -77,6 +77,10 @@ def _run_state(run: RunSpec, state_dir: Path) -> str:
     """missing | started | 120/400 | done | diverged | stale (of another spec) | damaged, from files alone."""
     state = standing(run)
     if state == "done":
+        try:
+            provenance(run)
+        except InputError:
+            return "damaged"
         with Path(run.directory, "metrics.csv").open(encoding="utf-8", errors="replace") as stream:
             stream.readline()
             return stream.readline().split(",", 1)[0].strip() or "damaged"
@@ -95,15 +99,12 @@ def _run_state(run: RunSpec, state_dir: Path) -> str:
 def _other_code(runs: Sequence[RunSpec]) -> set[RunSpec]:
     """Of these finished runs those computed with another version of their task's numeric modules than this one."""
     current = {task: code_hash(task) for task in {run.task for run in runs}}
-    other = set()
-    for run in runs:
-        with contextlib.suppress(InputError):  # a damaged record is told where it is used
-            if provenance(run)["code"] != current[run.task]:
-                other.add(run)
-    return other
+    return {run for run in runs if provenance(run)["code"] != current[run.task]}
 
 
-OTHER_CODE = "the task's modules than this checkout's; to compute one again: ghostgrad forget <run>, then build"
+def _of_other_code(scale: str) -> str:
+    again = f"ghostgrad forget <run> --scale {scale}, then build"
+    return f"computed with another version of the task's modules than this checkout's; to compute one again: {again}"
 
 
 @app.command()
@@ -129,8 +130,8 @@ def status(
         count = f"{done}/{len(needed)} runs" if needed else ""
         stale = sum(states[run] == "stale" for run in needed)
         older = sum(run in other for run in needed)
-        told = _verdicts(reg, artifact, scale, config) + (f" (before an edit: {stale} stale)" if stale else "")
-        told += f" ({older} of other code)" if older else ""
+        notes = [f"before an edit: {stale} stale"] * bool(stale) + [f"{older} of other code"] * bool(older)
+        told = _verdicts(reg, artifact, scale, config) + (f" ({', '.join(notes)})" if notes else "")
         print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {told}")
     if runs:
         print()
@@ -143,7 +144,7 @@ def status(
     if counts["stale"]:
         print("stale: made with another spec than the registry's, so they do not count")
     if other:
-        print(f"of other code: {len(other)}, computed with another version of {OTHER_CODE}")
+        print(f"of other code: {len(other)}, {_of_other_code(scale)}")
 
 
 def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
@@ -196,7 +197,7 @@ def show(
         _print_table(rows)
         print(render.footer(rows, scale))
     if other := _other_code(done):
-        print(f"{len(other)} of the runs were computed with another version of {OTHER_CODE}")
+        print(f"runs of other code: {len(other)}, {_of_other_code(scale)}")
     if notes := reg.notes(found):
         print("\n" + "\n".join(f"- {note}" for note in notes))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -66,13 +67,11 @@ CURVE_STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def growth_rates(results: Results, metrics: list[str]) -> Iterator[Measured]:
+def growth_rates(
+    results: Results, metrics: list[Literal["rate", "growth", "R2_exponential", "R2_linear"]]
+) -> Iterator[Measured]:
     """Of the mean gradient norm over layers 1..L: `rate`, the fitted factor per layer toward the input; `growth`, the
     norm at layer 1 over that at layer L; R^2 of an exponential and of a linear fit."""
-    for metric in metrics:
-        if metric not in CURVE_STATISTICS:
-            place = f"artifact {results.artifact.id}: options.table.metrics"
-            raise InputError(f"{place}: '{metric}' is not allowed{nearest(metric, CURVE_STATISTICS)}")
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
         for metric in metrics:
@@ -80,7 +79,11 @@ def growth_rates(results: Results, metrics: list[str]) -> Iterator[Measured]:
             yield Measured(cell.row, cell.column, metric, value, se=se, n=len(norms))
 
 
-def predicted_rates(results: Results, activation: str, metrics: list[str]) -> Iterator[Measured]:
+def predicted_rates(
+    results: Results,
+    activation: Literal["ReLU", "SELU", "Tanh"],
+    metrics: list[Literal["rate", "growth", "R2_exponential", "R2_linear"]],
+) -> Iterator[Measured]:
     """growth_rates beside the asymptotic prediction alpha = sqrt(r) and how far the curve leaves g_L alpha^(L-k)."""
     alpha = theory.ACTIVATIONS[activation].rate ** 0.5
     yield from growth_rates(results, metrics)

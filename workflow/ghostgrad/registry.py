@@ -129,10 +129,7 @@ class Registry:
         probes = tuple(body.get("probes", ()))
         for cell in cells:
             self._check_probes(cell, probes, where)
-        options = body.get("options", {})
-        for key, module in (("table", "measures"), ("figure", f"figures/{paper_of(name)}")):
-            if key in body:
-                functions.check(module, body[key], options.get(key, {}), where, key)
+        functions.check_artifact(body, paper_of(name), where)
         return Artifact(
             id=name,
             title=body["title"],
@@ -142,7 +139,7 @@ class Registry:
             cells=cells,
             table=body.get("table"),
             figure=body.get("figure"),
-            options=options,
+            options=body.get("options", {}),
             probes=probes,
             caption=body.get("caption", "").strip(),
             source=source,

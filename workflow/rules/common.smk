@@ -41,7 +41,7 @@ def check_targets():
         return  # another program's command line
     try:
         # Snakemake tells the workflow its targets only after it has been read.
-        for target in snakemake.cli.parse_args(sys.argv[1:])[1].targets:
+        for target in snakemake.cli.get_argument_parser().parse_args(sys.argv[1:]).targets:
             REGISTRY.check_target(target, [rule.name for rule in workflow.rules])
     except InputError as error:
         sys.exit(f"ghostgrad: {error}")

@@ -96,7 +96,9 @@ class LogHandler(LogHandlerBase):
                 self._say(f"  | {line}")
         if getattr(record, "shellcmd", None):
             self._say(f"  command: {record.shellcmd.strip()}")
-        settings = " ".join([*(word for word in sys.argv if word.startswith("scale=")), "partial=true"])
+        scales = [f"scale={job.wildcards['scale']}"] if job and "scale" in job.wildcards else []
+        scales = scales or [word for word in sys.argv if word.startswith("scale=")]  # a data set is of no scale
+        settings = " ".join([*scales[:1], "partial=true"])
         self._say(f"  the rest goes on; what exists so far: snakemake --config {settings}")
 
     def _other(self, record: logging.LogRecord) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -60,7 +62,7 @@ def _mark_scales(panel: Axes, blocks: int) -> None:
         panel.axvline(boundary, color="#cccccc", linewidth=0.6, zorder=0)
 
 
-def block_curves(results: Results, quantity: str, at: list[float]):
+def block_curves(results: Results, quantity: Literal["gradient_variance", "gradient_norm"], at: list[float]):
     """A probed quantity against the block, read from right to left: a panel per model and position; lines mark the
     three scales (fig. 5-7, 9-12, 14, 15)."""
     chosen = [(cell, position) for position in at for cell in results.measured_cells]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
@@ -55,7 +57,7 @@ def gradient_norms(results: Results):
     return _draw(results, frames, "rate", "layer (input 1, output L)", "gradient norm of the layer's weight")
 
 
-def prediction(results: Results, activation: str):
+def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]):
     """The measured curve, the exponential g_L alpha^(L-k) that eq. 1 predicts (hollow), and the fitted one (fig. 6)."""
     cell = results.measured_cells[0]
     norms = results.layers(cell, "gradient_norm")[:, 1:]
