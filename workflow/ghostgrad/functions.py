@@ -29,8 +29,8 @@ def _schema(annotation: ast.expr) -> dict[str, Any]:
 
 @cache
 def functions(module: str) -> Mapping[str, dict]:
-    """The functions of Results in a module such as `measures` or `figures/ghost`, with the schema of their options; none
-    where there is no such file."""
+    """The functions of Results in a module such as `measures` or `figures/ghost`, with the schema of their options;
+    none where there is no such file."""
     path = PACKAGE / f"{module}.py"
     if not path.exists():
         return {}
