@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS = 1
 # Without its bytecode cache Python compiles torch anew in every process, some seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: build setup test lint format lock snapshot bench clean
+.PHONY: build setup test test-all lint format lock snapshot findings bench clean
 
 build: setup ## the whole workflow at laptop scale, then the report
 	@$(BIN)/ghostgrad unlock --quiet
@@ -35,6 +35,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: setup ## every test of the continuous integration
+	@$(BIN)/python -m pytest -n auto -m "not long"
+
+test-all: setup ## the long suites too
 	@$(BIN)/python -m pytest -n auto
 
 lint: setup
@@ -50,6 +53,9 @@ lock: ## pins every dependency, with hashes and without index addresses
 
 snapshot: setup ## copies what was built at SCALE into docs/snapshots/
 	@$(BIN)/ghostgrad snapshot --scale $(SCALE) --target docs/snapshots/$(SCALE)
+
+findings: setup ## docs/findings.md from the ledger of claims at SCALE
+	@$(BIN)/ghostgrad findings --scale $(SCALE) --target docs/findings.md
 
 bench: setup ## ratios measured within one run each; see docs/performance.md
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done

@@ -40,6 +40,7 @@ rule all:
     default_target: True
     input:
         f"results/{SCALE}/artifacts.csv",
+        f"results/{SCALE}/claims.csv",
         artifact_files(REGISTRY.artifacts.values()),
 
 

@@ -40,18 +40,18 @@ def plain(repeats: int, device) -> None:
         torch.stack([layer.weight.grad.norm() for layer in net if isinstance(layer, nn.Linear)]).cpu()
 
 
-def ours(repeats: int, device) -> None:
-    from ghostgrad import simulate
+def ours(total: int, device) -> None:
+    from ghostgrad import repeats, simulate
     from ghostgrad.rng import generator
     from ghostgrad.run import keep_memory
     from ghostgrad.spec import expand
 
-    spec = expand("simulate", {**SPEC, "repeats": repeats})
-    chunk = simulate.repeats_at_once(spec, device)
+    spec = expand("simulate", {**SPEC, "repeats": total})
+    chunk = repeats.at_once(total, simulate.floats(spec), device)
     keep_memory()
-    for first in range(0, repeats, chunk):
-        rngs = [generator(0, "repeat", i, device) for i in range(first, min(repeats, first + chunk))]
-        simulate.measure(spec, rngs, device).cpu()
+    for first in range(0, total, chunk):
+        rngs = [generator(0, "repeat", i, device) for i in range(first, min(total, first + chunk))]
+        simulate.measure(spec, rngs).cpu()
 
 
 def minimum(repeats: int, device) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from ghostgrad import record, simulate, state
+from ghostgrad import record, repeats, state
 from ghostgrad.cli import main
 
 context = multiprocessing.get_context("forkserver")
@@ -92,7 +92,7 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    simulate.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
+    repeats.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
     state.State.pause, state.State.save = pause, save
     Path.open, Path.replace = open_path, replace
     sys.argv = ["ghostgrad", *arguments]

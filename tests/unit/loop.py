@@ -50,7 +50,7 @@ def measured(spec: dict, chunk: int, repeats: int | None = None) -> Tensor:
     """All repeats, `chunk` at a time."""
     streams = generators(repeats or spec["repeats"])
     parts = [streams[i : i + chunk] for i in range(0, len(streams), chunk)]
-    return torch.cat([simulate.measure(spec, part, CPU) for part in parts])
+    return torch.cat([simulate.measure(spec, part) for part in parts])
 
 
 def linear(weight: Tensor) -> nn.Linear:
@@ -74,7 +74,7 @@ class Loop:
         dtype = weights[0].dtype
         self.norm = (lambda: NORMS[spec["norm"]](spec["width"]).to(dtype)) if spec["norm"] != "none" else nn.Identity
         self.scale = 1 / math.sqrt(spec["depth"] // 2) if spec["branch_scale"] == "1/sqrt(L)" else 1.0
-        self.blocks: list[tuple[nn.Module, Tensor, Tensor]] = []
+        self.blocks: list[tuple[nn.Module, nn.Module, Tensor, Tensor]] = []
 
     def signals(self, x: Tensor) -> list[Tensor]:
         """x^(0), x^(1), … with the graph that made them."""
@@ -98,14 +98,31 @@ class Loop:
             hidden = half(x)
             total = x + self.scale * rest(hidden)
             total.retain_grad()
-            self.blocks.append((nn.Sequential(half, rest), x, total))
+            self.blocks.append((nn.Sequential(half, rest), nn.Identity(), x, total))
             x = self.act(total) if self.spec["residual_sum"] == "activation" else total
             yield from (hidden, x)
 
-    def ratios(self, branch: nn.Module, x: Tensor, total: Tensor) -> list[float]:
+    def preact(self, x: Tensor):
+        *pairs, projection = self.linears
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+            half = nn.Sequential(self.norm(), self.act, first)
+            rest = nn.Sequential(self.norm(), self.act, second)
+            hidden = half(x)
+            shortcut = nn.Identity() if self.blocks else nn.Sequential(self.norm(), self.act, projection)
+            total = shortcut(x) + self.scale * rest(hidden)
+            total.retain_grad()
+            self.blocks.append((nn.Sequential(half, rest), shortcut, x, total))
+            x = total
+            yield from (hidden, x)
+
+    def ratios(self, branch: nn.Module, shortcut: nn.Module, x: Tensor, total: Tensor) -> list[float]:
         """R_f and R_b of a block and of its branch, each run alone with the block's input and derivative."""
+
+        def block(z: Tensor) -> Tensor:
+            return shortcut(z) + self.scale * branch(z)
+
         found = []
-        for run, top in ((lambda z: z + self.scale * branch(z), total.grad), (branch, self.scale * total.grad)):
+        for run, top in ((block, total.grad), (branch, total.grad)):
             z = x.detach().clone().requires_grad_()
             y = run(z)
             (dz,) = torch.autograd.grad(y, z, top)
@@ -121,7 +138,7 @@ def reference(spec: dict, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.n
         signal.retain_grad()
     signals[-1].backward(top)
     out = np.full((len(signals), 7 if net.blocks else 3), np.nan)
-    out[1:, 0] = [layer.weight.grad.norm().item() for layer in net.linears]
+    out[1:, 0] = [layer.weight.grad.norm().item() for layer in net.linears[: len(signals) - 1]]
     out[:, 1] = [var(signal) for signal in signals]
     out[:, 2] = [var(signal.grad) for signal in signals]
     for index, block in enumerate(net.blocks, start=1):
@@ -133,6 +150,6 @@ def looped(spec: dict, repeats: int, dtype: torch.dtype | None = None) -> np.nda
     """reference() of repeats 0, 1, …, fed with what measure() draws for them."""
     out = []
     for stream in generators(repeats):
-        inputs, top, weights = simulate.draw(spec, [stream], CPU)
+        inputs, top, weights = simulate.draw(spec, [stream])
         out.append(reference(spec, *(t[0].to(dtype) for t in (inputs, top)), [w[0].to(dtype) for w in weights]))
     return np.stack(out)

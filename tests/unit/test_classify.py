@@ -60,7 +60,7 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
     record = run(tmp_path, digits, lr_boundaries=[2, 4], weight_decay=1e-2)
 
     batches = classify.Batches(settings, digits, CPU)
-    model = models.build(settings, 10)
+    model = models.build(settings, 10, (3, 8, 8))
     initialize(model, "xavier_uniform", generator(0, "init"))
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1]
     buffers = {p: torch.zeros_like(p) for p in model.parameters()}
@@ -86,7 +86,7 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
 
 
 def test_decay_acts_on_weights_only_or_on_everything():
-    model = models.build(spec(), 10)
+    model = models.build(spec(), 10, (3, 8, 8))
     groups = optim.optimizer(spec(decay="weights"), model).param_groups
     assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
@@ -175,7 +175,7 @@ def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
 def test_gradient_probe_equals_hooks_on_the_blocks(digits):
     """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from torch's backward hooks."""
     settings = spec(blocks=2)
-    model = models.build(settings, 10).train()
+    model = models.build(settings, 10, (3, 8, 8)).train()
     x, y = classify.Batches(settings, digits, CPU)(0)
     seen = {}
 
@@ -202,7 +202,7 @@ def test_gradient_probe_equals_hooks_on_the_blocks(digits):
 
 
 def test_bn_offset_probe_is_the_ratio_of_beta_and_gamma():
-    model = models.build(spec(), 10)
+    model = models.build(spec(), 10, (3, 8, 8))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
         norms[1].weight.fill_(2)

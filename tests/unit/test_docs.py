@@ -39,7 +39,8 @@ def test_the_examples_of_adding_an_experiment_work(tmp_path):
     """Both blocks of docs/experiments.md, pasted into the registry."""
     text = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    shutil.copytree(WORKFLOW / "experiments", tmp_path / "experiments")
+    for folder in ("experiments", "claims"):
+        shutil.copytree(WORKFLOW / folder, tmp_path / folder)
     for paper, block in zip(("ghost", "lalc"), blocks, strict=True):
         path = tmp_path / "experiments" / f"{paper}.yaml"
         body = yaml.safe_load(path.read_text(encoding="utf-8"))

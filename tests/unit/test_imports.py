@@ -89,12 +89,12 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 # learns of the registry, and what reads results never touches what computes them.
 ROOMS = (
     ("checks", "controller"),
-    ("spec", "functions", "experiment", "registry"),
+    ("spec", "functions", "ledger", "experiment", "registry"),
     ("record", "rng", "init", "optim", "models", "theory"),
-    ("state", "data", "probes"),
-    ("simulate", "classify"),
+    ("state", "data", "probes", "repeats"),
+    ("simulate", "sample", "initialize", "weights", "classify"),
     ("run",),
-    ("tidy", "results", "measures", "render", "tables", "figures", "overview"),
+    ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
     ("cli",),
 )
 COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "models"}
@@ -132,7 +132,7 @@ def test_modules_import_from_their_own_room_or_an_earlier_one(module):
 
 
 def test_the_import_check_sees_imports():
-    assert {"state", "init", "rng"} <= own_imports("simulate")
+    assert {"repeats", "state", "init"} <= own_imports("simulate")
     assert "style" not in own_imports("figures"), "a package's own modules are its own matter"
     assert {"results", "registry"} <= own_imports("figures")
     assert "run" in own_imports("cli"), "imports inside functions count"

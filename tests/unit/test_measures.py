@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ghostgrad import tables, theory
+from ghostgrad import tables
 from ghostgrad.measures import vanilla_growth
 from ghostgrad.record import Rows, code_hash
 from ghostgrad.results import Results
 from ghostgrad.simulate import BLOCK_COLUMNS, COLUMNS
+from ghostgrad.theory.activations import ACTIVATIONS
 from tests.unit.fabricate import SIMULATE, experiment, publish, reference, registry
 
 
@@ -59,7 +60,7 @@ def test_a_predicted_rate_is_judged_at_every_scale(tmp_path, monkeypatch):
     options = {"table": {"activation": "ReLU", "metrics": ["rate"]}}
     artifact = {"title": "T", "section": "s", "rows": {"ReLU": "nets/a"}, "table": "predicted_rates"}
     reg = registry(tmp_path, {"nets": nets}, {"ghost.x": {**artifact, "options": options}})
-    alpha = theory.ACTIVATIONS["ReLU"].rate ** 0.5
+    alpha = ACTIVATIONS["ReLU"].rate ** 0.5
     reference(reg.workflow, "ghost.x", [{"row": "ReLU", "metric": m, "value": alpha} for m in ("alpha", "rate")])
     norms = np.random.default_rng(0).uniform(1, 2, (8, 3))
     publish(reg.run("smoke", "nets/a-s0"), {"repeats": 8}, series(range(8), norms), code="c0de0001")

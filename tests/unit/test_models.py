@@ -20,7 +20,7 @@ VARIANTS = ["model1", "model2", "model3"]
 def build(variant: str, **changes) -> nn.Module:
     merged, _ = registry.load().experiments["resnet15_cifar"].merge(variant, "paper")
     torch.manual_seed(0)
-    return models.build(expand("classify", {**merged, "seed": 0, **changes}), 10)
+    return models.build(expand("classify", {**merged, "seed": 0, **changes}), 10, (3, 8, 8))
 
 
 def multiply_adds(model: nn.Module, size: int) -> int:

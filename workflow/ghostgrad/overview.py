@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ghostgrad import ledger as claims
 from ghostgrad.checks import InputError
 from ghostgrad.record import Rows, write
 from ghostgrad.registry import PAPERS, Artifact, Registry
@@ -111,6 +112,10 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
             raise InputError(f"{target}: holds something else than a snapshot of scale {scale}; name another folder")
         shutil.rmtree(target)
     lines = [heading, ""]
+    if (ledger := Path(f"results/{scale}/claims.csv")).exists():
+        target.mkdir(parents=True)
+        shutil.copyfile(ledger, target / "claims.csv")
+        lines += [f"Claims: {claims.counts(claims.read(ledger))}; all of them in [claims.csv](claims.csv).", ""]
     for name in built:
         artifact = registry.artifacts[name]
         lines += [f"## {name}: {artifact.title}", "", f"{artifact.section}. {artifact.caption}", ""]
@@ -128,14 +133,21 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
 
 
 def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) -> list[str]:
-    """What exists of a scale after a build, where it is, and what was not run and why. Verdicts of an artifact that
-    repeats another one under its own name are not counted twice."""
+    """What exists of a scale after a build, where it is, the claims' verdicts, and what was not run and why. Numbers of
+    an artifact that repeats another one under its own name are not counted twice, those of claims not here."""
     folder = f"results/{scale}"
+
+    def counted(artifact: Artifact) -> bool:
+        return artifact.source == artifact.id and artifact.table != "claim"
+
     wanted = [artifact for name, artifact in registry.artifacts.items() if name not in reasons]
     built = [artifact for artifact in wanted if all(Path(name).exists() for name in files(artifact, scale))]
-    numbers = verdict_counts(Path(f"{folder}/tables/{a.id}.csv") for a in built if a.source == a.id)
+    numbers = verdict_counts(Path(f"{folder}/tables/{a.id}.csv") for a in built if counted(a))
     total = len(registry.artifacts)
     lines = [f"{len(built)} of {total} artifacts stand in {folder}/; numbers: {numbers or 'none'}"]
+    ledger = Path(folder, "claims.csv")
+    if ledger.exists():
+        lines.append(f"claims: {claims.counts(claims.read(ledger))} ({folder}/claims.csv, ghostgrad show claims)")
     if waiting := len(wanted) - len(built):
         lines.append(f"{waiting} more can be built: snakemake --config scale={scale}")
     by_reason: dict[str, list[str]] = {}

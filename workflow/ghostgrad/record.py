@@ -27,8 +27,11 @@ from typing import Any
 FILES = ("spec.json", "series.csv", "probes.csv", "env.json", "metrics.csv")
 # The modules that a task's numbers can hang on; their hash stands in every table as `code`.
 NUMERIC_MODULES = {
-    "simulate": ("init", "rng", "simulate"),
+    "simulate": ("init", "repeats", "rng", "simulate"),
+    "sample": ("repeats", "rng", "sample"),
+    "initialize": ("data", "init", "initialize", "models", "repeats", "rng"),
     "classify": ("classify", "data", "init", "models", "optim", "probes", "rng"),
+    "weights": ("data", "weights"),
     "quadrature": ("theory",),
 }
 PROBE_COLUMNS = ("at", "step", "probe", "index", "value")

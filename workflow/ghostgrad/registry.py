@@ -12,13 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad import functions
+from ghostgrad import functions, ledger
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 from ghostgrad.experiment import Experiment
+from ghostgrad.ledger import Claim
 from ghostgrad.spec import SCALES, RunSpec, absence, available, has_data
 
 WORKFLOW = Path(__file__).resolve().parent.parent
 PAPERS = ("ghost", "lalc", "bnres")
+FILES = ("vgg19_bn",)  # of config.yaml's data; the others are folders
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Registry:
         self.papers: dict[str, dict] = {}
         self.experiments: dict[str, Experiment] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.claims = ledger.load(workflow)
         bodies: dict[str, tuple[dict, str]] = {}
         for paper in PAPERS:
             path = workflow / "experiments" / f"{paper}.yaml"
@@ -107,7 +110,21 @@ class Registry:
                 bodies[name] = (artifact, f"{where}: artifacts.{name}")
         for name, (artifact, where) in bodies.items():
             self.artifacts[name] = self._artifact(name, artifact, bodies, where)
+        self._check_claims()
         self._refuse_twins()
+
+    def _check_claims(self) -> None:
+        for claim in self.claims.values():
+            where = f"{shown(self.workflow)}/claims/{claim.module}.yaml: {claim.id}"
+            if claim.waits_for and claim.waits_for not in self.artifacts:
+                known = nearest(claim.waits_for, self.artifacts)
+                raise InputError(f"{where}.waits_for: '{claim.waits_for}' is no artifact{known}")
+            list(self._cells({"rows": {run: run for run in claim.runs}}, where))
+
+    def claim_runs(self, scale: str, claim: Claim) -> tuple[RunSpec, ...]:
+        """The runs that decide a claim."""
+        pairs = (run.split("/") for run in claim.runs)
+        return tuple(r for name, variant in pairs for r in self.experiments[name].runs(scale, variant))
 
     def _artifact(self, name: str, body: Mapping, bodies: Mapping, where: str) -> Artifact:
         source = name
@@ -119,8 +136,11 @@ class Registry:
                 raise InputError(f"{where}.like: '{like}' leads back to itself")
             seen.add(like)
             source, body = like, {**bodies[like][0], **{key: value for key, value in body.items() if key != "like"}}
+        if (claim := self.claims.get(name)) and claim.computed and not body.get("table"):
+            # a claim without a table of its own is shown as the ledger's comparisons
+            body = {**body, "table": "claim", "from": "none", "rows": {run: run for run in claim.runs}}
         cells = tuple(self._cells(body, where))
-        planned = body.get("status") == "planned"
+        planned = body.get("status") == "planned" or bool(claim and claim.waits_for)
         kind = body.get("kind") or ("figure" if body.get("figure") else "table")
         if not planned and not (body.get("table") or body.get("figure")):
             raise InputError(f"{where}: neither table nor figure; name one, or say status: planned")
@@ -129,7 +149,8 @@ class Registry:
         probes = tuple(body.get("probes", ()))
         for cell in cells:
             self._check_probes(cell, probes, where)
-        functions.check_artifact(body, paper_of(name), where)
+        if body.get("table") != "claim":
+            functions.check_artifact(body, paper_of(name), where)
         return Artifact(
             id=name,
             title=body["title"],
@@ -301,5 +322,6 @@ def check_config(config: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise InputError unless keys, types and data paths are right."""
     validate(dict(config) if isinstance(config, Mapping) else config, "config", where)
     for name, path in (config.get("data") or {}).items():
-        if path and not Path(path).is_dir():
-            raise InputError(f"{where}: data.{name}: no folder {path}; give the right path, or leave it empty")
+        kind = "file" if name in FILES else "folder"
+        if path and not (Path(path).is_file() if kind == "file" else Path(path).is_dir()):
+            raise InputError(f"{where}: data.{name}: no {kind} {path}; give the right path, or leave it empty")

@@ -47,7 +47,7 @@ class Results:
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
         for run in self.registry.cell_runs(self.scale, cell):
             if published(run):
-                yield run.seed, _read_frame(Path(run.directory, name))
+                yield run.seed, read_frame(Path(run.directory, name))
 
     @cached_property
     def _frames(self) -> dict[tuple[Cell, str], pd.DataFrame]:
@@ -62,13 +62,13 @@ class Results:
         return self._frames[cell, name]
 
     def layers(self, cell: Cell, column: str) -> np.ndarray:
-        """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no
+        """A block's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no
         such column."""
         frame = self.frame(cell, "series.csv")
         if column not in frame:
             run = f"{cell.experiment}/{cell.variant}"
             raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{nearest(column, frame.columns)}")
-        places = frame["layer"].max() + 1
+        places = frame.iloc[:, 1].max() + 1  # repeat, then layer or place
         for run in self.registry.cell_runs(self.scale, cell):
             if (frame["seed"] == run.seed).sum() % places:
                 raise damaged(Path(run.directory, "series.csv"), "cut short")
@@ -77,7 +77,7 @@ class Results:
     def repeats(self, cell: Cell) -> np.ndarray:
         """The number of the repeat in each row of `layers`."""
         frame = self.frame(cell, "series.csv")
-        return frame["repeat"].to_numpy()[frame["layer"].to_numpy() == 0]
+        return frame["repeat"].to_numpy()[frame.iloc[:, 1].to_numpy() == 0]
 
     def paper_values(self, cell: Cell, metric: str) -> list[float]:
         """The paper's number of a cell's metric, or nothing."""
@@ -95,7 +95,7 @@ class Results:
         return [cell for cell in self.artifact.cells if (cell.row, cell.column) in done]
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path) -> pd.DataFrame:
     try:
         text = path.read_text(encoding="utf-8")
         frame = pd.read_csv(io.StringIO(text))

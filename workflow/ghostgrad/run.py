@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import importlib
 import logging
 import os
 import sys
@@ -98,15 +99,12 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
     state.start(environment(task, name))
     try:
-        if task == "simulate":
-            from ghostgrad.simulate import simulate
-
-            record = simulate(spec, state, device)
-        else:
+        images = []
+        if "data" in spec:
             from ghostgrad import data
-            from ghostgrad.classify import classify
 
-            record = classify(spec, state, device, data.load(spec["data"], inputs[0]))
+            images.append(data.load(spec["data"], inputs[0]))
+        record = getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images)
     except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
         text = str(error) or "the machine has no more"
         if isinstance(error, torch.OutOfMemoryError):

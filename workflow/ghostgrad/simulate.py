@@ -2,6 +2,8 @@
 
 Plain:     x' = act(norm(W x)),  W_ij ~ N(0, c/d)
 Residual:  x' = act(x + s F(x)) or x + s F(x),  F = norm W2 act norm W1, one skip over two weight layers
+Preact:    x' = x + s F(x),  F = W2 act norm W1 act norm; in the first block W0 act norm x in the place of x
+           (BN-ResNet paper sec. 4)
 SeqNet:    y  = B(M relu(W x)),  W in R^{kd x d}
 Inputs x^(0) ~ N(0, I_d), derivative dl/dx^(L) ~ N(0, I_d/d); everything is drawn afresh in each repeat, from the
 repeat's own generator. Weight layers are counted from 1; index 0 is the input.
@@ -9,29 +11,24 @@ repeat's own generator. Weight layers are counted from 1; index 0 is the input.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghostgrad import init
-from ghostgrad.record import PROBE_COLUMNS, Record, Rows
-from ghostgrad.rng import generator
+from ghostgrad import init, repeats
+from ghostgrad.record import Record
+from ghostgrad.repeats import normal
 from ghostgrad.state import State
 
-log = logging.getLogger(__name__)
-
-BLOCK = 1024  # repeats of a full block; repeat i of block b is repeat b * BLOCK + i of the experiment
-# Bytes of weights, signals and gradients that one batch of repeats may take. On a CPU a few repeats at a time stay in
-# its cache and are fastest.
-MEMORY = {"cpu": 96 * 2**20, "cuda": 8 * 2**30}
 EPS = 1e-5
 COLUMNS = ("gradient_norm", "forward_variance", "backward_variance")
 BLOCK_COLUMNS = ("block_forward", "block_backward", "branch_forward", "branch_backward")
+DEPENDENCE_COLUMNS = ("linear_forward", "linear_backward", "feature_correlation", "derivative_correlation")
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -72,6 +69,7 @@ class Signals:
 
     layers: list[Tensor]
     blocks: list[Block] = field(default_factory=list)
+    linear: list[Tensor] = field(default_factory=list)  # W x of every layer of a plain net
 
 
 @dataclass
@@ -92,10 +90,11 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
 
 def plain(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
     act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
-    layers = [x]
+    signals = Signals([x])
     for weight in weights:
-        layers.append(act(norm(matmul(layers[-1], weight))))
-    return Signals(layers)
+        signals.linear.append(matmul(signals.layers[-1], weight))
+        signals.layers.append(act(norm(signals.linear[-1])))
+    return signals
 
 
 def residual(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
@@ -114,6 +113,22 @@ def residual(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signa
     return signals
 
 
+def preact(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
+    act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
+    *weights, projection = weights
+    scale = branch_factor(spec)
+    signals = Signals([x])
+    for first in range(0, len(weights), 2):
+        x = signals.layers[-1]
+        branch_input = x.view_as(x)
+        hidden = matmul(act(norm(branch_input)), weights[first])
+        branch = matmul(act(norm(hidden)), weights[first + 1])
+        total = (x if first else matmul(act(norm(x)), projection)) + scale * branch
+        signals.layers += [hidden, total]
+        signals.blocks.append(Block(first + 2, x, branch_input, branch, total))
+    return signals
+
+
 def seqnet(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
     act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
     layers = [x]
@@ -123,7 +138,7 @@ def seqnet(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals
     return Signals(layers)
 
 
-NETS = {"plain": plain, "residual": residual, "seqnet": seqnet}
+NETS = {"plain": plain, "residual": residual, "preact": preact, "seqnet": seqnet}
 
 
 def branch_factor(spec: Mapping[str, Any]) -> float:
@@ -136,118 +151,96 @@ def weight_shapes(spec: Mapping[str, Any]) -> list[tuple[int, int]]:
     d, depth = spec["width"], spec["depth"]
     if spec["net"] == "seqnet":
         return [(spec["expansion"] * d, d), (d, spec["expansion"] * d)] * depth
-    return [(d, d)] * depth
+    return [(d, d)] * (depth + (spec["net"] == "preact"))
 
 
-def draw(spec: Mapping[str, Any], generators: list[torch.Generator], device: torch.device):
+def draw(spec: Mapping[str, Any], generators: list[torch.Generator]):
     """Inputs, top derivatives (repeats, batch, d) and weights [(repeats, out, in)], each repeat from its generator."""
-    repeats, batch, d = len(generators), spec["batch"], spec["width"]
-
-    def normal(*shape: int, std: float = 1.0) -> Tensor:
-        out = torch.empty(repeats, *shape, device=device)
-        for one, rng in zip(out, generators, strict=True):
-            one.normal_(0, std, generator=rng)
-        return out
-
-    inputs, top = normal(batch, d), normal(batch, d, std=d**-0.5)
+    batch, d = spec["batch"], spec["width"]
+    inputs, top = normal(generators, batch, d), normal(generators, batch, d, std=d**-0.5)
     if spec["net"] != "seqnet":
         std = (float(spec["weight_variance"].removesuffix("/d")) / d) ** 0.5
-        return inputs, top, [normal(*shape, std=std) for shape in weight_shapes(spec)]
+        return inputs, top, [normal(generators, *shape, std=std) for shape in weight_shapes(spec)]
     weights, kind = [], spec["module_init"]
     for shape in weight_shapes(spec)[::2]:
-        first = init.seqnet_module(kind, normal(*shape))
+        first = init.seqnet_module(kind, normal(generators, *shape))
         tied = first.transpose(1, 2)
-        second = normal(*shape[::-1], std=(2 / shape[0]) ** 0.5) if kind == "untied" else tied
+        second = normal(generators, *shape[::-1], std=(2 / shape[0]) ** 0.5) if kind == "untied" else tied
         weights += [first, second]
     return inputs, top, weights
 
 
-def measure(spec: Mapping[str, Any], generators: list[torch.Generator], device: torch.device) -> Tensor:
+def columns(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is measured of every layer."""
+    blocks = BLOCK_COLUMNS if spec["net"] in ("residual", "preact") else ()
+    return COLUMNS + blocks + (DEPENDENCE_COLUMNS if spec["dependence"] else ())
+
+
+def measure(spec: Mapping[str, Any], generators: list[torch.Generator]) -> Tensor:
     """One forward and backward pass of len(generators) repeats -> (repeats, layers + 1, columns), float32.
 
-    Columns: Frobenius norm of the weight's gradient (summed over the batch), Var[x^(k)], Var[dl/dx^(k)], and for
-    residual nets, at a block's last layer, R_f and R_b of the block and of its branch F (Def. 3.1); NaN where a
-    layer has no such quantity.
+    Columns: Frobenius norm of the weight's gradient (summed over the batch), Var[x^(k)], Var[dl/dx^(k)]; for residual
+    nets, at a block's last layer, R_f and R_b of the block and of its branch F (Def. 3.1); for a plain net with
+    `dependence` what `dependence` below gives. NaN where a layer has no such quantity.
     """
-    inputs, top, weights = draw(spec, generators, device)
+    inputs, top, weights = draw(spec, generators)
     inputs.requires_grad_()
     weights = [weight.requires_grad_() for weight in weights]
     signals = NETS[spec["net"]](spec, inputs, weights)
-    blocks = signals.blocks
-    wanted = [*weights, *signals.layers[:-1], *(b.branch_input for b in blocks), *(b.total for b in blocks)]
-    gradients = list(torch.autograd.grad(signals.layers[-1], wanted, top))
-    depth = len(weights)
-    weight_gradients, layer_gradients = gradients[:depth], [*gradients[depth : 2 * depth], top]
+    depth, blocks = len(signals.layers) - 1, signals.blocks
+    linear = signals.linear if spec["dependence"] else []
+    wanted = [weights[:depth], signals.layers[:-1], [b.branch_input for b in blocks], [b.total for b in blocks], linear]
+    found = iter(torch.autograd.grad(signals.layers[-1], [tensor for part in wanted for tensor in part], top))
+    of_weights, of_layers, of_branches, of_sums, of_linear = ([next(found) for _ in part] for part in wanted)
+    of_layers.append(top)
 
-    columns = COLUMNS + (BLOCK_COLUMNS if blocks else ())
-    out = torch.full((len(generators), depth + 1, len(columns)), torch.nan, device=device)
+    out = torch.full((len(generators), depth + 1, len(columns(spec))), torch.nan, device=top.device)
     with torch.no_grad():
-        for k, gradient in enumerate(weight_gradients, start=1):
+        for k, gradient in enumerate(of_weights, start=1):
             out[:, k, 0] = torch.linalg.vector_norm(gradient, dim=(1, 2))
-        for k, (signal, gradient) in enumerate(zip(signals.layers, layer_gradients, strict=True)):
+        for k, (signal, gradient) in enumerate(zip(signals.layers, of_layers, strict=True)):
             out[:, k, 1], out[:, k, 2] = variance(signal), variance(gradient)
         factor = branch_factor(spec) if blocks else 1.0
-        through_branch = gradients[2 * depth : 2 * depth + len(blocks)]
-        at_sum = gradients[2 * depth + len(blocks) :]
-        for block, branch_gradient, sum_gradient in zip(blocks, through_branch, at_sum, strict=True):
+        for block, branch_gradient, sum_gradient in zip(blocks, of_branches, of_sums, strict=True):
             var_in, var_sum = out[:, block.layer - 2, 1], variance(sum_gradient)
             out[:, block.layer, 3] = variance(block.total) / var_in
             out[:, block.layer, 4] = out[:, block.layer - 2, 2] / var_sum
             out[:, block.layer, 5] = variance(block.branch) / var_in
             out[:, block.layer, 6] = variance(branch_gradient) / (factor**2 * var_sum)
+        for k, (weight, z, gradient) in enumerate(zip(weights, linear, of_linear, strict=False), start=1):
+            before, at_output = (signals.layers[k - 1], of_layers[k - 1]), (signals.layers[k], of_layers[k])
+            out[:, k, -4:] = dependence(weight, *before, z, gradient, *at_output)
     return out
 
 
-def repeats_at_once(spec: Mapping[str, Any], device: torch.device) -> int:
-    """How many repeats fit the memory budget: weights and their gradients, and about five tensors per signal."""
-    shapes = weight_shapes(spec)
-    floats = sum(2 * out * into + 5 * spec["batch"] * out for out, into in shapes)
-    return max(1, min(spec["repeats"], MEMORY[device.type] // (4 * floats)))
+def dependence(weight: Tensor, x: Tensor, of_x: Tensor, z: Tensor, of_z: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
+    """How far a layer z = W x, y = act(norm(z)) is from the assumptions, (repeats, 4): R_f and R_b of W over what
+    Prop. 3.4 gives for independent dimensions; mean |correlation| over the batch of two features of y (Rem. 3.5), and
+    of a feature of y with its derivative (Rem. 3.9)."""
+    squares = (weight * weight).sum((1, 2))
+    forward = variance(z) / variance(x) / (squares / weight.shape[1])
+    backward = variance(of_x) / variance(of_z) / (squares / weight.shape[2])
+    unit, of_unit = ((v - v.mean(1, keepdim=True)) for v in (y, of_y))
+    unit, of_unit = (v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=1e-30) for v in (unit, of_unit))
+    features = unit.shape[2]
+    pairs = (unit.transpose(1, 2) @ unit).abs().sum((1, 2)) - (unit * unit).sum((1, 2))
+    with_derivative = (unit * of_unit).sum(1).abs().mean(1)
+    return torch.stack([forward, backward, pairs / (features * (features - 1)), with_derivative], dim=1)
+
+
+def floats(spec: Mapping[str, Any]) -> int:
+    """Numbers that a repeat holds: weights and their gradients, and about five tensors per signal."""
+    return sum(2 * out * into + 5 * spec["batch"] * out for out, into in weight_shapes(spec))
 
 
 def simulate(spec: Mapping[str, Any], state: State, device: torch.device) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
-    total, chunk = spec["repeats"], repeats_at_once(spec, device)
-    saved = state.load()
-    # the generators of a CPU and of a GPU draw other numbers: a block is computed on one kind of device
-    parts: list[Tensor] = saved["parts"] if saved and saved["device"] == device.type else []
-    done = sum(len(part) for part in parts)
-    log.info("%d of %d repeats done, %d at a time on %s", done, total, chunk, device)
-    while done < total:
-        state.pause(lambda: {"parts": parts, "device": device.type}, done, total)
-        first = spec["seed"] * BLOCK + done
-        generators = [
-            generator(0, "repeat", repeat, device) for repeat in range(first, first + min(chunk, total - done))
-        ]
-        parts.append(measure(spec, generators, device).cpu())
-        done += len(generators)
-    return record(spec, torch.cat(parts))
-
-
-def summary(columns: tuple[str, ...], values: Tensor) -> Rows:
-    """Mean, standard error and quantiles over the block's repeats of every column at every layer, in the long form of
-    probes.csv; quantities that a layer has not are left out."""
-    rows = Rows(PROBE_COLUMNS)
-    repeats = len(values)
-    statistics = {"mean": values.mean(0), "se": values.std(0) / repeats**0.5}
-    levels = torch.tensor([0.05, 0.5, 0.95], dtype=values.dtype)
-    statistics |= dict(zip(("q05", "q50", "q95"), torch.quantile(values, levels, dim=0), strict=True))
-    for index, column in enumerate(columns):
-        for name, table in statistics.items():
-            for layer, value in enumerate(table[:, index].tolist()):
-                if value == value:
-                    rows.add(0, 0, f"{column}_{name}", layer, value)
-    return rows
+    return record(spec, repeats.block(spec, state, device, partial(measure, spec), floats(spec)))
 
 
 def record(spec: Mapping[str, Any], values: Tensor) -> Record:
     """The files of a block from the (repeats, layers + 1, columns) it measured."""
-    columns = COLUMNS + (BLOCK_COLUMNS if values.shape[2] > len(COLUMNS) else ())
-    first = spec["seed"] * BLOCK
-    series = Rows(("repeat", "layer", *columns))
-    for repeat, layers in enumerate(values.tolist(), start=first):
-        for layer, row in enumerate(layers):
-            series.add(repeat, layer, *row)
+    series = repeats.series(spec, "layer", columns(spec), values)
     values = values.double()
     forward, backward = values[:, -1, 1] / values[:, 0, 1], values[:, 0, 2] / values[:, -1, 2]
     metrics = {
@@ -260,4 +253,4 @@ def record(spec: Mapping[str, Any], values: Tensor) -> Record:
         "R_b": backward.mean().item(),
         "R_b_se": backward.std().item() / len(values) ** 0.5,
     }
-    return Record(metrics, series, summary(columns, values))
+    return Record(metrics, series, repeats.summary(columns(spec), values))

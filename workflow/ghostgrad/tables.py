@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ghostgrad import measures
+from ghostgrad.claims import judge as claims
 from ghostgrad.measures import Measured
 from ghostgrad.record import code_hash
 from ghostgrad.registry import Artifact, Registry
@@ -165,4 +166,32 @@ def build(
     registry: Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
 ) -> pd.DataFrame:
     """The table of an artifact at a scale, from its tidy file or, without one, from the runs that exist."""
-    return compare(Results(registry, artifact, scale, tidy_file), why_not)
+    results = Results(registry, artifact, scale, tidy_file)
+    return _of_claim(results) if artifact.table == "claim" and not why_not else compare(results, why_not)
+
+
+def _of_claim(results: Results) -> pd.DataFrame:
+    """The comparisons that decide a claim, each with the paper's number and, where that is wrong, the corrected one."""
+    artifact, rows = results.artifact, []
+    claim = results.registry.claims[artifact.id]
+    told, found, _ = claims.judge(results.registry, claim, results.scale)
+    of_runs = _provenance(results, Measured("", "", "", math.nan))[1] if len(results.tidy) else ""
+    for one, column, number, agrees in claims.measured(found):
+        rows.append(
+            {
+                "row": one.name,
+                "column": column,
+                "relation": one.relation if column == "as printed" else one.corrected_relation,
+                "paper": number,
+                "ours": one.ours,
+                "ours_se": one.se or math.nan,
+                "delta": one.ours - number,
+                "tolerance": one.tolerance,
+                "verdict": "match" if agrees else "off",
+                "code": of_runs or code_hash("quadrature"),
+            }
+        )
+    rows = rows or [{"row": artifact.title, "verdict": told}]
+    table = pd.DataFrame(rows, columns=COLUMNS).assign(scale=results.scale, source=claim.section)
+    text = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
+    return table.fillna(text).astype({"n": "Int64", "n_diverged": "Int64"})

@@ -120,8 +120,22 @@ def references(names):
 
 
 def code(*modules):
-    """Modules of the library as inputs."""
-    return [f"{WORKFLOW}/ghostgrad/{module}.py" for module in modules]
+    """Modules and packages of the library as inputs."""
+    folders = [Path(WORKFLOW, "ghostgrad", module) for module in modules]
+    return [str(f) for one in folders for f in (sorted(one.glob("*.py")) if one.is_dir() else [one.with_suffix(".py")])]
+
+
+def claim_runs(wildcards):
+    """metrics.csv of every run that decides a claim and exists or can be made."""
+    runs = dict.fromkeys(run for claim in REGISTRY.claims.values() for run in REGISTRY.claim_runs(SCALE, claim))
+    return [f"{run.directory}/metrics.csv" for run in runs if spec.available(run, DATA, PARTIAL)]
+
+
+def claim_definitions(wildcards):
+    """All that the registry says of the claims and of their runs, as one hash."""
+    claims = REGISTRY.claims.values()
+    runs = [run.canonical for claim in claims for run in REGISTRY.claim_runs(SCALE, claim)]
+    return spec.short_hash(*map(repr, claims), *runs)
 
 
 def figure_code(wildcards):

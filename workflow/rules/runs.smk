@@ -39,6 +39,21 @@ rule simulate:
         " --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
 
 
+use rule simulate as sample with:
+    wildcard_constraints:
+        experiment=of_task("sample"),
+
+
+use rule simulate as initialize with:
+    wildcard_constraints:
+        experiment=of_task("initialize"),
+
+
+use rule simulate as weights with:
+    wildcard_constraints:
+        experiment=of_task("weights"),
+
+
 use rule simulate as classify with:
     wildcard_constraints:
         experiment=of_task("classify"),

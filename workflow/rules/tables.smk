@@ -13,6 +13,7 @@ registry says of an artifact, is there so that an edited definition redraws too.
 localrules:
     tidy,
     table,
+    claims,
     not_run,
     artifacts,
 
@@ -60,6 +61,24 @@ rule table:
         why_not=why_not,
     shell:
         "ghostgrad table {wildcards.artifact} --scale {wildcards.scale} --why-not={params.why_not:q} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        claim_runs,
+        code=code("claims", "ledger", "measures", "results", "theory"),
+    output:
+        csv=f"results/{SCALE}/claims.csv",
+        html=report(f"results/{SCALE}/claims.html", caption="../report/claims.rst", category="Claims and errata"),
+    log:
+        f"results/{SCALE}/logs/claims.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        definitions=claim_definitions,
+        scale=SCALE,
+    shell:
+        "ghostgrad claims --scale {params.scale} > {log} 2>&1"
 
 
 rule not_run:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-RUN_RULES = ("simulate", "classify")
+RUN_RULES = ("simulate", "sample", "initialize", "weights", "classify")
 TAIL = 12  # lines of a failed job's log
 
 
@@ -122,7 +122,11 @@ def _result(job: Job) -> str:
         return f"diverged at step {metrics['diverged_at']}"
     if "test_accuracy" in metrics:
         return f"test accuracy {float(metrics['test_accuracy']):.1f} %"
-    return f"gradient norm {float(metrics['first_gradient_norm']):.3g} to {float(metrics['last_gradient_norm']):.3g}"
+    for quantity in ("gradient_norm", "gradient_variance"):
+        if f"first_{quantity}" in metrics:
+            ends = (float(metrics[f"{end}_{quantity}"]) for end in ("first", "last"))
+            return quantity.replace("_", " ") + " {:.3g} to {:.3g}".format(*ends)
+    return f"{metrics['repeats']} repeats" if "repeats" in metrics else ""
 
 
 def _tail(path: Path) -> list[str]:

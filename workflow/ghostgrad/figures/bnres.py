@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ghostgrad.figures import style
+from ghostgrad.figures import diagram, style
 from ghostgrad.figures.style import DATA_COLUMNS
 from ghostgrad.registry import Cell
 from ghostgrad.results import Results
@@ -130,3 +130,48 @@ def bn_offsets(results: Results, at: list[float]):
         return figure, pd.DataFrame(columns=DATA_COLUMNS)
     last.legend(frameon=False, fontsize=6.5)
     return figure, pd.concat(frames, ignore_index=True)[DATA_COLUMNS]
+
+
+def bn_schematic(results: Results):
+    """A BN layer forward and backward (fig. 1)."""
+    forward, arrows = diagram.chain(["x", "BN", "x̃"])
+    backward, _ = diagram.chain(["Δx", "BN", "Δx̃"], y=-1, prefix="b")
+    back = [("b2", "b1"), ("b1", "b0")]
+    return diagram.figure(("", {**forward, **backward}, [*arrows, *back]), height=1.5)
+
+
+def cascade_schematic(results: Results):
+    """BN, ReLU and CONV in cascade, forward and backward (fig. 2)."""
+    forward, arrows = diagram.chain(["y(L-1)", "BN", "ỹ(L-1)", "ReLU", "ŷ(L-1)", "CONV W_L", "y(L)"])
+    backward, _ = diagram.chain(["Δy(L-1)", "BN", "Δỹ(L-1)", "ReLU", "Δŷ(L-1)", "CONV W_Lᵀ", "Δy(L)"], y=-1, prefix="b")
+    back = [(f"b{i + 1}", f"b{i}") for i in range(6)]
+    figure, data = diagram.figure(("", {**forward, **backward}, [*arrows, *back]), height=1.6)
+    figure.set_figwidth(8)
+    return figure, data
+
+
+def _block(shortcut: str, delta: str, backward: bool) -> tuple[dict, list]:
+    names = {
+        "_in": ((0, 0), f"{delta}y(L-1)"),
+        "first": ((2, 0.5), "BN, ReLU, CONV W̃_L"),
+        "_middle": ((4, 0.5), f"{delta}ỹ(L)"),
+        "second": ((6, 0.5), "BN, ReLU, CONV Ŵ_L"),
+        "sum": ((8, 0), "+"),
+        "_out": ((9.5, 0), f"{delta}y(L)"),
+    }
+    arrows = [("_in", "first"), ("first", "_middle"), ("_middle", "second"), ("second", "sum"), ("sum", "_out")]
+    if shortcut:
+        names["shortcut"] = ((4, -0.5), shortcut)
+        arrows += [("_in", "shortcut"), ("shortcut", "sum")]
+    else:
+        arrows.append(("_in", "sum", 0.25))
+    return names, [(arrow[1], arrow[0], *(-bend for bend in arrow[2:])) if backward else arrow for arrow in arrows]
+
+
+def block_schematic(results: Results, backward: bool = False):
+    """A residual block, the first of a scale and another, forward (fig. 3) or with the gradient (fig. 4)."""
+    delta = "Δ" if backward else ""
+    first = ("first block of a scale", *_block("BN, ReLU, CONV W̄_1", delta, backward))
+    figure, data = diagram.figure(first, ("another block", *_block("", delta, backward)), height=1.9)
+    figure.set_figwidth(12)
+    return figure, data

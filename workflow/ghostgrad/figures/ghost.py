@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from ghostgrad import measures, theory
-from ghostgrad.figures import style
+from ghostgrad import measures
+from ghostgrad.figures import diagram, style
 from ghostgrad.figures.style import DATA_COLUMNS
 from ghostgrad.results import Results
+from ghostgrad.theory.activations import ACTIVATIONS
 
 
 def _curve(label: str, x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]):
     norms = results.layers(cell, "gradient_norm")[:, 1:]
     layers = np.arange(1, norms.shape[1] + 1)
     measured = _curve(cell.label, layers, norms)
-    alpha = theory.ACTIVATIONS[activation].rate ** 0.5
+    alpha = ACTIVATIONS[activation].rate ** 0.5
     predicted = measured["mean"].iloc[-1] * alpha ** (layers[-1] - layers)
     rate, intercept = measures.fitted_rate(norms.mean(0)), np.log(norms.mean(0)).mean()
     fitted = np.exp(intercept) * rate ** (layers.mean() - layers)
@@ -94,3 +96,55 @@ def module_variances(results: Results):
         values = results.layers(cell, "backward_variance")[:, ::2]
         frames.append(_curve(cell.label, np.arange(values.shape[1]), values))
     return _draw(results, frames, "variance_rate", "module boundary (input 0)", "variance of the derivative")
+
+
+def weights_schematic(results: Results):
+    """Two layers with independent weights, and with the second the transpose of the first (fig. 2)."""
+    independent, arrows = diagram.chain(["x", "W₁", "W₂", "y"])
+    tied, _ = diagram.chain(["x", "W", "Wᵀ", "y"])
+    return diagram.figure(
+        ("independent: W₁, W₂", independent, arrows), ("tied: W, Wᵀ (SeqNet)", tied, arrows), height=1.3
+    )
+
+
+def blocks_schematic(results: Results):
+    """The residual blocks and their SeqNet counterparts (fig. 3); every convolution of the left two is followed by BN
+    and ReLU, the sum by ReLU; of the right two, ReLU stands inside each pair and BN behind it."""
+
+    def residual(texts: list[str]) -> tuple[dict, list]:
+        names = ["_in", *map(str, range(len(texts))), "sum"]
+        words = ["x", *texts, "+"]
+        boxes = {name: ((0, -index), text) for index, (name, text) in enumerate(zip(names, words, strict=True))}
+        return boxes, [*pairwise(names), ("_in", "sum", -0.9)]
+
+    def plain(texts: list[str]) -> tuple[dict, list]:
+        names = ["_in", *map(str, range(len(texts))), "_out"]
+        words = ["x", *texts, "BN"]
+        boxes = {name: ((0, -index), text) for index, (name, text) in enumerate(zip(names, words, strict=True))}
+        return boxes, list(pairwise(names))
+
+    seq = ["3x3: 64 → 128", "ReLU", "1x1: 128 → 64"]
+    return diagram.figure(
+        ("BasicBlock", *residual(["3x3: 64 → 64", "3x3: 64 → 64"])),
+        ("SeqBasic", *plain(seq)),
+        ("BottleNeck", *residual(["1x1: 256 → 64", "3x3: 64 → 64", "1x1: 64 → 256"])),
+        ("SeqBottle", *plain([*seq, "BN", "1x1: 64 → 256", "ReLU", "1x1: 256 → 64"])),
+        height=4.2,
+    )
+
+
+def running_variance(results: Results):
+    """sigma = sqrt(mean running variance) of each BN layer of a trained VGG19-BN, read from right to left (fig. 1
+    right); hollow circles mark the layers behind a max-pool that the paper names, 5, 9 and 13, where sigma is to
+    decrease."""
+    cell = results.measured_cells[0]
+    frame = results.frame(cell, "series.csv")
+    data = pd.DataFrame({"label": cell.label, "x": frame["layer"], "mean": frame["sigma"]}, columns=DATA_COLUMNS)
+    figure, (axes,) = style.panels()
+    axes.plot(data["x"], data["mean"], "-", marker=".", color=style.BLUE)
+    named = data[data["x"].isin((5, 9, 13))]
+    axes.plot(named["x"], named["mean"], "o", color=style.GREEN, markerfacecolor="none", markersize=9)
+    style.log_y(axes)
+    axes.set_xticks(range(1, len(data) + 1))
+    axes.set(xlabel="BN layer (input 1)", ylabel="σ, root of the mean running variance")
+    return figure, data

@@ -57,6 +57,19 @@ LOOKS = {
     "Model-1": (VERMILION, SOLID),
     "Model-2": (PURPLE, DASHED),
     "Model-3": (BLUE, DOTTED),
+    "ResNet101": (BLUE, DASHDOT),
+    "MLP-51": (ORANGE, SOLID),
+    "MLP-51, LN + ReLU": (ORANGE, DASHED),
+    "MLP-51, LN + GELU": (ORANGE, DOTTED),
+    "VGG-like-51": (BLACK, DASHDOT),
+    "ViT-B/16": (PURPLE, SOLID),
+    "Swin-T": (GREEN, SOLID),
+    "LeakyReLU": (ORANGE, DASHED),
+    "ELU": (PURPLE, DASHED),
+    "GELU": (GREEN, SOLID),
+    "Swish": (BLACK, SOLID),
+    "none": (BLACK, DASHDOT),
+    "DropOut": (PURPLE, DOTTED),
 }
 SPARE = [(ORANGE, SOLID), (BLACK, DASHDOT), (PURPLE, DOTTED), (GREEN, DASHED), (BLACK, SOLID)]
 
@@ -153,7 +166,10 @@ def log_y(axes: Axes) -> None:
 
 
 def note(figure: Figure, results: Results) -> None:
-    """In the corner the scale, what it changes of the paper's spec, and which cells have not been run."""
+    """In the corner the scale, what it changes of the paper's spec, and which cells have not been run; nothing on what
+    needs no run."""
+    if not results.artifact.cells:
+        return
     experiments = results.registry.experiments
     changed = {}
     for cell in results.measured_cells:

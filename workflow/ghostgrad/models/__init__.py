@@ -1,22 +1,33 @@
-"""Architectures only: no training, no initialization beyond torch's own."""
+"""Architectures only: no training, no initialization beyond torch's own. Every model has `outputs(x)`: the logits and
+the places where gradients are probed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from ghostgrad.models.preact_resnet import PreactResNet
 
+def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.Module:
+    """The network of a classify or initialize spec, for images of `shape` (3, H, W)."""
+    match spec["model"]:
+        case "preact_resnet":
+            from ghostgrad.models.preact_resnet import PreactResNet
 
-def build(spec: Mapping[str, Any], classes: int) -> nn.Module:
-    """The network of a classify spec."""
-    return PreactResNet(
-        classes,
-        blocks=spec["blocks"],
-        filters=spec["filters"],
-        batch_norm=spec["batch_norm"],
-        shortcut=spec["shortcut"],
-        bn_eps=spec["bn_eps"],
-    )
+            keys = ("blocks", "filters", "batch_norm", "shortcut", "bn_eps")
+            return PreactResNet(classes, **{key: spec[key] for key in keys})
+        case "mlp":
+            from ghostgrad.models.plain import mlp
+
+            keys = ("depth", "width", "norm", "activation")
+            return mlp(classes, math.prod(shape), **{key: spec[key] for key in keys})
+        case "vgg":
+            from ghostgrad.models.plain import vgg
+
+            keys = ("depth", "filters", "norm", "activation")
+            return vgg(classes, **{key: spec[key] for key in keys})
+    from ghostgrad.models import torchvision_nets
+
+    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], shape[-1])

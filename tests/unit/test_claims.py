@@ -1,0 +1,147 @@
+"""Every claim that a computation decides: it comes out as the ledger says, and each of its numbers can fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from ghostgrad import registry
+from ghostgrad.claims.comparison import SIGMAS, Comparison, verdict
+from ghostgrad.claims.judge import comparisons, judge
+from ghostgrad.ledger import VERDICTS, counts
+from tests.unit import evidence
+from tests.unit.evidence import Computed
+
+REGISTRY = registry.load()
+CLAIMS = [claim for claim in REGISTRY.claims.values() if claim.computed]
+# By how much a number is moved, relative to itself (or absolute where it is 0): by this, or by a little more than what
+# the statement's own tolerance and the few repeats of these tests leave open, but never by more than MOST.
+STEP, MOST = 0.05, 0.8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared(tmp_path_factory, worker_id):
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "evidence"
+    folder.mkdir(exist_ok=True)
+    evidence.FOLDER[:] = [folder]
+    yield
+    evidence.FOLDER.clear()
+
+
+@cache
+def found(claim_id: str) -> tuple[list[Comparison], list[str]]:
+    computed = Computed()
+    return comparisons(REGISTRY.claims[claim_id], computed), computed.used
+
+
+def expected(claim) -> str:
+    return "holds as corrected" if claim.corrected else "holds"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_its_verdict_is_the_ledgers(claim):
+    """`corrected` stands in the ledger exactly where the paper's number is wrong."""
+    assert verdict(found(claim.id)[0]) == expected(claim)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_it_names_the_runs_that_decide_it(claim):
+    """What the ledger lists is what Snakemake waits for."""
+    used = {path.split("/runs/")[1].rsplit("-s", 1)[0] for path in found(claim.id)[1]}
+    assert used == set(claim.runs)
+
+
+def moved(one: Comparison, name: str, relation: str) -> Comparison:
+    """The comparison with its number moved away from ours, or for a bound to the wrong side of it."""
+    number = getattr(one, name)
+    slack = 1.2 * (one.tolerance + SIGMAS * one.se)
+    if relation == "=":
+        size = abs(number) if abs(number) > 1e-9 else 1.0
+        step = max(STEP * size, slack)
+        assert step <= MOST * size, "the evidence says too little"
+        return replace(one, **{name: number - step if one.ours > number else number + step})
+    beyond = max(abs(one.ours) * STEP, 0.01, slack)
+    return replace(one, **{name: one.ours - beyond if relation in ("<", "<=") else one.ours + beyond})
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_another_number_changes_its_verdict(claim):
+    """Each number that the verdict rests on, one at a time."""
+    all_of_them = found(claim.id)[0]
+    for index, one in enumerate(all_of_them):
+        if expected(claim) == "holds" or one.corrected is None:
+            if one.paper is None:
+                continue
+            other = moved(one, "paper", one.relation)
+        else:
+            other = moved(one, "corrected", one.corrected_relation)
+        changed = [*all_of_them[:index], other, *all_of_them[index + 1 :]]
+        assert verdict(changed) != verdict(all_of_them), one
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.corrected], ids=lambda claim: claim.id)
+def test_the_papers_own_numbers_would_hold_if_they_were_ours(claim):
+    """What is refuted is refuted by the paper's constants: with those that we find, the claim would hold."""
+    changed = [replace(one, paper=one.ours, relation="=") for one in found(claim.id)[0]]
+    assert verdict(changed) == "holds"
+
+
+# A mechanism taken away: run -> spec keys; the claim is then not what it was.
+MECHANISMS = {
+    "ghost.prop3_17": {"scaled_resnet_init/depth-20": {"branch_scale": "1"}},
+    "E-G12": {"operators/module-tied-k2": {"tied": False}},
+    "lalc.claims": {"networks_init/mlp-layernorm-relu": {"norm": "batch"}},
+    "E-B7": {"preact_init/blocks-10": {"activation": "linear"}},
+    "E-B13": {"resnet15_init/model2-xavier": {"batch_norm": False}},
+    "E-B14": {"resnet15_init/model3-xavier": {"init": "he_normal"}},
+    "ghost.prop3_4": {"operators/linear-k4": {"correlation": 0.5}},
+    "ghost.cor3_7": {"operators/bn-128": {"norm": "none"}},
+    "ghost.prop3_8": {"operators/bn-128": {"correlation": 0.5}},
+    "ghost.cor3_15": {"plainnet_init/relu-bn": {"norm": "none"}},
+    "ghost.prop4_1": {"operators/module-tied-k2": {"tied": False}},
+    "ghost.fc_module": {"seqnet_init/k2-r": {"module_init": "untied"}},
+    "E-G3": {"plainnet_init/relu-bn": {"norm": "none"}},
+    "E-G6": {"plainnet_init/relu": {"norm": "batch"}},
+    "E-G7": {"plainnet_init/tanh": {"norm": "batch"}},
+    "E-G8": {"operators/bn-16": {"correlation": 0.5}},
+    "E-G11": {"operators/module-small-k2": {"weight_scale": 2}},
+    "E-G17": {"seqnet_init/k2-l": {"module_init": "random"}},
+    "lalc.thm2": {"rectified/correlated": {"correlation": 0}},
+    "lalc.rate": {"plainnet_init/relu-bn": {"norm": "none"}},
+    "E-L9": {"networks_init/mlp-layernorm-gelu": {"norm": "batch"}},
+    "bnres.eq13": {"plainnet_init/relu-bn": {"activation": "linear"}},
+    "bnres.eq22": {"preact_init/blocks-10": {"activation": "linear"}},
+    "bnres.eq40": {"preact_init/blocks-10": {"activation": "linear"}},
+    "X1": {"plainnet_init/relu-bn": {"activation": "linear"}},
+    "X2": {"plainnet_init/relu": {"norm": "batch"}},
+    "X4": {"rectified/correlated": {"correlation": 0}},
+}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_without_its_mechanism_it_is_another_claim(name):
+    """BN taken away, ties cut, correlations brought in."""
+    claim = REGISTRY.claims[name]
+    assert verdict(comparisons(claim, Computed(MECHANISMS[name]))) != expected(claim)
+
+
+def test_editorial_and_waiting_claims():
+    by_id = REGISTRY.claims
+    told, numbers, quoted = judge(REGISTRY, by_id["E-G15"], "laptop")
+    assert (told, numbers) == ("editorial", [])
+    assert "R-Init is better than O-Init and R-Init" in quoted
+    assert judge(REGISTRY, by_id["E-G20"], "laptop")[0] == "not run (ghost.fig8 will decide it)"
+
+
+def test_a_claim_without_its_runs_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert judge(REGISTRY, REGISTRY.claims["X1"], "laptop")[0] == "not run (no finished run)"
+
+
+def test_counts_count_claims():
+    rows = [{"id": "a", "verdict": "holds"}] * 3 + [{"id": "b", "verdict": "not run (x will decide it)"}]
+    assert counts(rows) == "1 holds, 1 not run"
+    assert VERDICTS == ("holds", "holds as corrected", "fails", "editorial", "not run")

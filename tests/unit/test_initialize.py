@@ -1,0 +1,109 @@
+"""Networks at initialization: the places that are watched, the statistics, and independence of batching."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ghostgrad import data, initialize, models
+from ghostgrad.models.plain import ChannelNorm
+from ghostgrad.rng import generator
+from ghostgrad.spec import expand
+
+DIGITS = data.digits()
+CPU = torch.device("cpu")
+
+
+def spec(model: str, **keys) -> dict:
+    return expand("initialize", {"model": model, "data": "digits", "batch": 6, "repeats": 2, "seed": 0, **keys})
+
+
+def one(keys: dict, repeat: int = 0) -> torch.Tensor:
+    return initialize.passes(keys, DIGITS, generator(0, "repeat", repeat), CPU)
+
+
+PLACES = {
+    "mlp": ({"depth": 51}, 50),
+    "vgg": ({"depth": 51, "filters": 2}, 50),
+    "resnet50": ({"cifar_stem": True, "init": "default"}, 49),
+    "vit_b_16": ({"size": 32, "init": "default"}, 12),
+    "swin_t": ({"size": 32, "init": "default"}, 12),
+    "preact_resnet": ({"filters": 2}, 16),
+    "vgg16_bn": ({"size": 32, "init": "default"}, 13),
+}
+
+
+@pytest.mark.parametrize("model", PLACES)
+def test_every_place_is_watched(model):
+    """One row for the input and one per normalization on the path, block, or BN-ResNet block output; all finite."""
+    keys, places = PLACES[model]
+    values = one(spec(model, **keys))
+    assert values.shape == (places + 1, 4)
+    assert torch.isfinite(values).all()
+    assert (values[:, 1] > 0).all()
+
+
+def test_watched_modules_run_in_the_order_in_which_they_are_listed():
+    """The n-th BN of a ResNet without its downsampling ones, by what goes through them."""
+    watched = models.build(spec("resnet50", init="default"), 10, (3, 8, 8))
+    channels = [output.shape[1] for output in watched.outputs(torch.randn(2, 3, 32, 32))[1]]
+    assert channels[:4] == [64, 64, 64, 256]
+    assert channels[-3:] == [512, 512, 2048]
+    plain = torchvision.models.resnet50(weights=None, num_classes=10)
+    assert sum(p.numel() for p in watched.parameters()) == sum(p.numel() for p in plain.parameters())
+
+
+def test_the_statistics_are_torchs():
+    """Pooled variances, the variance over the batch and the mean norm of an image's own gradient, from hooks."""
+    keys = spec("mlp", depth=4, width=8, norm="layer")
+    found = one(keys)
+    rng = generator(0, "repeat", 0)
+    x, y = initialize.batch(keys, DIGITS, rng)
+    x.requires_grad_()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+        model = models.build(keys, 10, (3, 8, 8))
+        initialize.init.initialize(model, "he_normal", rng)
+    seen = []
+
+    def watch(_module, _inputs, out):
+        out.retain_grad()
+        seen.append(out)
+
+    for layer in model.layers:
+        layer[1].register_forward_hook(watch)
+    nn.functional.cross_entropy(model(x), y, reduction="sum").backward()
+    for row, signal in zip(found, [x, *seen], strict=True):
+        gradient = signal.grad
+        assert row[0].item() == pytest.approx(signal.detach().var(correction=0).item(), rel=1e-5)
+        assert row[1].item() == pytest.approx(gradient.var(correction=0).item() / 36, rel=1e-5)
+        assert row[2].item() == pytest.approx(gradient.var(0, correction=0).mean().item() / 36, rel=1e-5)
+        assert row[3].item() == pytest.approx(gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-5)
+
+
+def test_repeats_are_networks_of_their_own():
+    keys = spec("mlp", depth=6, width=8)
+    assert torch.equal(one(keys, 1), one(keys, 1)), "the repeat's number decides everything"
+    assert not torch.equal(one(keys, 0), one(keys, 1))
+
+
+def test_dropout_masks_follow_from_the_repeat():
+    keys = spec("vgg", depth=11, filters=2, activation="dropout")
+    assert torch.equal(one(keys), one(keys))
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one(spec("mlp", depth=4, width=8))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_layernorm_over_channels_is_layernorms():
+    norm = ChannelNorm(4)
+    x = torch.randn(2, 4, 3, 3)
+    for position in ((0, 0), (2, 1)):
+        expected = nn.functional.layer_norm(x[:, :, *position], (4,))
+        assert torch.allclose(norm(x)[:, :, *position], expected, atol=1e-6)

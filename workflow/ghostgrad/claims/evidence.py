@@ -1,0 +1,69 @@
+"""What claims are decided by: the runs of the registry, and exact computations that need none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ghostgrad.registry import Cell, Registry
+from ghostgrad.results import read_frame
+from ghostgrad.spec import SHIPPED_DATA, RunSpec, absence, published
+
+
+class Missing(Exception):
+    """A run that a claim hangs on is not there; its text is the reason."""
+
+
+def _unset(run: RunSpec) -> str | None:
+    """The data key that a run waits for; the workflow gives the others as environment variables."""
+    known = run.data is None or run.data in SHIPPED_DATA or f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ
+    return None if known else f"data.{run.data} is not set in config.yaml"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The finished runs of a scale; `used` collects the files that were asked for."""
+
+    registry: Registry
+    scale: str
+    used: list[str]
+
+    def _frames(self, variant: str, file: str) -> Iterator[tuple[int, pd.DataFrame]]:
+        experiment, name = variant.split("/")
+        runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
+        if not runs:
+            raise Missing(f"not at scale {self.scale}")
+        done = [run for run in runs if published(run)]
+        if not done:
+            raise Missing(next(filter(None, map(_unset, runs)), None) or absence(runs))
+        for run in done:
+            path = Path(run.directory, file)
+            self.used.append(str(path))
+            yield run.seed, read_frame(path)
+
+    def layers(self, variant: str, column: str) -> np.ndarray:
+        """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled."""
+        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv")])
+        return frame[column].to_numpy().reshape(-1, frame["layer"].max() + 1)
+
+    def samples(self, variant: str, column: str, place: int = 0) -> np.ndarray:
+        """A sampled operator's values of `column` at one place, (repeats,)."""
+        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv")])
+        return frame.loc[frame["place"] == place, column].to_numpy()
+
+    def places(self, variant: str) -> int:
+        """How many places a network has, the input among them."""
+        return max(frame["place"].max() + 1 for _, frame in self._frames(variant, "series.csv"))
+
+    def probe(self, variant: str, quantity: str, at: float = 0) -> np.ndarray:
+        """A probed quantity at one of the paper's positions, (seeds, indices)."""
+        rows = []
+        for _, frame in self._frames(variant, "probes.csv"):
+            found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
+            rows.append(found.sort_values("index")["value"].to_numpy())
+        return np.stack(rows)

@@ -1,0 +1,74 @@
+"""claims.csv: every claim of the ledger with its verdict and the comparisons behind it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable
+
+from ghostgrad.claims.comparison import Comparison, verdict
+from ghostgrad.claims.evidence import Evidence, Missing
+from ghostgrad.ledger import Claim
+from ghostgrad.registry import Registry
+
+COLUMNS = """id section statement verdict comparison relation paper ours ours_se corrected_relation corrected
+corrected_form evidence scale""".split()
+
+
+def comparisons(claim: Claim, evidence: Evidence) -> list[Comparison]:
+    """What decides a computed claim; Missing where a run is not there."""
+    module = importlib.import_module(f"ghostgrad.claims.{claim.module}")
+    return list(getattr(module, claim.function)(evidence))
+
+
+def judge(registry: Registry, claim: Claim, scale: str) -> tuple[str, list[Comparison], str]:
+    """Verdict, comparisons and evidence of a claim at a scale."""
+    if claim.quotes:
+        return "editorial", [], " | ".join(claim.quotes)
+    if claim.waits_for:
+        return f"not run ({claim.waits_for} will decide it)", [], ""
+    evidence = Evidence(registry, scale, [])
+    try:
+        found = comparisons(claim, evidence)
+    except Missing as reason:
+        return f"not run ({reason})", [], ""
+    runs = (path.partition("/runs/")[2] for path in evidence.used)
+    used = dict.fromkeys(f"{run.rsplit('-s', 1)[0]}-s*/{run.rsplit('/', 1)[1]}" for run in runs)
+    own = "Monte Carlo in" if any(one.se for one in found) else "quadrature and exact algebra in"
+    where = f"ghostgrad/claims/{claim.module}.py: {claim.function}"
+    return verdict(found), found, " ".join(used) or f"{own} {where}"
+
+
+def ledger(registry: Registry, scale: str) -> list[dict]:
+    """One row per comparison, and one for a claim that has none."""
+    rows = []
+    for claim in registry.claims.values():
+        told, found, evidence = judge(registry, claim, scale)
+        head = {"id": claim.id, "section": claim.section, "statement": claim.statement, "verdict": told}
+        tail = {"corrected_form": claim.corrected, "evidence": evidence, "scale": scale}
+        numbers = [
+            {
+                "comparison": c.name,
+                "relation": c.relation if c.paper is not None else None,
+                "paper": c.paper,
+                "ours": c.ours,
+                "ours_se": c.se or None,
+                "corrected_relation": c.corrected_relation if c.corrected is not None else None,
+                "corrected": c.corrected,
+            }
+            for c in found
+        ]
+        blank = dict.fromkeys(COLUMNS[4:11])
+        rows += [{**head, **number, **tail} for number in numbers or [blank]]
+    return rows
+
+
+def measured(found: Iterable[Comparison]):
+    """Rows for the table of one claim: each comparison as printed and, where there is one, as corrected."""
+    for one in found:
+        for column, number, agrees in (
+            ("as printed", one.paper, one.as_printed),
+            ("as corrected", one.corrected, one.as_corrected),
+        ):
+            if number is not None and not math.isnan(number):
+                yield one, column, number, agrees

@@ -1,0 +1,117 @@
+"""The claims of the LALC paper (001), each a function of the evidence; see workflow/claims/lalc.yaml."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ghostgrad.claims.comparison import Comparison, average
+from ghostgrad.claims.evidence import Evidence
+from ghostgrad.measures import fitted_rate, jackknife
+from ghostgrad.theory import propositions
+from ghostgrad.theory.activations import ACTIVATIONS
+
+PI = math.pi
+C = PI / (PI - 1)
+
+
+def amplification(weights: np.ndarray, means: np.ndarray, stds: np.ndarray, shares: np.ndarray) -> float:
+    """S = sum_i Var(x_i) Var(g_i) / sum_j Var(x'_j) Var(g'_j) of BN(W relu(x)), x_i ~ N(mean_i, std_i^2) independent,
+    with the probability that ReLU passes and its variance from quadrature (Thm. 1, Cor. 2)."""
+    relu = ACTIVATIONS["ReLU"]
+    at = [relu.at(float(m), float(s)) for m, s in zip(means, stds, strict=True)]
+    passed = np.array([one.slope for one in at])
+    after = np.array([one.variance for one in at])
+    squares = weights**2
+    return float((shares * (squares @ (passed * stds**2)) / (squares @ after)).sum() / shares.sum())
+
+
+def _random_layers(count: int = 8, means: float = 0.0) -> Iterator[float]:
+    """S of layers with heavy-tailed weights and unequal variances, so that the variances before the BN differ."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        weights = rng.standard_t(3, size=(6, 5))
+        stds = rng.uniform(0.5, 2, 5)
+        yield amplification(weights, means * stds, stds, rng.uniform(0.1, 10, 6))
+
+
+def prop1(_: Evidence) -> Iterator[Comparison]:
+    relu = ACTIVATIONS["ReLU"]
+    for mean, std in ((0.0, 1.0), (1.0, 2.0), (-0.7, 0.5)):
+        at = relu.at(mean, std)
+        yield Comparison(f"E(X), N({mean:g}, {std:g}^2)", at.mean, propositions.relu_mean(mean, std))
+        yield Comparison(f"Var(X), N({mean:g}, {std:g}^2)", at.variance, propositions.relu_variance(mean, std))
+
+
+def thm1(_: Evidence) -> Iterator[Comparison]:
+    yield Comparison("smallest S of random layers", min(_random_layers()), C, relation=">=")
+
+
+def cor1(_: Evidence) -> Iterator[Comparison]:
+    # for zero-mean x and g second moments are variances, and BN's output has mean zero
+    yield Comparison("smallest ratio of random layers", min(_random_layers()), C, relation=">=")
+
+
+def cor2(_: Evidence) -> Iterator[Comparison]:
+    yield Comparison("smallest S at mu/sigma = 30", min(_random_layers(means=30.0)), 1.0, relation=">=")
+
+
+def thm2(e: Evidence) -> Iterator[Comparison]:
+    yield _truncated(e, PI / (PI + 2))
+
+
+def _truncated(e: Evidence, paper: float, relation: str = "=") -> Comparison:
+    """E of min(S, 100) over W, from below a bound of E[S], which diverges for Gaussian W."""
+    values = np.minimum(e.samples("rectified/correlated", "S"), 100.0)
+    more = {"relation": relation, "corrected_relation": ">", "tolerance": 1e-6}
+    return average("E of min(S, 100) over W", values, paper, C, **more)
+
+
+def rate(e: Evidence) -> Iterator[Comparison]:
+    value, se = jackknife(e.layers("plainnet_init/relu-bn", "backward_variance")[:, 1:], fitted_rate)
+    yield Comparison("factor of the gradient's variance per layer", value, 1.21, C, se=se, tolerance=0.01 * C)
+
+
+def _norm_rate(e: Evidence, net: str) -> tuple[float, float]:
+    """The fitted factor of the gradient's standard deviation per layer, over the layers of a network."""
+    variances = np.stack([e.samples(f"networks_init/{net}", "gradient_variance", n) for n in _places(e, net)], axis=1)
+    rates = np.array([fitted_rate(np.sqrt(row)) for row in variances])
+    return float(rates.mean()), float(rates.std(ddof=1) / len(rates) ** 0.5)
+
+
+def _places(e: Evidence, net: str) -> range:
+    return range(1, e.places(f"networks_init/{net}"))
+
+
+def claims(e: Evidence) -> Iterator[Comparison]:
+    (mlp, a), (vgg, b) = (_norm_rate(e, net) for net in ("mlp", "vgg"))
+    yield Comparison("VGG-like less MLP, factor per layer", vgg - mlp, 0.0, se=math.hypot(a, b), relation="<")
+    for name, net in (("LayerNorm and ReLU", "mlp-layernorm-relu"), ("DropOut", "vgg-dropout")):
+        value, se = _norm_rate(e, net)
+        # max-pools take a little back, so that without an explosion the factor may lie below 1
+        yield Comparison(f"factor per layer, {name}", value, 1.0, se=se, tolerance=0.01, relation="<=")
+
+
+def e_l1(_: Evidence) -> Iterator[Comparison]:
+    yield Comparison("pi/(pi-1)", C, 1.21, 1.46694, tolerance=0.005)
+
+
+def e_l3(_: Evidence) -> Iterator[Comparison]:
+    values = np.array(list(_random_layers()))
+    yield Comparison("largest S of random layers with unequal variances", values.max(), 1.01 * C, C, relation=">")
+
+
+def e_l4(e: Evidence) -> Iterator[Comparison]:
+    values = e.samples("rectified/correlated", "spread")
+    yield average(
+        "E of the variance before BN over sigma_w^2 sum t^2", values, (PI + 2) / (2 * PI), (PI - 1) / (2 * PI)
+    )
+
+
+def e_l9(e: Evidence) -> Iterator[Comparison]:
+    for name, key in (("ReLU", "relu"), ("GELU", "gelu")):
+        value, se = _norm_rate(e, f"mlp-layernorm-{key}")
+        truth = math.sqrt(ACTIVATIONS[name].layernorm_rate)
+        yield Comparison(f"factor per layer, LayerNorm and {name}", value, 1.0, truth, se=se, tolerance=0.01)
