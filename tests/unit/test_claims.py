@@ -13,6 +13,7 @@ from ghostgrad.claims.judge import comparisons, judge
 from ghostgrad.ledger import VERDICTS, counts
 from tests.unit import evidence
 from tests.unit.evidence import Computed
+from tests.unit.fabricate import publish
 
 REGISTRY = registry.load()
 CLAIMS = [claim for claim in REGISTRY.claims.values() if claim.computed]
@@ -139,6 +140,16 @@ def test_editorial_and_waiting_claims():
 def test_a_claim_without_its_runs_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert judge(REGISTRY, REGISTRY.claims["X1"], "laptop")[0] == "not run (no finished run)"
+
+
+def test_a_claim_with_some_of_its_blocks_is_not_run(tmp_path, monkeypatch):
+    """Three of four blocks of 1,024 repeats: more may come, and the verdict would be another one's."""
+    monkeypatch.chdir(tmp_path)
+    runs = REGISTRY.claim_runs("paper", REGISTRY.claims["X1"])
+    assert len(runs) == 4
+    for run in runs[:3]:
+        publish(run)
+    assert judge(REGISTRY, REGISTRY.claims["X1"], "paper")[0] == "not run (no finished run)"
 
 
 def test_counts_count_claims():

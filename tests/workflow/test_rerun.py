@@ -41,6 +41,15 @@ def test_editing_the_table_module_redoes_tables_and_runs_nothing(built: Checkout
     assert jobs.keys() == {"table", "not_run", "artifacts", "all"}
 
 
+def test_editing_a_claim_redoes_the_claims_and_their_tables_only(built: Checkout):
+    built.edit("workflow/ghostgrad/claims/ghost.py", "import math", "import math  # touched")
+    tables = [a for a in registry.load().artifacts.values() if a.table == "claim" and not a.planned]
+    jobs = built.planned_jobs()
+    missing = {"not_run"} & jobs.keys()
+    assert jobs.keys() - missing == {"claims", "table", "artifacts", "all"}
+    assert 0 < jobs["table"] <= len(tables)
+
+
 def test_editing_an_artifacts_definition_redraws_that_artifact_only(built: Checkout):
     built.edit("workflow/experiments/ghost.yaml", "metrics: [rate, growth]}}", "metrics: [rate]}}")
     assert built.planned_jobs() == {"tidy": 2, "table": 2, "figure": 2, "artifacts": 1, "all": 1}

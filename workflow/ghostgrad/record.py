@@ -33,6 +33,7 @@ NUMERIC_MODULES = {
     "classify": ("classify", "data", "init", "models", "optim", "probes", "rng"),
     "weights": ("data", "weights"),
     "quadrature": ("theory",),
+    "claims": ("claims", "theory"),
 }
 PROBE_COLUMNS = ("at", "step", "probe", "index", "value")
 PACKAGES = ("torch", "torchvision", "numpy", "snakemake")

@@ -140,7 +140,7 @@ class Registry:
             # a claim without a table of its own is shown as the ledger's comparisons
             body = {**body, "table": "claim", "from": "none", "rows": {run: run for run in claim.runs}}
         cells = tuple(self._cells(body, where))
-        planned = body.get("status") == "planned" or bool(claim and claim.waits_for)
+        planned = body.get("status") == "planned"
         kind = body.get("kind") or ("figure" if body.get("figure") else "table")
         if not planned and not (body.get("table") or body.get("figure")):
             raise InputError(f"{where}: neither table nor figure; name one, or say status: planned")

@@ -188,7 +188,7 @@ def _of_claim(results: Results) -> pd.DataFrame:
                 "delta": one.ours - number,
                 "tolerance": one.tolerance,
                 "verdict": "match" if agrees else "off",
-                "code": of_runs or code_hash("quadrature"),
+                "code": of_runs or code_hash("claims"),
             }
         )
     rows = rows or [{"row": artifact.title, "verdict": told}]

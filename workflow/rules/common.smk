@@ -138,6 +138,11 @@ def claim_definitions(wildcards):
     return spec.short_hash(*map(repr, claims), *runs)
 
 
+def table_code(wildcards):
+    own = ["claims"] if artifact_of(wildcards).table == "claim" else []
+    return code("tables", "measures", "render", "results", "theory", *own)
+
+
 def figure_code(wildcards):
     return code("figures/style", f"figures/{artifact_of(wildcards).paper}", "measures", "results", "theory")
 

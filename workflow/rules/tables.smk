@@ -42,7 +42,7 @@ rule table:
         artifact_reference,
         runs=finished_runs,
         tidy="results/{scale}/tidy/{artifact}.csv",
-        code=code("tables", "measures", "render", "results", "theory"),
+        code=table_code,
     output:
         multiext("results/{scale}/tables/{artifact}", ".csv", ".md", ".tex"),
         html=report(

@@ -38,10 +38,9 @@ class Evidence:
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
             raise Missing(f"not at scale {self.scale}")
-        done = [run for run in runs if published(run)]
-        if not done:
-            raise Missing(next(filter(None, map(_unset, runs)), None) or absence(runs))
-        for run in done:
+        if left := [run for run in runs if not published(run)]:  # some blocks only would be another claim
+            raise Missing(next(filter(None, map(_unset, left)), None) or absence(left))
+        for run in runs:
             path = Path(run.directory, file)
             self.used.append(str(path))
             yield run.seed, read_frame(path)
