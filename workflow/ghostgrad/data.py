@@ -161,6 +161,13 @@ def _make_weights(name: str, manifest: Path) -> None:
     write(manifest, json.dumps({"name": name, "tensors": len(weights), "sha256": digest}, indent=1) + "\n")
 
 
+def _load_weights(name: str, manifest: Path) -> dict[str, Tensor]:
+    path = _path(name)
+    if json.loads(manifest.read_text())["sha256"] != hashlib.sha256(Path(path).read_bytes()).hexdigest():
+        raise InputError(f"config.yaml: data.{name}: {path} is another file than {manifest} tells of; delete that")
+    return WEIGHTS[name](path)
+
+
 def _path(name: str) -> str:
     path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
     if not path:
@@ -186,7 +193,7 @@ def load(name: str, manifest: Path) -> Images | dict[str, Tensor]:
     """The data set or the weights that `manifest` describes; InputError if what is there now is damaged or another
     one."""
     if name in WEIGHTS:
-        return WEIGHTS[name](_path(name))
+        return _load_weights(name, manifest)
     arrays = manifest.with_suffix(".npz")
     remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -55,8 +55,7 @@ def figure(*panels: tuple[str, Mapping[str, tuple[Place, str]], Iterable[tuple]]
     return fig, pd.DataFrame(rows, columns=style.DATA_COLUMNS)
 
 
-def chain(texts: Iterable[str], y: float = 0.0, prefix: str = "") -> tuple[dict, list]:
+def chain(texts: Sequence[str], y: float = 0.0, prefix: str = "") -> tuple[dict, list]:
     """Boxes from left to right, and the arrows between neighbours."""
-    names = [f"{prefix}{index}" for index, _ in enumerate(list(texts))]
-    boxes = {name: ((index * 1.6, y), text) for index, (name, text) in enumerate(zip(names, texts, strict=True))}
-    return boxes, list(pairwise(names))
+    boxes = {f"{prefix}{index}": ((index * 1.6, y), text) for index, text in enumerate(texts)}
+    return boxes, list(pairwise(boxes))

@@ -15,14 +15,6 @@ from ghostgrad.results import Results
 from ghostgrad.theory.activations import ACTIVATIONS
 
 
-def _curve(label: str, x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
-    """Mean over repeats with the band that holds 90 % of them."""
-    low, high = np.quantile(values, [0.05, 0.95], axis=0)
-    data = {"panel": "", "label": label, "x": x, "mean": values.mean(0), "low": low, "high": high, "n": len(values)}
-    data["se"] = values.std(0, ddof=1) / len(values) ** 0.5
-    return pd.DataFrame(data, columns=DATA_COLUMNS)
-
-
 def _draw(results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str, ylabel: str):
     """Curves over layers with their names at the input's end, where they differ most. Where the paper gives a curve's
     factor per layer (`metric`), hollow circles grow by it from our value at the output."""
@@ -55,7 +47,7 @@ def gradient_norms(results: Results):
     frames = []
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
-        frames.append(_curve(cell.label, np.arange(1, norms.shape[1] + 1), norms))
+        frames.append(style.band(cell.label, np.arange(1, norms.shape[1] + 1), norms))
     return _draw(results, frames, "rate", "layer (input 1, output L)", "gradient norm of the layer's weight")
 
 
@@ -64,7 +56,7 @@ def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]):
     cell = results.measured_cells[0]
     norms = results.layers(cell, "gradient_norm")[:, 1:]
     layers = np.arange(1, norms.shape[1] + 1)
-    measured = _curve(cell.label, layers, norms)
+    measured = style.band(cell.label, layers, norms)
     alpha = ACTIVATIONS[activation].rate ** 0.5
     predicted = measured["mean"].iloc[-1] * alpha ** (layers[-1] - layers)
     rate, intercept = measures.fitted_rate(norms.mean(0)), np.log(norms.mean(0)).mean()
@@ -94,7 +86,7 @@ def module_variances(results: Results):
     frames = []
     for cell in results.measured_cells:
         values = results.layers(cell, "backward_variance")[:, ::2]
-        frames.append(_curve(cell.label, np.arange(values.shape[1]), values))
+        frames.append(style.band(cell.label, np.arange(values.shape[1]), values))
     return _draw(results, frames, "variance_rate", "module boundary (input 0)", "variance of the derivative")
 
 
@@ -111,17 +103,16 @@ def blocks_schematic(results: Results):
     """The residual blocks and their SeqNet counterparts (fig. 3); every convolution of the left two is followed by BN
     and ReLU, the sum by ReLU; of the right two, ReLU stands inside each pair and BN behind it."""
 
+    def column(texts: list[str], last: str, end: str, *skip: tuple) -> tuple[dict, list]:
+        names = ["_in", *map(str, range(len(texts))), last]
+        boxes = {name: ((0, -y), text) for y, (name, text) in enumerate(zip(names, ["x", *texts, end], strict=True))}
+        return boxes, [*pairwise(names), *skip]
+
     def residual(texts: list[str]) -> tuple[dict, list]:
-        names = ["_in", *map(str, range(len(texts))), "sum"]
-        words = ["x", *texts, "+"]
-        boxes = {name: ((0, -index), text) for index, (name, text) in enumerate(zip(names, words, strict=True))}
-        return boxes, [*pairwise(names), ("_in", "sum", -0.9)]
+        return column(texts, "sum", "+", ("_in", "sum", -0.9))
 
     def plain(texts: list[str]) -> tuple[dict, list]:
-        names = ["_in", *map(str, range(len(texts))), "_out"]
-        words = ["x", *texts, "BN"]
-        boxes = {name: ((0, -index), text) for index, (name, text) in enumerate(zip(names, words, strict=True))}
-        return boxes, list(pairwise(names))
+        return column(texts, "_out", "BN")
 
     seq = ["3x3: 64 → 128", "ReLU", "1x1: 128 → 64"]
     return diagram.figure(

@@ -17,10 +17,7 @@ def explosion(results: Results):
     for index, cell in enumerate(results.measured_cells):
         variance = results.layers(cell, "gradient_variance")[:, 1:]
         values = np.sqrt(variance / variance[:, -1:])
-        data = {"panel": "", "label": cell.label, "x": np.arange(1, values.shape[1] + 1), "mean": values.mean(0)}
-        data |= {"low": values.min(0), "high": values.max(0), "n": len(values)}
-        data["se"] = values.std(0, ddof=1) / len(values) ** 0.5
-        frame = pd.DataFrame(data, columns=DATA_COLUMNS)
+        frame = style.band(cell.label, np.arange(1, values.shape[1] + 1), values, levels=(0, 1))
         style.curve(axes, frame, cell.label, index)
         frames.append(frame)
     style.log_y(axes)

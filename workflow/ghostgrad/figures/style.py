@@ -95,6 +95,15 @@ def panels(count: int = 1, width: float = 4.2, height: float = 2.9) -> tuple[Fig
     return figure, list(axes)
 
 
+def band(label: str, x: np.ndarray, values: np.ndarray, levels: tuple[float, float] = (0.05, 0.95)) -> pd.DataFrame:
+    """The drawn data of a curve: mean over repeats of `values` (repeats, places), its standard error, and the band
+    between two quantiles, which holds 90 % of them unless other levels are given; 0 and 1 are their range."""
+    low, high = np.quantile(values, levels, axis=0)
+    data = {"panel": "", "label": label, "x": x, "mean": values.mean(0), "low": low, "high": high, "n": len(values)}
+    data["se"] = values.std(0, ddof=1) / len(values) ** 0.5
+    return pd.DataFrame(data, columns=DATA_COLUMNS)
+
+
 def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: str | None = None) -> None:
     """A mean with its band from columns x, mean, low, high; a second curve of one look is drawn thinner."""
     colour, dash = look(label, index)
