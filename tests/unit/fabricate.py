@@ -101,3 +101,9 @@ def compared(reg, scale="laptop", why_not=None):
 
 def tidy_rows(reg, scale="laptop"):
     return list(csv.DictReader(io.StringIO(tidy(reg, reg.artifact("ghost.x"), scale).text())))
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from ghostgrad import registry
 from ghostgrad.claims.comparison import SIGMAS, Comparison, verdict
 from ghostgrad.claims.judge import comparisons, judge
 from ghostgrad.ledger import VERDICTS, counts
+from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward
 from tests.unit import evidence
 from tests.unit.evidence import Computed
 from tests.unit.fabricate import publish
@@ -51,7 +53,7 @@ def test_its_verdict_is_the_ledgers(claim):
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_it_names_the_runs_that_decide_it(claim):
     """What the ledger lists is what Snakemake waits for."""
-    used = {path.split("/runs/")[1].rsplit("-s", 1)[0] for path in found(claim.id)[1]}
+    used = {path.split("/runs/")[1].rsplit("-s", 1)[0] for path, _ in found(claim.id)[1]}
     assert used == set(claim.runs)
 
 
@@ -119,6 +121,16 @@ MECHANISMS = {
     "X1": {"plainnet_init/relu-bn": {"activation": "linear"}},
     "X2": {"plainnet_init/relu": {"norm": "batch"}},
     "X4": {"rectified/correlated": {"correlation": 0}},
+    "ghost.c2_conceal": {"conceal/plainnet20": {"lr": 1e-6}},
+    "ghost.c3": {"plainnet_init/relu-bn": {"activation": "linear"}},
+    "E-G9": {"scaled_resnet_init/depth-80": {"branch_scale": "1"}},
+    "E-G10": {f"resnet_init/depth-{depth}": {"net": "plain"} for depth in (20, 40, 80)},
+    "E-G27": {
+        f"{net}/selu{bn}": {"activation": "relu"} for net in ("plainnet_init", "plainnet_wide") for bn in ("", "-bn")
+    },
+    "ghost.rem3_9": {"plainnet_dependence/relu-bn": {"norm": "none"}},
+    "bnres.eq22_conv": {"resnet15_init/model1-he": {"shortcut": False}},
+    "bnres.eq21": {"preact_init/blocks-10": {"activation": "linear"}},
 }
 
 
@@ -127,6 +139,35 @@ def test_without_its_mechanism_it_is_another_claim(name):
     """BN taken away, ties cut, correlations brought in."""
     claim = REGISTRY.claims[name]
     assert verdict(comparisons(claim, Computed(MECHANISMS[name]))) != expected(claim)
+
+
+# The same of formulas: what is replaced in the claim's module, and by what.
+UNRECTIFIED = ("ACTIVATIONS", {**ACTIVATIONS, "ReLU": ACTIVATIONS["Linear"]})
+UNCENTRED = ("_bn", lambda x, gamma: gamma * x / np.sqrt((x * x).mean()))
+FORMULAS = {
+    "lalc.prop1": UNRECTIFIED,
+    "lalc.thm1": UNRECTIFIED,
+    "lalc.cor1": UNRECTIFIED,
+    "E-L3": UNRECTIFIED,
+    "ghost.eq1": UNRECTIFIED,
+    "ghost.relu_ratios": UNRECTIFIED,
+    "E-G1": UNRECTIFIED,
+    "bnres.eq4": UNCENTRED,
+    "bnres.eq5": UNCENTRED,
+    "bnres.eq8": UNRECTIFIED,
+    "bnres.eq9": UNRECTIFIED,
+    "bnres.disc": UNRECTIFIED,
+    "E-B2": UNRECTIFIED,
+    "E-G26": ("relu_maxpool_backward", maxpool_backward),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_without_its_nonlinearity_a_formula_is_another(name, monkeypatch):
+    """ReLU made linear, BN without its centring, a pool without the ReLU before it."""
+    claim = REGISTRY.claims[name]
+    monkeypatch.setattr(f"ghostgrad.claims.{claim.module}.{FORMULAS[name][0]}", FORMULAS[name][1])
+    assert verdict(comparisons(claim, Computed())) != expected(claim)
 
 
 def test_editorial_and_waiting_claims():

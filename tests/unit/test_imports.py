@@ -95,6 +95,7 @@ ROOMS = (
     ("simulate", "sample", "initialize", "weights", "classify"),
     ("run",),
     ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
+    ("inspection",),
     ("cli",),
 )
 COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "models"}

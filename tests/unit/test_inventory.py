@@ -253,7 +253,7 @@ def fabricated_series(run) -> Rows | None:
         case "sample":
             names = sample.QUANTITIES[run.spec["quantity"]].columns
         case "initialize":
-            names = initialize.COLUMNS
+            names, places = initialize.COLUMNS, 8  # three scales of two blocks
         case _:
             return None
     values = np.random.default_rng(0).lognormal(sigma=0.1, size=(8, places, len(names)))

@@ -5,15 +5,11 @@ People edit these files by hand; a traceback, a silent default or an error witho
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry import PAPERS, Registry, load, load_config
-from ghostgrad.spec import parse_spec
-from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, registry, workflow
+from ghostgrad.registry import PAPERS, Registry
+from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry, workflow
 
 OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
 BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
@@ -35,12 +31,6 @@ def axes(**body):
 
 def base(**body):
     return {"nets": experiment(base={**SIMULATE, **body})}
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 EXPERIMENTS = {
@@ -342,104 +332,3 @@ def test_unknown_run(tmp_path, name, near):
     with pytest.raises(InputError) as error:
         registry(tmp_path, variant()).run("paper", name)
     assert one_line(error) == f"no run '{name}' at scale paper; did you mean '{near}'?"
-
-
-SPECS = {
-    "no JSON": ("{", "--spec: not valid JSON"),
-    "no object": ("[]", "--spec: task: '[]' is not allowed; valid: classify"),
-    "no task": ("{}", "--spec: task: 'None' is not allowed; valid: classify"),
-    "unknown task": ('{"task": "simulat"}', "--spec: task: 'simulat' is not allowed; did you mean 'simulate'?"),
-    "missing key": ('{"task": "simulate"}', "--spec: key 'net' is missing"),
-    "unknown key": (
-        json.dumps({"task": "simulate", **SIMULATE, "seed": 0, "nrom": 1}),
-        "--spec: unknown key 'nrom'; did you mean 'norm'?",
-    ),
-    "no seed": (json.dumps({"task": "simulate", **SIMULATE}), "--spec: key 'seed' is missing"),
-}
-
-
-@pytest.mark.parametrize(("text", "expected"), SPECS.values(), ids=SPECS)
-def test_bad_spec(text, expected):
-    """`ghostgrad run --spec` refuses what the registry would refuse."""
-    with pytest.raises(InputError) as error:
-        parse_spec(text)
-    assert expected in one_line(error)
-
-
-CONFIGS = {
-    "unknown key": ("scal: laptop\nstate_dir: state\n", "config.yaml: unknown key 'scal'; did you mean 'scale'?"),
-    "missing key": ("scale: laptop\n", "config.yaml: key 'state_dir' is missing"),
-    "unknown scale": ("scale: labtop\nstate_dir: s\n", "scale: 'labtop' is not allowed; did you mean 'laptop'?"),
-    "wrong type": ("scale: laptop\nstate_dir: 3\n", "config.yaml: state_dir: expected string, found 3"),
-    "unknown data set": (
-        "scale: laptop\nstate_dir: s\ndata: {cifar: /x}\n",
-        "config.yaml: data: unknown key 'cifar'; did you mean 'cifar10'?",
-    ),
-    "data that are not there": (
-        "scale: laptop\nstate_dir: s\ndata: {cifar10: /no/such/folder}\n",
-        "config.yaml: data.cifar10: no folder /no/such/folder",
-    ),
-    "a key twice": ("scale: laptop\nscale: paper\nstate_dir: s\n", "config.yaml, line 2: key 'scale' stands twice"),
-    "broken": ("scale: [laptop\n", "config.yaml, line 2: not valid YAML"),
-}
-
-
-@pytest.mark.parametrize(("text", "expected"), CONFIGS.values(), ids=CONFIGS)
-def test_bad_configuration(tmp_path, monkeypatch, text, expected):
-    """A data key that is set but wrong stops everything before the first job."""
-    monkeypatch.chdir(tmp_path)
-    Path("config.yaml").write_text(text)
-    with pytest.raises(InputError) as error:
-        load_config()
-    assert expected in one_line(error)
-
-
-def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
-    """An empty key, an empty block and no block at all mean the same: not here."""
-    monkeypatch.chdir(tmp_path)
-    for data in ("data: {cifar10: }\n", "data:\n", "", f"data: {{cifar10: {tmp_path}}}\n"):
-        Path("config.yaml").write_text(f"scale: laptop\nstate_dir: s\n{data}")
-        assert load_config()["scale"] == "laptop"
-
-
-RULES = ("all", "ghost", "lalc", "bnres", "cpu")
-TARGETS = {
-    "scale": ("results/papr/tables/ghost.fig5.csv", "'papr' is no scale; did you mean 'paper'?"),
-    "artifact": ("results/laptop/figures/ghost.fg5.svg", "no artifact 'ghost.fg5'; did you mean 'ghost.fig5'?"),
-    "no table": ("results/paper/tables/bnres.fig5.csv", "no table; build results/paper/figures/bnres.fig5.svg"),
-    "no figure": ("results/paper/figures/ghost.eq1.svg", "no figure; build results/paper/tables/ghost.eq1.md"),
-    "run": ("results/smoke/runs/plainnet_init/relu-bn-s9/metrics.csv", "did you mean 'plainnet_init/relu-bn-s0'?"),
-    "bare artifact": (
-        "ghost.fig5",
-        "ghost.fig5: name a file; build results/<scale>/tables/ghost.fig5.md or results/<scale>/figures/ghost.fig5.svg",
-    ),
-    "bare artifact without a figure": (
-        "ghost.eq1",
-        "ghost.eq1: name a file; build results/<scale>/tables/ghost.eq1.md",
-    ),
-    "nearly a bare artifact": ("ghost.fg5", "ghost.fg5: no such target; did you mean 'ghost.fig5'?"),
-    "nearly a named target": ("ghots", "ghots: no such target; did you mean 'ghost'?"),
-}
-
-
-@pytest.mark.parametrize(("target", "expected"), TARGETS.values(), ids=TARGETS)
-def test_a_target_that_no_rule_makes(target, expected):
-    """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
-    with pytest.raises(InputError) as error:
-        load().check_target(target, RULES)
-    assert one_line(error).endswith(expected)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "results/laptop/tables/ghost.fig5.tex",
-        "results/laptop/report.html",
-        "results/reports/today.html",  # the value of --report
-        "results/data/digits.json",
-        "ghost",
-        "somewhere/else.csv",
-    ],
-)
-def test_a_target_that_is_none_of_these_mistakes(target):
-    load().check_target(target, RULES)

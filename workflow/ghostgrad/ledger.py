@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 
-FILES = ("ghost", "lalc", "bnres", "across")
+FILES = ("ghost", "ghost_errata", "lalc", "bnres", "across")
 VERDICTS = ("holds", "holds as corrected", "fails", "editorial", "not run")
 
 Row = Mapping[str, str]

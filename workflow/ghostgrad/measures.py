@@ -236,6 +236,23 @@ def explosion_rates(results: Results) -> Iterator[Measured]:
         yield _over_repeats(cell, "growth", deviations[:, 0] / deviations[:, -1])
 
 
+def block_ratios_by_scale(variances: np.ndarray) -> list[np.ndarray]:
+    """Of a pre-activation net of three scales: variance of the gradient at a block's input over that at its output,
+    (repeats, blocks of the scale) for each scale, from `variances` (repeats, places) at the image, stem and blocks."""
+    return np.split(variances[:, 1:-1] / variances[:, 2:], 3, axis=1)
+
+
+def initial_growth(results: Results) -> Iterator[Measured]:
+    """BN-ResNet sec. 5 at initialization: the gradient variance's geometric mean factor per block in each scale, its
+    first block, which changes the width, left out; and that over the whole net."""
+    for cell in results.measured_cells:
+        variances = results.layers(cell, "feature_variance")
+        for scale, ratios in enumerate(block_ratios_by_scale(variances), 1):
+            factor = np.exp(np.log(ratios[:, 1:]).mean(1))
+            yield _over_repeats(cell, f"factor per block, scale {scale}", factor)
+        yield _over_repeats(cell, "growth over the net", variances[:, 1] / variances[:, -1])
+
+
 def rectified_variances(results: Results) -> Iterator[Measured]:
     """Variances of a Gaussian sample, of one with a random half dropped, and of its positive part (LALC fig. 2)."""
     for cell in results.measured_cells:

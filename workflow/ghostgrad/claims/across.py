@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from ghostgrad.claims import bnres, lalc
 from ghostgrad.claims.comparison import Comparison
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import fitted_rate, jackknife
 from ghostgrad.theory import propositions
 from ghostgrad.theory.quadrature import LAWS
 
 
 def x1(e: Evidence) -> Iterator[Comparison]:
-    value, se = bnres._plain_rate(e)
+    value, se = e.rate("plainnet_init/relu-bn", "backward_variance")
     yield Comparison(
         "factor of the gradient's variance per layer of BN, ReLU, weight", value, 1.0, bnres.C, se=se, tolerance=0.015
     )
@@ -22,7 +21,7 @@ def x1(e: Evidence) -> Iterator[Comparison]:
 def x2(e: Evidence) -> Iterator[Comparison]:
     for name in ("relu", "tanh", "selu"):
         for suffix in ("-bn", ""):
-            value, se = jackknife(e.layers(f"plainnet_init/{name}{suffix}", "gradient_norm")[:, 1:], fitted_rate)
+            value, se = e.rate(f"plainnet_init/{name}{suffix}")
             # above 1 by more than a net of width 256 leaves open; ReLU without BN stays at 1
             corrected = (
                 {"corrected": 1.0} if name + suffix == "relu" else {"corrected": 1.02, "corrected_relation": ">"}
@@ -39,4 +38,4 @@ def x3(_: Evidence) -> Iterator[Comparison]:
 
 
 def x4(e: Evidence) -> Iterator[Comparison]:
-    yield lalc._truncated(e, lalc.C, "<")
+    yield lalc.truncated(e, lalc.C, "<")

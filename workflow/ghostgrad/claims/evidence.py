@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ghostgrad.measures import fitted_rate, jackknife
 from ghostgrad.registry import Cell, Registry
 from ghostgrad.results import read_frame
 from ghostgrad.spec import SHIPPED_DATA, RunSpec, absence, published
@@ -27,13 +28,13 @@ def _unset(run: RunSpec) -> str | None:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The finished runs of a scale; `used` collects the files that were asked for."""
+    """The finished runs of a scale; `used` collects what was asked for, as (file, rows)."""
 
     registry: Registry
     scale: str
-    used: list[str]
+    used: list[tuple[str, str]]
 
-    def _frames(self, variant: str, file: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[int, pd.DataFrame]]:
         experiment, name = variant.split("/")
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
@@ -42,27 +43,32 @@ class Evidence:
             raise Missing(next(filter(None, map(_unset, left)), None) or absence(left))
         for run in runs:
             path = Path(run.directory, file)
-            self.used.append(str(path))
+            self.used.append((str(path), rows))
             yield run.seed, read_frame(path)
 
     def layers(self, variant: str, column: str) -> np.ndarray:
         """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled."""
-        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv")])
+        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
         return frame[column].to_numpy().reshape(-1, frame["layer"].max() + 1)
+
+    def rate(self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)) -> tuple[float, float]:
+        """The fitted factor per layer toward the input of a simulation's mean over repeats, and its standard error."""
+        return jackknife(self.layers(variant, column)[:, layers], fitted_rate)
 
     def samples(self, variant: str, column: str, place: int = 0) -> np.ndarray:
         """A sampled operator's values of `column` at one place, (repeats,)."""
-        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv")])
+        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
         return frame.loc[frame["place"] == place, column].to_numpy()
 
-    def places(self, variant: str) -> int:
-        """How many places a network has, the input among them."""
-        return max(frame["place"].max() + 1 for _, frame in self._frames(variant, "series.csv"))
+    def network(self, variant: str, column: str) -> np.ndarray:
+        """A network's values of `column`, (repeats, places), place 0 being its input."""
+        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
+        return frame[column].to_numpy().reshape(-1, frame["place"].max() + 1)
 
     def probe(self, variant: str, quantity: str, at: float = 0) -> np.ndarray:
         """A probed quantity at one of the paper's positions, (seeds, indices)."""
         rows = []
-        for _, frame in self._frames(variant, "probes.csv"):
+        for _, frame in self._frames(variant, "probes.csv", f"{quantity} at {at:g}"):
             found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
             rows.append(found.sort_values("index")["value"].to_numpy())
         return np.stack(rows)

@@ -32,11 +32,14 @@ def judge(registry: Registry, claim: Claim, scale: str) -> tuple[str, list[Compa
         found = comparisons(claim, evidence)
     except Missing as reason:
         return f"not run ({reason})", [], ""
-    runs = (path.partition("/runs/")[2] for path in evidence.used)
-    used = dict.fromkeys(f"{run.rsplit('-s', 1)[0]}-s*/{run.rsplit('/', 1)[1]}" for run in runs)
+    used: dict[str, dict[str, None]] = {}  # every file once, and what was read of it
+    for path, rows in evidence.used:
+        run = path.partition("/runs/")[2]
+        used.setdefault(f"{run.rsplit('-s', 1)[0]}-s*/{run.rsplit('/', 1)[1]}", {})[rows] = None
+    files = (f"{file} ({', '.join(rows)})" for file, rows in used.items())
     own = "Monte Carlo in" if any(one.se for one in found) else "quadrature and exact algebra in"
     where = f"ghostgrad/claims/{claim.module}.py: {claim.function}"
-    return verdict(found), found, " ".join(used) or f"{own} {where}"
+    return verdict(found), found, ", ".join(files) or f"{own} {where}"
 
 
 def ledger(registry: Registry, scale: str) -> list[dict]:

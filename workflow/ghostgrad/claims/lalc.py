@@ -9,7 +9,7 @@ import numpy as np
 
 from ghostgrad.claims.comparison import Comparison, average
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import fitted_rate, jackknife
+from ghostgrad.measures import fitted_rate
 from ghostgrad.theory import propositions
 from ghostgrad.theory.activations import ACTIVATIONS
 
@@ -59,10 +59,10 @@ def cor2(_: Evidence) -> Iterator[Comparison]:
 
 
 def thm2(e: Evidence) -> Iterator[Comparison]:
-    yield _truncated(e, PI / (PI + 2))
+    yield truncated(e, PI / (PI + 2))
 
 
-def _truncated(e: Evidence, paper: float, relation: str = "=") -> Comparison:
+def truncated(e: Evidence, paper: float, relation: str = "=") -> Comparison:
     """E of min(S, 100) over W, from below a bound of E[S], which diverges for Gaussian W."""
     values = np.minimum(e.samples("rectified/correlated", "S"), 100.0)
     more = {"relation": relation, "corrected_relation": ">", "tolerance": 1e-6}
@@ -70,19 +70,15 @@ def _truncated(e: Evidence, paper: float, relation: str = "=") -> Comparison:
 
 
 def rate(e: Evidence) -> Iterator[Comparison]:
-    value, se = jackknife(e.layers("plainnet_init/relu-bn", "backward_variance")[:, 1:], fitted_rate)
+    value, se = e.rate("plainnet_init/relu-bn", "backward_variance")
     yield Comparison("factor of the gradient's variance per layer", value, 1.21, C, se=se, tolerance=0.01 * C)
 
 
 def _norm_rate(e: Evidence, net: str) -> tuple[float, float]:
     """The fitted factor of the gradient's standard deviation per layer, over the layers of a network."""
-    variances = np.stack([e.samples(f"networks_init/{net}", "gradient_variance", n) for n in _places(e, net)], axis=1)
+    variances = e.network(f"networks_init/{net}", "gradient_variance")[:, 1:]
     rates = np.array([fitted_rate(np.sqrt(row)) for row in variances])
     return float(rates.mean()), float(rates.std(ddof=1) / len(rates) ** 0.5)
-
-
-def _places(e: Evidence, net: str) -> range:
-    return range(1, e.places(f"networks_init/{net}"))
 
 
 def claims(e: Evidence) -> Iterator[Comparison]:
@@ -108,6 +104,34 @@ def e_l4(e: Evidence) -> Iterator[Comparison]:
     yield average(
         "E of the variance before BN over sigma_w^2 sum t^2", values, (PI + 2) / (2 * PI), (PI - 1) / (2 * PI)
     )
+
+
+def _descent(clip_whole_step: bool, weight: float, gradient: float = 5.0, steps: int = 200) -> np.ndarray:
+    """Steps of Algorithm 3 at a fixed w and g, over eta |w|, or as they are where w is 0: m <- mu m + g, then
+    min(gamma, eta |w|/|m|) m; or LARC's, which clips g by eta |w|/|g| before the buffer. gamma 0.1, mu 0.9, eta 0.01.
+    """
+    gamma, mu, eta, buffer, taken = 0.1, 0.9, 0.01, 0.0, []
+    for _ in range(steps):
+        bound = eta * abs(weight)
+        if clip_whole_step:
+            buffer = mu * buffer + gradient
+            step = min(gamma, bound / abs(buffer)) * buffer
+        else:
+            buffer = mu * buffer + min(gamma, bound / abs(gradient)) * gradient
+            step = buffer
+        taken.append(step / bound if bound else step)
+    return np.array(taken)
+
+
+def e_l6(_: Evidence) -> Iterator[Comparison]:
+    moved = float(np.abs(_descent(True, weight=0.0)).sum())
+    yield Comparison("way of a BN beta that starts at 0", moved, 0.0, 0.0, relation=">")
+
+
+def e_l7(_: Evidence) -> Iterator[Comparison]:
+    for name, whole, truth in (("LALC", True, 1.0), ("LARC", False, 1 / (1 - 0.9))):
+        steps = _descent(whole, weight=1e6, gradient=1e9)
+        yield Comparison(f"largest step over eta |w|, {name}", float(steps.max()), 1.0, truth, tolerance=0.05)
 
 
 def e_l9(e: Evidence) -> Iterator[Comparison]:

@@ -87,6 +87,30 @@ def block_curves(results: Results, quantity: Literal["gradient_variance", "gradi
     return figure, data
 
 
+def initial_curves(results: Results):
+    """Variance over the batch of the gradient at each block's output, mean over features, at initialization: a panel
+    per model, a curve per initialization; mean over networks with their range."""
+    names = list(dict.fromkeys(cell.row for cell in results.measured_cells))
+    figure, axes = style.panels(len(names))
+    frames = []
+    for panel, name in zip(axes, names, strict=True):
+        places = []
+        for index, cell in enumerate(cell for cell in results.measured_cells if cell.row == name):
+            values = results.layers(cell, "feature_variance")[:, 1:]
+            frame = style.band(cell.column, np.arange(values.shape[1]), values, levels=(0, 1))
+            style.curve(panel, frame, cell.column, index)
+            frames.append(frame.assign(panel=name))
+            places.append((cell.column, 0, frame["mean"].iloc[0]))
+        panel.set_title(name)
+        panel.set_xlabel("block (0 is the stem)")
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _mark_scales(panel, values.shape[1] - 1)
+        style.direct_labels(panel, places, left=True)
+    style.log_y(axes[0])
+    axes[0].set_ylabel(TITLES["gradient_variance"])
+    return figure, pd.concat(frames, ignore_index=True)
+
+
 BN_CURVES = {
     "first BN, mean": (0, "bn_offset_mean", style.BLUE, style.SOLID),
     "first BN, median": (0, "bn_offset_median", style.BLUE, style.DOTTED),

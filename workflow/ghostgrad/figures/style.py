@@ -70,6 +70,8 @@ LOOKS = {
     "Swish": (BLACK, SOLID),
     "none": (BLACK, DASHDOT),
     "DropOut": (PURPLE, DOTTED),
+    "Xavier": (BLUE, SOLID),
+    "He": (VERMILION, DASHED),
 }
 SPARE = [(ORANGE, SOLID), (BLACK, DASHDOT), (PURPLE, DOTTED), (GREEN, DASHED), (BLACK, SOLID)]
 

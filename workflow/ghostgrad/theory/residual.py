@@ -60,10 +60,11 @@ def block_ratio_printed(block: int) -> float:
     return block / (block - 1)
 
 
-def block_ratio_true(block: int, factor: float = math.pi / (math.pi - 1)) -> float:
-    """1 + C^2/L: at initialization the branch holds two layers of factor C, and the block's input variance is L times
-    the branch's output variance (E-B8)."""
-    return 1 + factor**2 / block
+def block_ratio_true(block: int, growth: int = 1) -> float:
+    """1 + C^2/(L - 1 + 1/k): at initialization the branch holds two layers of factor C = pi/(pi-1), and the block's
+    input has L - 1 + 1/k times the variance of a branch's output (E-B8). k, `growth`, is by how much the scale's first
+    block widens, and 1/k what its 1x1 shortcut passes on with weights N(0, 2/fan out)."""
+    return 1 + (math.pi / (math.pi - 1)) ** 2 / (block - 1 + 1 / growth)
 
 
 def kantorovich(values: Sequence[float]) -> tuple[float, float]:
