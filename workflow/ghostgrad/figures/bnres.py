@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -90,17 +91,19 @@ def block_curves(results: Results, quantity: Literal["gradient_variance", "gradi
 def initial_curves(results: Results):
     """Variance over the batch of the gradient at each block's output, mean over features, at initialization: a panel
     per model, a curve per initialization; mean over networks with their range."""
-    names = list(dict.fromkeys(cell.row for cell in results.measured_cells))
-    figure, axes = style.panels(len(names))
+    models = groupby(results.measured_cells, lambda cell: cell.row.partition(", ")[0])
+    chosen = [(name, list(cells)) for name, cells in models]
+    figure, axes = style.panels(len(chosen))
     frames = []
-    for panel, name in zip(axes, names, strict=True):
+    for panel, (name, cells) in zip(axes, chosen, strict=True):
         places = []
-        for index, cell in enumerate(cell for cell in results.measured_cells if cell.row == name):
+        for cell in cells:
+            kind = cell.row.partition(", ")[2]
             values = results.layers(cell, "feature_variance")[:, 1:]
-            frame = style.band(cell.column, np.arange(values.shape[1]), values, levels=(0, 1))
-            style.curve(panel, frame, cell.column, index)
+            frame = style.band(kind, np.arange(values.shape[1]), values, levels=(0, 1))
+            style.curve(panel, frame, kind)
             frames.append(frame.assign(panel=name))
-            places.append((cell.column, 0, frame["mean"].iloc[0]))
+            places.append((kind, 0, frame["mean"].iloc[0]))
         panel.set_title(name)
         panel.set_xlabel("block (0 is the stem)")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
