@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ghostgrad import sample, simulate
+from ghostgrad.claims import bnres
+from ghostgrad.claims.comparison import average
 from ghostgrad.measures import fitted_rate, jackknife
 from ghostgrad.rng import generator
 from ghostgrad.spec import expand
@@ -27,6 +29,14 @@ def plain(first: int, n: int) -> np.ndarray:
 def module(first: int, n: int) -> np.ndarray:
     spec = expand("sample", {"quantity": "module", "width": 8, "expansion": 2, "repeats": 32, "seed": 0})
     return sample.module(spec, streams(first, n))[:, 0, 1:2].numpy()
+
+
+@pytest.mark.parametrize(("count", "least"), COUNTS)
+def test_intervals_of_a_claim_hold_the_truth(count, least):
+    """Of the mean over a claim's own repeats: Var(W y) over its formula, 1 by equation 10 of the BN-ResNet paper."""
+    found = [average("", bnres.linear(12, 8, seed, repeats=REPEATS, batch=40).mean(1), None) for seed in range(count)]
+    covered = np.mean([abs(one.ours - 1) < 1.96 * one.se for one in found])
+    assert least <= covered <= 0.99
 
 
 STATISTICS = {"fitted rate": (plain, fitted_rate), "mean ratio": (module, lambda mean: float(mean[0]))}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -107,3 +109,49 @@ def test_layernorm_over_channels_is_layernorms():
     for position in ((0, 0), (2, 1)):
         expected = nn.functional.layer_norm(x[:, :, *position], (4,))
         assert torch.allclose(norm(x)[:, :, *position], expected, atol=1e-6)
+
+
+def test_zero_gamma_silences_the_branches():
+    """No gradient inside a branch, all of it on the shortcuts."""
+    values = one(spec("resnet50", init="default", zero_gamma=True))[2:, 1].reshape(16, 3)
+    assert (values[:, :2] == 0).all()
+    assert (values[:, 2] > 0).all()
+
+
+def preact_net_by_hand(rng: np.random.Generator, batch: int = 32) -> list[float]:
+    """Variance of the gradient at the stem and behind every block of Model-1, He weights, circular padding, N(0, 1) in
+    the place of images; from torch.nn.functional alone."""
+
+    def draw(out: int, into: int, size: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(0, (2 / (out * size**2)) ** 0.5, (out, into, size, size))).float()
+
+    def bn_relu(x: torch.Tensor) -> torch.Tensor:
+        return F.relu(F.batch_norm(x, None, None, training=True))
+
+    def conv3(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight, stride=stride)
+
+    y = conv3(torch.from_numpy(rng.normal(size=(batch, 3, 32, 32))).float(), draw(16, 3, 3)).requires_grad_()
+    places, width = [y], 16
+    for scale in range(3):
+        for block in range(5):
+            out, stride = 16 * 2**scale, 2 if scale and block == 0 else 1
+            active = bn_relu(y)
+            branch = conv3(bn_relu(conv3(active, draw(out, width, 3), stride)), draw(out, out, 3))
+            y = branch + (y if block else F.conv2d(active, draw(out, width, 1), stride=stride))
+            width = out
+            places.append(y)
+    logits = bn_relu(y).mean((2, 3)) @ draw(10, width, 1)[:, :, 0, 0].T
+    loss = F.cross_entropy(logits, torch.from_numpy(rng.integers(10, size=batch)))
+    return [gradient.var().item() for gradient in torch.autograd.grad(loss, places)]
+
+
+def test_convolutional_block_ratios_are_those_of_a_loop_by_hand():
+    """Blocks 2 to 5 of each scale, 12 networks each, drawn apart."""
+    keys = spec("preact_resnet", size=32, noise=True, padding_mode="circular", batch=32)
+    ours = np.stack([one(keys, i)[1:, 1].numpy() for i in range(12)])
+    theirs = np.array([preact_net_by_hand(np.random.default_rng(i)) for i in range(12)])
+    for block in (2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15):
+        a, b = (np.log(values[:, block - 1] / values[:, block]) for values in (ours, theirs))
+        error = np.hypot(a.std(ddof=1), b.std(ddof=1)) / 12**0.5
+        assert abs(a.mean() - b.mean()) < 4 * error, block

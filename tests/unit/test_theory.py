@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 
 from ghostgrad.measures import CURVE_STATISTICS, GROUPS, explained, fitted_rate, jackknife
-from ghostgrad.theory import activations, quadrature
+from ghostgrad.theory import activations, costs, quadrature
 from tests.unit.loop import measured, paper_spec
 
 PI = math.pi
@@ -319,3 +320,23 @@ def test_plain_net_explodes_by_the_papers_rate():
     rate, error = jackknife(values[:, 1:, 0], fitted_rate)
     assert error < 0.001
     assert rate == pytest.approx(math.sqrt(PI / (PI - 1)), abs=4 * error)
+
+
+def test_costs_are_those_of_the_networks():
+    """ResNet50's against torchvision's module by module; SeqNet50's by its first block and what a stage adds."""
+    total = 0
+
+    def count(module, inputs, output):
+        nonlocal total
+        total += output.numel() * module.weight[0].numel()
+
+    net = torchvision.models.resnet50(weights=None).eval()
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        net(torch.zeros(1, 3, 224, 224))
+    assert costs.resnet50() == (50, total)
+    layers, ours = costs.seqnet50()
+    assert layers == 2 + 4 * 16
+    assert 2 < ours / total < 2.05

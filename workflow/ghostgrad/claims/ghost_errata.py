@@ -11,9 +11,13 @@ from ghostgrad.claims.comparison import Comparison, average
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.claims.ghost import HALF_DIGIT, MODULES, PI, PRINTED_RATES, C, prop3_8
 from ghostgrad.measures import CURVE_STATISTICS, jackknife
-from ghostgrad.theory import propositions
+from ghostgrad.theory import costs, propositions
 from ghostgrad.theory.activations import ACTIVATIONS, fixed_point, relu_maxpool_backward, relu_maxpool_forward
 from ghostgrad.theory.quadrature import LAWS
+
+
+def rectified(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0.0)
 
 
 def e_g1(_: Evidence) -> Iterator[Comparison]:
@@ -53,6 +57,10 @@ def e_g5(_: Evidence) -> Iterator[Comparison]:
 
 def e_g6(e: Evidence) -> Iterator[Comparison]:
     rates = {name: e.rate(f"plainnet_init/{name}") for name in ("relu", "tanh", "selu")}
+    forward = e.layers("plainnet_init/relu", "forward_variance")
+    ratios = forward[:, 1:] / forward[:, :-1]
+    yield average("R_f of the first layer, ReLU without BN", ratios[:, 0], None, 1 - 1 / PI, tolerance=0.01)
+    yield average("R_f of the last layer, ReLU without BN", ratios[:, -1], None, 0.8, corrected_relation=">")
     value, se = rates["relu"]
     # within 1 %: a net of width 256
     yield Comparison("factor per layer, ReLU without BN", value, math.sqrt(C), 1.0, se=se, tolerance=0.01)
@@ -138,7 +146,7 @@ def e_g14(_: Evidence) -> Iterator[Comparison]:
     r = np.linalg.qr(rng.normal(size=(32, 16)))[0]
     twice = np.concatenate([r, -r])
     x = rng.normal(size=(16, 1000))
-    y = twice.T @ np.maximum(math.sqrt(2) * twice @ x, 0)
+    y = twice.T @ rectified(math.sqrt(2) * twice @ x)
     slope = float((x * y).sum() / (x * x).sum())
     yield Comparison("y/x with W = sqrt2 [R; -R], M = [R; -R]^T", slope, 1.0, math.sqrt(2))
     yield Comparison("largest |y - sqrt2 x|", float(np.abs(y - math.sqrt(2) * x).max()), None, 0.0, tolerance=1e-12)
@@ -152,20 +160,20 @@ def e_g17(e: Evidence) -> Iterator[Comparison]:
     yield Comparison("L-Init's rate, k = 2", rates["l"][0], None, 1.0, se=rates["l"][1], tolerance=0.005)
 
 
-def e_g25(_: Evidence) -> Iterator[Comparison]:
-    rng = np.random.default_rng(0)
-    hidden, dy = rng.normal(size=(2, 16, 32))
-    for gamma, signs in (
-        (0.0, {"paper": 0.0, "corrected": 0.0, "relation": ">"}),
-        (1.0, {"paper": 0.0, "relation": ">"}),
-    ):
-        # y = x + gamma BN(hidden): what the last BN of a branch lets through, by the derivative along each axis
-        centred = hidden - hidden.mean(0)
-        z, sigma = centred / hidden.std(0), hidden.std(0)
-        inside = gamma / sigma * (dy - dy.mean(0) - z * (dy * z).mean(0))
-        yield Comparison(
-            f"gradient's norm inside the branch, gamma = {gamma:g}", float(np.linalg.norm(inside)), **signs
-        )
+def e_g21(_: Evidence) -> Iterator[Comparison]:
+    (layers, ours), (_, theirs) = costs.seqnet50(), costs.resnet50()
+    yield Comparison("weight layers of SeqNet50", layers, 50, 66)
+    yield Comparison("multiply-adds of SeqNet50 over those of ResNet50", ours / theirs, 1.0, 2.0, tolerance=0.05)
+
+
+def e_g25(e: Evidence) -> Iterator[Comparison]:
+    for gamma, net in ((0, "resnet50-zero-gamma"), (1, "resnet50")):
+        # place 1 is the stem's BN; then three of each block, the third being the one with that gamma
+        variances = e.network(f"vgg_input/{net}", "gradient_variance")[:, 2:]
+        inside = np.delete(variances, np.s_[2::3], axis=1)
+        corrected = {"corrected": 0.0} if gamma == 0 else {}
+        name = f"largest gradient variance inside a branch of ResNet50, gamma = {gamma}"
+        yield Comparison(name, float(inside.max()), 0.0, relation=">", tolerance=0.0, **corrected)
 
 
 def e_g26(e: Evidence) -> Iterator[Comparison]:

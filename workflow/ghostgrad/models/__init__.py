@@ -16,8 +16,8 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
         case "preact_resnet":
             from ghostgrad.models.preact_resnet import PreactResNet
 
-            keys = ("blocks", "filters", "batch_norm", "shortcut", "bn_eps")
-            return PreactResNet(classes, **{key: spec[key] for key in keys})
+            keys = ("blocks", "filters", "batch_norm", "shortcut", "bn_eps", "padding_mode")
+            return PreactResNet(classes, **{key: spec[key] for key in keys if key in spec})
         case "mlp":
             from ghostgrad.models.plain import mlp
 
@@ -30,4 +30,4 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
             return vgg(classes, **{key: spec[key] for key in keys})
     from ghostgrad.models import torchvision_nets
 
-    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], shape[-1])
+    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1])

@@ -19,14 +19,16 @@ def _norm_relu(channels: int, batch_norm: bool, eps: float) -> nn.Sequential:
 class Block(nn.Module):
     """A residual block; the first of a scale changes the width and strides. BN-ReLU is shared with its shortcut."""
 
-    def __init__(self, into: int, out: int, stride: int, first: bool, batch_norm: bool, shortcut: bool, eps: float):
+    def __init__(
+        self, into: int, out: int, stride: int, first: bool, batch_norm: bool, shortcut: bool, eps: float, mode: str
+    ):
         super().__init__()
-        bias = not batch_norm
+        more = {"bias": not batch_norm, "padding_mode": mode}
         self.before = _norm_relu(into, batch_norm, eps)
-        self.conv1 = nn.Conv2d(into, out, 3, stride, padding=1, bias=bias)
+        self.conv1 = nn.Conv2d(into, out, 3, stride, padding=1, **more)
         self.between = _norm_relu(out, batch_norm, eps)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=bias)
-        self.project = nn.Conv2d(into, out, 1, stride, bias=bias) if first and shortcut else None
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, **more)
+        self.project = nn.Conv2d(into, out, 1, stride, **more) if first and shortcut else None
         self.shortcut = shortcut
 
     def forward(self, y: Tensor) -> Tensor:
@@ -48,16 +50,18 @@ class PreactResNet(nn.Module):
         batch_norm: bool = True,
         shortcut: bool = True,
         bn_eps: float = 1e-5,
+        padding_mode: str = "zeros",
     ):
         super().__init__()
-        self.stem = nn.Conv2d(3, filters, 3, padding=1, bias=not batch_norm)
+        self.stem = nn.Conv2d(3, filters, 3, padding=1, bias=not batch_norm, padding_mode=padding_mode)
         self.blocks = nn.ModuleList()
         into = filters
         for scale, stride in enumerate((1, 2, 2)):
             out = filters * 2**scale
             for index in range(blocks):
                 first = index == 0
-                self.blocks.append(Block(into, out, stride if first else 1, first, batch_norm, shortcut, bn_eps))
+                block = Block(into, out, stride if first else 1, first, batch_norm, shortcut, bn_eps, padding_mode)
+                self.blocks.append(block)
                 into = out
         self.head = nn.Sequential(_norm_relu(into, batch_norm, bn_eps), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(into, classes)

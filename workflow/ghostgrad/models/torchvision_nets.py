@@ -31,11 +31,12 @@ class Watched(nn.Module):
         return self.net(x)
 
 
-def build(name: str, classes: int, cifar_stem: bool, size: int) -> Watched:
+def build(name: str, classes: int, cifar_stem: bool, zero_gamma: bool, size: int) -> Watched:
     """The network with torchvision's own initialization, drawn from torch's global generator. `cifar_stem` removes "the
-    first pooling layer and the stride of the first convolution" (LALC app. B); ViT is made for images of `size`, and
-    its classifier, which torchvision sets to 0, is drawn like any linear layer's."""
-    more = {"image_size": size} if name == "vit_b_16" else {}
+    first pooling layer and the stride of the first convolution" (LALC app. B), `zero_gamma` starts each branch of a
+    ResNet at 0; ViT is made for images of `size`, and its classifier, which torchvision sets to 0, is drawn like any
+    linear layer's."""
+    more = {"image_size": size} if name == "vit_b_16" else {"zero_init_residual": True} if zero_gamma else {}
     net = getattr(zoo, name)(weights=None, num_classes=classes, **more)
     if name == "vit_b_16":
         net.heads.head.reset_parameters()  # torchvision's zeros let no gradient through

@@ -98,7 +98,8 @@ def tied_backward_variance(k: float, dimension: float) -> float:
 
 
 def correlated_amplification(weights: Sequence[Sequence[float]], t: Sequence[float], shares: Sequence[float]) -> float:
-    """The same for perfectly correlated inputs x_i = t_i b, b ~ N(0, 1) (LALC Thm. 2).
+    """S of BN(W relu(x)) for perfectly correlated inputs x_i = t_i b, b ~ N(0, 1) (LALC Thm. 2), where gradient j has
+    the variance `shares`[j].
 
     With P = sum_i w_i max(t_i, 0) and N = sum_i w_i max(-t_i, 0), the variance before the BN is
     (P^2 + N^2)/2 - (P + N)^2/(2 pi).
@@ -110,9 +111,3 @@ def correlated_amplification(weights: Sequence[Sequence[float]], t: Sequence[flo
         spread = sum((w * s) ** 2 for w, s in zip(row, t, strict=True))
         total += share * 0.5 * spread / ((p * p + n * n) / 2 - (p + n) ** 2 / (2 * PI))
     return total / sum(shares)
-
-
-def correlated_spread() -> float:
-    """E of that variance over W, in units of sigma_w^2 sum t_i^2: (pi-1)/(2 pi). The paper prints (pi+2)/(2 pi) after
-    dropping the cross term (E-L4)."""
-    return 0.5 - 1 / (2 * PI)

@@ -60,11 +60,12 @@ def block_ratio_printed(block: int) -> float:
     return block / (block - 1)
 
 
-def block_ratio_true(block: int, growth: int = 1) -> float:
-    """1 + C^2/(L - 1 + 1/k): at initialization the branch holds two layers of factor C = pi/(pi-1), and the block's
-    input has L - 1 + 1/k times the variance of a branch's output (E-B8). k, `growth`, is by how much the scale's first
-    block widens, and 1/k what its 1x1 shortcut passes on with weights N(0, 2/fan out)."""
-    return 1 + (math.pi / (math.pi - 1)) ** 2 / (block - 1 + 1 / growth)
+def block_ratio_true(block: int, shortcut: float = 1.0) -> float:
+    """1 + C^2/(L - 1 + s): at initialization the branch holds two layers of factor C = pi/(pi-1), and the block's input
+    has L - 1 + s times the variance of a branch's output (E-B8). s, `shortcut`, is what the 1x1 shortcut of the scale's
+    first block passes on: 1 where that does not widen; where it widens k-fold, 1/k with weights of variance 2/(fan out)
+    (He), 2/(1 + k) with 2/(fan in + fan out) (Xavier)."""
+    return 1 + (math.pi / (math.pi - 1)) ** 2 / (block - 1 + shortcut)
 
 
 def kantorovich(values: Sequence[float]) -> tuple[float, float]:
