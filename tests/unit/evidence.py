@@ -65,7 +65,7 @@ class Computed(Evidence):
         super().__init__(registry.load(), "test", [])
         object.__setattr__(self, "changes", dict(changes or {}))
 
-    def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
         name, _, point = variant.partition("/")
         experiment = self.registry.experiments[name]
         scale = "paper" if experiment.task in REPEATS else "laptop"
@@ -76,4 +76,4 @@ class Computed(Evidence):
         spec |= self.changes.get(variant, {})
         self.used.append((f"results/test/runs/{variant}-s0/{file}", rows))
         text = series_and_probes(canonical_json(experiment.task, expand(experiment.task, spec)))[file]
-        yield 0, pd.read_csv(io.StringIO(text))
+        yield pd.read_csv(io.StringIO(text))

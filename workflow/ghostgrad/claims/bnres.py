@@ -154,7 +154,7 @@ def eq22(e: Evidence) -> Iterator[Comparison]:
 
 def eq22_conv(e: Evidence) -> Iterator[Comparison]:
     for init, shortcut in (("He", 1 / 2), ("Xavier", 2 / 3)):
-        variances = e.network(f"preact_conv_init/{init.lower()}", "gradient_variance")
+        variances = e.layers(f"preact_conv_init/{init.lower()}", "gradient_variance")
         for scale, ratios in enumerate(block_ratios_by_scale(variances), 1):
             if scale == 1:
                 continue  # the stem's 16 channels are mixtures of three, far from independent
@@ -250,13 +250,13 @@ def e_b12(_: Evidence) -> Iterator[Comparison]:
 
 
 def e_b13(e: Evidence) -> Iterator[Comparison]:
-    ratios = block_ratios_by_scale(e.network("resnet15_init/model2-xavier", "feature_variance"))
+    ratios = block_ratios_by_scale(e.layers("resnet15_init/model2-xavier", "feature_variance"))
     growth = np.exp(np.mean([np.log(scale[:, 1:]) for scale in ratios], axis=(0, 2)))
     yield average("factor per block at initialization, Model-2", growth, 1.0, 1.5, corrected_relation=">")
 
 
 def e_b14(e: Evidence) -> Iterator[Comparison]:
-    variances = e.network("resnet15_init/model3-xavier", "feature_variance")
+    variances = e.layers("resnet15_init/model3-xavier", "feature_variance")
     growth = np.log10(variances[:, 1] / variances[:, -1])
     signs = {"relation": ">", "corrected_relation": "<"}
     yield average("log10 of the growth over the net at the first step, Model-3, Xavier", growth, 2.0, 0.5, **signs)

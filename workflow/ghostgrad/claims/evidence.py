@@ -34,7 +34,7 @@ class Evidence:
     scale: str
     used: list[tuple[str, str]]
 
-    def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
         experiment, name = variant.split("/")
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
@@ -44,31 +44,26 @@ class Evidence:
         for run in runs:
             path = Path(run.directory, file)
             self.used.append((str(path), rows))
-            yield run.seed, read_frame(path)
+            yield read_frame(path)
 
     def layers(self, variant: str, column: str) -> np.ndarray:
-        """A simulation's values of `column`, (repeats, layers + 1), all blocks pooled."""
-        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
-        return frame[column].to_numpy().reshape(-1, frame["layer"].max() + 1)
+        """Values of `column` in every repeat, all blocks pooled: (repeats, layers + 1) of a simulation, (repeats,
+        places) of a network, place 0 being its input."""
+        frame = pd.concat(self._frames(variant, "series.csv", column))
+        return frame[column].to_numpy().reshape(-1, frame.iloc[:, 1].max() + 1)  # repeat, then layer or place
 
     def rate(self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)) -> tuple[float, float]:
         """The fitted factor per layer toward the input of a simulation's mean over repeats, and its standard error."""
         return jackknife(self.layers(variant, column)[:, layers], fitted_rate)
 
-    def samples(self, variant: str, column: str, place: int = 0) -> np.ndarray:
-        """A sampled operator's values of `column` at one place, (repeats,)."""
-        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
-        return frame.loc[frame["place"] == place, column].to_numpy()
-
-    def network(self, variant: str, column: str) -> np.ndarray:
-        """A network's values of `column`, (repeats, places), place 0 being its input."""
-        frame = pd.concat([frame for _, frame in self._frames(variant, "series.csv", column)])
-        return frame[column].to_numpy().reshape(-1, frame["place"].max() + 1)
+    def samples(self, variant: str, column: str) -> np.ndarray:
+        """A sampled operator's values of `column`, (repeats,)."""
+        return self.layers(variant, column)[:, 0]
 
     def probe(self, variant: str, quantity: str, at: float = 0) -> np.ndarray:
         """A probed quantity at one of the paper's positions, (seeds, indices)."""
         rows = []
-        for _, frame in self._frames(variant, "probes.csv", f"{quantity} at {at:g}"):
+        for frame in self._frames(variant, "probes.csv", f"{quantity} at {at:g}"):
             found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
             rows.append(found.sort_values("index")["value"].to_numpy())
         return np.stack(rows)

@@ -238,7 +238,7 @@ def s6_vgg_input(e: Evidence) -> Iterator[Comparison]:
     def growth(net: str) -> np.ndarray:
         """log of the gradient's standard deviation at the image over that at the last BN, free of the classifier's
         scale."""
-        variances = e.network(f"vgg_input/{net}", "gradient_variance")
+        variances = e.layers(f"vgg_input/{net}", "gradient_variance")
         return np.log(variances[:, 0] / variances[:, -1]) / 2
 
     vgg = growth("vgg16")

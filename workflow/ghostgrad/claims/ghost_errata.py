@@ -169,7 +169,7 @@ def e_g21(_: Evidence) -> Iterator[Comparison]:
 def e_g25(e: Evidence) -> Iterator[Comparison]:
     for gamma, net in ((0, "resnet50-zero-gamma"), (1, "resnet50")):
         # place 1 is the stem's BN; then three of each block, the third being the one with that gamma
-        variances = e.network(f"vgg_input/{net}", "gradient_variance")[:, 2:]
+        variances = e.layers(f"vgg_input/{net}", "gradient_variance")[:, 2:]
         inside = np.delete(variances, np.s_[2::3], axis=1)
         corrected = {"corrected": 0.0} if gamma == 0 else {}
         name = f"largest gradient variance inside a branch of ResNet50, gamma = {gamma}"

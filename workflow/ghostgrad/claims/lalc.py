@@ -28,13 +28,17 @@ def amplification(weights: np.ndarray, means: np.ndarray, stds: np.ndarray, shar
     return float((shares * (squares @ (passed * stds**2)) / (squares @ after)).sum() / shares.sum())
 
 
-def _random_layers(count: int = 8, means: float = 0.0) -> Iterator[float]:
-    """S of layers with heavy-tailed weights and unequal variances, so that the variances before the BN differ."""
-    rng = np.random.default_rng(0)
+def _layers(rng: np.random.Generator, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Weights, deviations of the inputs and variances of the outputs' gradients of layers 5 -> 6: heavy-tailed weights
+    and unequal variances, so that the variances before the BN differ."""
     for _ in range(count):
-        weights = rng.standard_t(3, size=(6, 5))
-        stds = rng.uniform(0.5, 2, 5)
-        yield amplification(weights, means * stds, stds, rng.uniform(0.1, 10, 6))
+        yield rng.standard_t(3, size=(6, 5)), rng.uniform(0.5, 2, 5), rng.uniform(0.1, 10, 6)
+
+
+def _random_layers(means: float = 0.0) -> Iterator[float]:
+    """S of such layers; `means` of the inputs, in units of their deviations."""
+    for weights, stds, shares in _layers(np.random.default_rng(0), 8):
+        yield amplification(weights, means * stds, stds, shares)
 
 
 def rectified(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +49,9 @@ def rectified(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _simulated_layers(second_moments: bool, repeats: int = 256, batch: int = 2048) -> np.ndarray:
     """Thm. 1's ratio, or Cor. 1's, of such layers with a batch through BN, forward and backward: (repeats,)."""
     rng, ratios = np.random.default_rng(1), []
-    for _ in range(repeats):
-        weights, stds = rng.standard_t(3, size=(6, 5)), rng.uniform(0.5, 2, 5)
+    for weights, stds, shares in _layers(rng, repeats):
         x = rng.normal(size=(batch, 5)) * stds
-        of_y = rng.normal(size=(batch, 6)) * np.sqrt(rng.uniform(0.1, 10, 6))
+        of_y = rng.normal(size=(batch, 6)) * np.sqrt(shares)
         after, slope = rectified(x)
         z = after @ weights.T
         y = (z - z.mean(0)) / z.std(0)
@@ -100,7 +103,7 @@ def rate(e: Evidence) -> Iterator[Comparison]:
 
 def _norm_rate(e: Evidence, net: str, places: slice = slice(1, None)) -> tuple[float, float]:
     """The fitted factor of the gradient's standard deviation per layer, over the layers of a network."""
-    variances = e.network(f"networks_init/{net}", "gradient_variance")[:, places]
+    variances = e.layers(f"networks_init/{net}", "gradient_variance")[:, places]
     rates = np.array([fitted_rate(np.sqrt(row)) for row in variances])
     return float(rates.mean()), float(rates.std(ddof=1) / len(rates) ** 0.5)
 
@@ -130,21 +133,22 @@ def e_l4(e: Evidence) -> Iterator[Comparison]:
     )
 
 
+GAMMA, MU, ETA = 0.1, 0.9, 0.01
+
+
 def _descent(
     clip_whole_step: bool, weight: float, gradient: float = 5.0, steps: int = 200, guarded: bool = False
 ) -> np.ndarray:
     """Steps of Algorithm 3 at a fixed w and g, over eta |w|, or as they are where w is 0: m <- mu m + g, then
     min(gamma, eta |w|/|m|) m, `guarded` with gamma where w is 0; or LARC's, which clips g by eta |w|/|g| before the
-    buffer. gamma = 0.1, mu = 0.9, eta = 0.01.
-    """
-    gamma, mu, eta, buffer, taken = 0.1, 0.9, 0.01, 0.0, []
+    buffer."""
+    bound, buffer, taken = ETA * abs(weight), 0.0, []
     for _ in range(steps):
-        bound = eta * abs(weight)
         if clip_whole_step:
-            buffer = mu * buffer + gradient
-            step = (gamma if guarded and not weight else min(gamma, bound / abs(buffer))) * buffer
+            buffer = MU * buffer + gradient
+            step = (GAMMA if guarded and not weight else min(GAMMA, bound / abs(buffer))) * buffer
         else:
-            buffer = mu * buffer + min(gamma, bound / abs(gradient)) * gradient
+            buffer = MU * buffer + min(GAMMA, bound / abs(gradient)) * gradient
             step = buffer
         taken.append(step / bound if bound else step)
     return np.array(taken)
@@ -158,7 +162,7 @@ def e_l6(_: Evidence) -> Iterator[Comparison]:
 
 
 def e_l7(_: Evidence) -> Iterator[Comparison]:
-    for name, whole, truth in (("LALC", True, 1.0), ("LARC", False, 1 / (1 - 0.9))):
+    for name, whole, truth in (("LALC", True, 1.0), ("LARC", False, 1 / (1 - MU))):
         steps = _descent(whole, weight=1e6, gradient=1e9)
         yield Comparison(f"largest step over eta |w|, {name}", float(steps.max()), truth, tolerance=0.05)
 
