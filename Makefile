@@ -23,7 +23,7 @@ build: setup ## the whole workflow at laptop scale, then the report
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml executor/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ghostgrad needs Python 3.11 or newer; say which with make PYTHON=...")'
 	@echo "Setting up $(VENV) (about 2.6 GB to download, 6 GB on disk, about a minute)"
 	@rm -rf $(VENV)
@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	 else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; fi
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	 "$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
-	 "$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	 "$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e executor
 	@touch $@
 
 test: setup ## every test of the continuous integration

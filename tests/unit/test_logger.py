@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,7 +25,7 @@ def job(jobid: int, rule: str = "simulate", **wildcards) -> logging.LogRecord:
 @pytest.fixture
 def handler(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    handler = LogHandler(None, None)
+    handler = LogHandler(SimpleNamespace(dryrun=False), None)
     handler.emit(record("run_info", stats={"simulate": 2, "table": 1}))
     return handler
 
@@ -92,3 +93,17 @@ def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):
 
 def test_durations():
     assert [_duration(s) for s in (3.2, 89, 200, 7200)] == ["3 s", "89 s", "3 min", "2.0 h"]
+
+
+def test_a_dry_run_lists_jobs_with_what_they_ask_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    handler = LogHandler(SimpleNamespace(dryrun=True), None)
+    handler.emit(record("run_info", text="before", stats={"simulate": 1}))
+    wildcards = {"scale": "paper", "experiment": "net", "variant": "a", "seed": "1"}
+    resources = {"gpu": 1, "mem_mb": 8000, "runtime": 120, "tmpdir": "/tmp"}
+    job = {"jobid": 1, "rule_name": "simulate", "wildcards": wildcards, "log": [], "resources": resources}
+    handler.emit(record("job_info", **job))
+    handler.emit(record("run_info", text="Job stats: 1", stats={"simulate": 1}))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.split() == ["simulate", "paper/net/a-s1", "gpu=1", "mem_mb=8000", "runtime=120"]
+    assert second == "Job stats: 1"

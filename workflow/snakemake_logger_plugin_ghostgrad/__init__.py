@@ -62,9 +62,15 @@ class LogHandler(LogHandlerBase):
     def _run_info(self, record: logging.LogRecord) -> None:
         stats = record.stats
         self.total = sum(stats.get(rule, 0) for rule in RUN_RULES)
+        if self.common_settings.dryrun and self.jobs:  # a dry run says it before and after
+            self._say(record.getMessage())
 
     def _job_info(self, record: logging.LogRecord) -> None:
-        self.jobs[record.jobid] = Job(record.rule_name, dict(record.wildcards.items()), list(record.log))
+        job = self.jobs[record.jobid] = Job(record.rule_name, dict(record.wildcards.items()), list(record.log))
+        if self.common_settings.dryrun and job.wildcards:
+            known = {key: record.resources.get(key) for key in ("gpu", "mem_mb", "runtime")}
+            asked = [f"{key}={value}" for key, value in known.items() if value is not None]
+            self._say(f"{job.rule:10} {job.wildcards.get('scale', '')}/{job.name:40} {' '.join(asked)}")
 
     def _job_finished(self, record: logging.LogRecord) -> None:
         job = self.jobs.pop(record.job_id, None)
@@ -90,6 +96,8 @@ class LogHandler(LogHandlerBase):
             self._say(f"stopped {name}; it is saved: start the same build again and it goes on")
             return
         self._say(f"FAILED {name} (rule {record.rule_name})")
+        if reason := (getattr(record, "rule_msg", None) or "").partition("\n")[0]:
+            self._say(f"  {reason.partition(' For further error details')[0]}")  # the executor's, of a cluster job
         for path, lines in logs.items():
             self._say(f"  log: {path}")
             for line in lines:
@@ -103,7 +111,9 @@ class LogHandler(LogHandlerBase):
 
     def _other(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()) if record.msg else ""
-        if record.levelno >= logging.WARNING and text and "CalledProcessError" not in text:  # said by _job_error
+        loud = record.levelno >= logging.WARNING and text and "CalledProcessError" not in text  # said by _job_error
+        of_the_queue = text.startswith("submitit: ")
+        if loud or of_the_queue or (self.common_settings.dryrun and text.startswith("Nothing to be done")):
             self._say(text)
 
     _error = _other

@@ -1,0 +1,17 @@
+"""Snakemake's jobs on Slurm through submitit. Every start of Snakemake imports this package, so it imports little; what
+submits is imported when the first job comes."""
+
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+
+__all__ = ["Executor", "ExecutorSettings", "common_settings"]
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=False,
+    job_deploy_sources=False,
+    pass_envvar_declarations_to_cmd=False,  # sbatch exports the environment; no secret in a command line
+    auto_deploy_default_storage_provider=False,
+)

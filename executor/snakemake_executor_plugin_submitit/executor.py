@@ -1,0 +1,391 @@
+"""The executor: gathers ready jobs, submits them in arrays, watches them, and takes up what an earlier one left.
+
+Jobs come from Snakemake's scheduler thread (`run_jobs`); they are submitted and watched in the base class's wait
+thread. A job's result file is the truth. Slurm is asked, once per round for all jobs without one, only to explain its
+absence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+TICK = 0.25  # seconds between two looks for new jobs and results
+
+
+@dataclass
+class Live:
+    """A job in the queue: its place in a batch, and what is known of it."""
+
+    waiting: Any
+    batch: Any
+    entry: Any
+    info: SubmittedJobInfo
+    submitted: float
+    outcome: Any = None  # True, or the text of a failure
+    gone_since: float | None = None
+    adopted: bool = False
+
+
+@dataclass
+class Retry:
+    """An array that sbatch would not take for now."""
+
+    array: Any
+    attempt: int
+    at: float
+    batch: Any = None  # that Slurm may have taken all the same
+
+
+@dataclass
+class Mail:
+    """What the scheduler's thread leaves for the wait thread."""
+
+    waiting: list[Any] = field(default_factory=list)
+    failed: list[tuple[Any, str]] = field(default_factory=list)
+    first: float = 0.0
+    last: float = 0.0
+
+
+class Executor(RemoteExecutor):
+    """Snakemake's interface; see the module."""
+
+    def __init__(self, workflow: Any, logger: Any):
+        # The wait thread begins inside the base class's constructor and reads these.
+        self.live: dict[str, Live] = {}
+        self.retries: list[Retry] = []
+        self.mail = Mail()
+        self.guard = threading.RLock()
+        self.ready = threading.Event()
+        self.closing = self.detached = False
+        self.signal = 0  # that ends the controller
+        self.totals: dict[str, Any] = {}  # per rule, for the summary
+        self.asked_at = 0.0
+        self.told_of_waiting: set[tuple[str, str]] = set()
+        super().__init__(workflow, logger)
+
+    def __post_init__(self) -> None:
+        from snakemake_executor_plugin_submitit import adopt, submit
+        from snakemake_executor_plugin_submitit.ledger import Ledger
+
+        self.settings = self.executor_settings
+        if problem := self.settings.problem():
+            raise WorkflowError(f"submitit: {problem}")
+        kind = self.settings.cluster
+        if kind == "auto":
+            import shutil
+
+            kind = "slurm" if shutil.which("sbatch") else "local"
+        if kind == "slurm":
+            import shutil
+
+            if shutil.which("sbatch") is None:
+                raise WorkflowError("submitit: no sbatch on PATH; to run without Slurm: --submitit-cluster local")
+        self.cluster = (submit.SlurmCluster if kind == "slurm" else submit.LocalCluster)(self.settings)
+        self.folder = Path(self.settings.folder).absolute()
+        for setting, path in (("folder", self.folder / "batches"), ("logdir", Path(self.settings.logdir))):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                (path / ".writable").touch()
+            except OSError as error:
+                raise WorkflowError(f"submitit: {path}: {error.strerror}; give another --submitit-{setting}") from None
+        self.ledger = Ledger(self.folder)
+        self.earlier = adopt.Earlier(self)
+        self.ready.set()
+
+    # --- from the scheduler's thread ---
+
+    def run_jobs(self, jobs: list[Any]) -> None:
+        from snakemake_executor_plugin_submitit import exits
+
+        exits.install(self)  # the scheduler sets its own handlers after the executor's constructor
+        for job in jobs:
+            self.run_job_pre(job)
+            self.run_job(job)
+
+    def run_job(self, job: Any) -> None:
+        from snakemake_executor_plugin_submitit import packing
+        from snakemake_executor_plugin_submitit.request import RequestError
+
+        now = time.monotonic()
+        code = "CODE" in {trigger.name for trigger in self.workflow.dag_settings.rerun_triggers}
+        try:
+            waiting = packing.waiting(job, self.format_job_exec(job), self.settings, code)
+        except Exception as error:
+            text = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+            with self.guard:
+                self.mail.failed.append((job, text))
+            return
+        with self.guard:
+            self.mail.first = self.mail.first if self.mail.waiting else now
+            self.mail.last = now
+            self.mail.waiting.append(waiting)
+
+    # --- from the wait thread ---
+
+    async def sleep(self) -> None:
+        """Between two rounds: submit what is ready, and come back at once where a result has come."""
+        seconds = self.settings.status_seconds if self.ready.is_set() else TICK
+        end = time.monotonic() + max(1.0, seconds)
+        while time.monotonic() < end and self.wait:
+            await asyncio.sleep(TICK)
+            if self.ready.is_set() and not self.closing:
+                self._guarded(self._flush)
+                if self.mail.failed or self._news():
+                    return
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
+        if self.ready.is_set() and not self.closing:
+            self._guarded(self._report_refused)
+            self._guarded(self._look)
+        for info in active_jobs:
+            live = (info.aux or {}).get("live")
+            if live is None or live.outcome is None or self.closing:
+                yield info
+                continue
+            self.live.pop(live.waiting.key, None)
+            self._guarded(partial(live.batch.tell, live.entry))
+            if live.outcome is True:
+                self.report_job_success(info)
+            else:
+                self._report_failure(info, live.outcome, aux_logs=[live.waiting.log])
+
+    def _guarded(self, step: Any) -> None:
+        """An exception in the wait thread would end the workflow and leave its jobs in the queue."""
+        try:
+            with self.guard:
+                step()
+        except Exception as error:
+            import traceback
+
+            self.logger.warning(f"submitit: {type(error).__name__}: {error}; going on\n{traceback.format_exc()}")
+
+    def _report_refused(self) -> None:
+        from snakemake_executor_plugin_submitit import packing
+
+        refused, self.mail.failed = self.mail.failed, []
+        for job, text in refused:
+            self._report_failure(SubmittedJobInfo(job), f"{packing.title(job)} was not submitted: {text}. ")
+
+    def _report_failure(self, info: SubmittedJobInfo, text: str, **more: Any) -> None:
+        if info.job.is_group():  # whose own message leaves the reason out
+            self.logger.error(text)
+        self.report_job_error(info, msg=text, **more)
+
+    def _flush(self) -> None:
+        """Submit what has waited long enough, what sbatch would not take before, and what had to end before."""
+        now, pause, mail = time.monotonic(), self.settings.debounce, self.mail
+        for retry in [retry for retry in self.retries if retry.at <= now]:
+            self.retries.remove(retry)
+            self._once_more(retry)
+        ready = self.earlier.ended()
+        if mail.waiting and (now - mail.last >= pause or now - mail.first >= 4 * pause):
+            waiting, mail.waiting = mail.waiting, []
+            ready += [one for one in waiting if self._is_new(one)]
+        if not ready:
+            return
+        from snakemake_executor_plugin_submitit import packing
+
+        settings, here = self.settings, self.cluster
+        limits = (settings.pack, settings.pack_runtime, settings.pack_minutes)
+        for array in packing.arrays(ready, here.room, here.array_size, *limits):
+            self._submit(array)
+
+    def _is_new(self, one: Any) -> bool:
+        """False of a job that an earlier controller has submitted, or that must wait."""
+        from snakemake_executor_plugin_submitit.cluster import ClusterError
+
+        try:
+            return not self.earlier.takes(one)
+        except ClusterError:  # asked again after a pause
+            self.mail.waiting.append(one)
+            self.mail.first = self.mail.last = time.monotonic() + 2
+        except Exception as error:
+            self.mail.failed.append((one.job, f"{type(error).__name__}: {error}"))
+        return False
+
+    def _once_more(self, retry: Retry) -> None:
+        """Slurm may have taken an array though sbatch said that it had not: its tasks find nothing to run, and go."""
+        from snakemake_executor_plugin_submitit.cluster import ClusterError
+
+        if retry.batch is not None:
+            try:
+                if (identity := self.cluster.find(retry.batch)) is not None:
+                    self.cluster.cancel([identity])
+            except ClusterError as error:
+                self._not_taken(retry.array, retry.batch, retry.attempt, str(error), ask=True)
+                return
+            retry.batch.remove()
+        self._submit(retry.array, retry.attempt)
+
+    def _submit(self, array: Any, attempt: int = 0) -> None:
+        """One sbatch. Where Slurm is busy or down it is tried again later, with growing pauses."""
+        if not self.cluster.fits(array.request):
+            self.retries.append(Retry(array, attempt, time.monotonic() + 1))
+            return
+        batch = None
+        try:
+            batch, tasks, name = self._prepare(array)
+            identity = self.cluster.submit(batch, tasks, array.request, name)
+        except Exception as error:  # sbatch's complaint, a full disk, …: of this array alone
+            self._not_taken(array, batch, attempt, str(error))
+            return
+        self._taken(array, batch, identity)
+
+    def _prepare(self, array: Any) -> tuple[Any, list[Any], str]:
+        """The batch in the ledger, the tasks to be pickled, and the array's name."""
+        from snakemake_executor_plugin_submitit import ledger
+        from snakemake_executor_plugin_submitit.task import Task, Work
+
+        settings, entries, tasks = self.settings, [], []
+        for index, members in enumerate(array.tasks):
+            works = []
+            for one in members:
+                n, limit = len(entries), one.request.minutes if len(members) > 1 else 0
+                entries.append(ledger.Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits))
+                works.append(Work(n, one.name, one.command, one.log, limit))
+            tasks.append(works)
+        asked = {name: getattr(array.request, name) for name in ("gpus", "mem_mb", "minutes")}
+        asked["clusters"] = array.request.option("clusters")
+        batch = self.ledger.new(entries, len(tasks) == 1, asked, self.cluster.name)
+        rules = sorted({one.rule for members in array.tasks for one in members})
+        name = f"{settings.jobname_prefix}{rules[0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
+        common = {
+            "folder": str(batch.folder),
+            "cwd": str(Path.cwd()),
+            "minutes": array.request.minutes,
+            "signal_delay": array.request.warning(settings.signal_delay),
+            "stop_signal": settings.stop_signal,
+            "max_requeues": settings.max_requeues,
+            "preload": [word for word in settings.preload.split(",") if word],
+        }
+        return batch, [Task(index=index, jobs=works, **common) for index, works in enumerate(tasks)], name
+
+    def _taken(self, array: Any, batch: Any, identity: str) -> None:
+        batch.submitted(identity)
+        members = [one for task in array.tasks for one in task]
+        what = f"{len(members)} jobs in {len(array.tasks)} tasks" if len(members) > 1 else members[0].name
+        self.logger.info(f"submitit: {what} submitted as {self.cluster.name} job {identity}")
+        for entry, one in zip(batch.entries, members, strict=True):
+            self.watch(one, batch, entry)
+
+    def _not_taken(self, array: Any, batch: Any, attempt: int, complaint: str, ask: bool = False) -> None:
+        from snakemake_executor_plugin_submitit import cluster
+
+        if (ask or cluster.transient(complaint)) and attempt + 1 < self.settings.submit_attempts:
+            pause = min(300, 2 ** (attempt + 1))
+            self.logger.warning(f"submitit: {complaint}; trying again in {pause} s")
+            self.retries.append(Retry(array, attempt + 1, time.monotonic() + pause, batch))
+            return
+        if batch is not None:
+            batch.remove()
+        for one in (one for members in array.tasks for one in members):
+            if one.info is None:
+                self.mail.failed.append((one.job, complaint))
+            else:
+                one.info.aux["live"].outcome = f"{one.name}: not submitted again: {complaint}. "
+
+    def watch(self, one: Any, batch: Any, entry: Any, adopted: bool = False) -> None:
+        """From now on this job is one of ours in the queue."""
+        external = batch.external_id(entry)
+        first = one.info is None
+        info = one.info or SubmittedJobInfo(one.job, external_jobid=external, aux={})
+        info.external_jobid = external
+        live = Live(one, batch, entry, info, time.time(), adopted=adopted)
+        info.aux["live"] = live
+        one.info = info
+        self.live[one.key] = live
+        if first:
+            self.report_job_submission(info)
+
+    def _news(self) -> bool:
+        """True where a job has ended that has not been told yet."""
+        ended: dict[Any, set[int]] = {}
+        for live in self.live.values():
+            if live.batch.id not in ended:
+                ended[live.batch.id] = live.batch.ended()
+            if live.outcome is None and live.entry.n in ended[live.batch.id]:
+                return True
+        return False
+
+    def _look(self) -> None:
+        from snakemake_executor_plugin_submitit import judge
+
+        judge.look(self)
+
+    def again(self, live: Live, why: str) -> None:
+        """Submit a job once more that Slurm took away; no retry of Snakemake's is used."""
+        one = live.waiting
+        live.batch.take_back(live.entry.n)
+        live.batch.tell(live.entry)
+        if one.resubmits >= self.settings.max_resubmits:
+            live.outcome = f"{one.name}: {why}, {one.resubmits + 1} times (--submitit-max-resubmits). "
+            return
+        self.logger.info(f"submitit: {one.name}: {why}; submitting it again")
+        one.resubmits += 1
+        self.total(one.rule).resubmits += 1
+        self.live.pop(one.key, None)
+        now = time.monotonic()
+        self.mail.first = self.mail.first if self.mail.waiting else now
+        self.mail.last = now
+        self.mail.waiting.append(one)
+
+    def total(self, rule: str) -> Any:
+        from snakemake_executor_plugin_submitit.exits import Totals
+
+        return self.totals.setdefault(rule, Totals())
+
+    # --- the end ---
+
+    def cancel_jobs(self, active_jobs: Iterable[SubmittedJobInfo]) -> None:
+        """All of ours, whatever the base class's list holds at this moment."""
+        with self.guard:
+            self.closing = True
+            self.mail.waiting.clear()
+            if self.detached:
+                return
+            batches = {live.batch.id: live.batch for live in self.live.values() if live.outcome is None}
+            ids = [batch.slurm_id for batch in batches.values() if batch.slurm_id]
+            ids += [found for retry in self.retries if retry.batch and (found := self._found(retry.batch))]
+            self.retries.clear()
+            if ids:
+                from snakemake_executor_plugin_submitit.cluster import ClusterError
+
+                try:
+                    self.cluster.cancel(ids)
+                    for batch in batches.values():
+                        (batch.folder / "cancelled").touch()
+                    self.logger.info(f"submitit: cancelled {len(ids)} {self.cluster.name} job(s)")
+                except ClusterError as error:
+                    self.logger.error(f"submitit: {error}; still in the queue: {' '.join(ids)}")
+
+    def _found(self, batch: Any) -> str | None:
+        from snakemake_executor_plugin_submitit.cluster import ClusterError
+
+        with contextlib.suppress(ClusterError):
+            return self.cluster.find(batch)
+        return None
+
+    def shutdown(self) -> None:
+        from snakemake_executor_plugin_submitit import exits
+
+        if self.detached:
+            with self.lock:
+                self.wait = False
+            self.wait_thread.join()
+            exits.leave(self)
+        if not self.closing and any(live.outcome is None for live in self.live.values()):  # after an exception
+            self.cancel_jobs([])
+        super().shutdown()
+        exits.tidy_up(self)

@@ -1,0 +1,148 @@
+"""What Slurm's commands print becomes states of tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from snakemake_executor_plugin_submitit import cluster
+from snakemake_executor_plugin_submitit.cluster import ClusterError, Slurm, State
+
+SACCT = """12_0|COMPLETED|0:0|node1|None
+12_1|CANCELLED by 0|0:15|node2|None
+12_[2-4,7%2]|PENDING|0:0|None assigned|JobArrayTaskLimit
+13|OUT_OF_MEMORY|0:125|node3|OutOfMemory
+14_1|NODE_FAIL|1:0|node[1-2]|None
+"""
+SQUEUE = "20_0|RUNNING|node1|None\n20_1|PENDING||Resources\n21|SUSPENDED|node2|None\n"
+SCONTROL = """JobId=31 ArrayJobId=30 ArrayTaskId=1 JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 NodeList=node4
+JobId=30 ArrayJobId=30 ArrayTaskId=2-3%2 JobState=PENDING Reason=Resources ExitCode=0:0 NodeList=
+JobId=40 JobName=y UserId=root(0) JobState=TIMEOUT Reason=TimeLimit Requeue=1 ExitCode=0:0 NodeList=node1
+"""
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Command -> its output; a missing one fails."""
+    given = {"sacct": SACCT, "squeue": SQUEUE, "scontrol": SCONTROL}
+    asked = []
+
+    def run(*command):
+        asked.append(command)
+        if command[0] not in given:
+            raise ClusterError(f"{command[0]}: down")
+        return given[command[0]]
+
+    monkeypatch.setattr(cluster, "run", run)
+    return given, asked
+
+
+def test_sacct(answers):
+    found = Slurm().states(["12_0", "12_1", "12_3", "12_7", "13", "14_1"])
+    assert found["12_0"] == State("COMPLETED", "0:0", "node1", "None")
+    assert found["12_1"].word == "CANCELLED"
+    assert found["12_3"].word == "PENDING"
+    assert found["12_3"].node == ""
+    assert found["12_7"].word == "PENDING"
+    assert found["13"].word == "OUT_OF_MEMORY"
+    assert not found["14_1"].alive
+
+
+def test_one_query_for_all_jobs(answers):
+    """By the arrays' ids, each once, and nobody else's."""
+    Slurm().states([f"12_{i}" for i in range(200)] + ["13"])
+    (command,) = answers[1]
+    assert command[-1] == "12,13"
+
+
+def test_cancelled_between_a_requeue_and_the_next_start(answers):
+    """It stays REQUEUED in the accounts for ever; the queue knows better."""
+    answers[0]["sacct"] = "20_0|REQUEUED|0:0|node1|None\n20_1|REQUEUED|0:0|node1|None\n22|REQUEUED|0:0|node2|None\n"
+    found = Slurm().states(["20_0", "20_1", "22"])
+    assert found["20_0"].alive
+    assert found["20_1"].alive
+    assert (found["22"].word, found["22"].node) == ("CANCELLED", "node2")
+
+
+def test_running_in_the_accounts_only(answers):
+    """slurmdbd has missed its end: every fifth question is put to the queue too, and then unknown is not alive."""
+    answers[0]["sacct"] = "22|RUNNING|0:0|node2|None\n"
+    slurm = Slurm()
+    assert [slurm.states(["22"])["22"].alive for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [command[0] for command in answers[1]].count("squeue") == 2
+
+
+def test_without_sacct_the_others_answer(answers):
+    """squeue for what is in the queue, scontrol for what has just left it."""
+    del answers[0]["sacct"]
+    found = Slurm().states(["20_0", "20_1", "21", "30_1", "30_3", "40", "50"])
+    assert found["20_0"].alive
+    assert found["20_1"].word == "PENDING"
+    assert found["21"].alive, "a suspended job goes on"
+    assert found["30_1"] == State("FAILED", "3:0", "node4", "NonZeroExitCode")
+    assert found["30_3"].word == "PENDING"
+    assert found["40"].word == "TIMEOUT"
+    assert "50" not in found, "unknown is not ended"
+
+
+def test_accounts_that_are_silent(answers):
+    """A task of which they tell nothing twice is looked for in the queue; while that does not answer it is not lost."""
+    answers[0]["sacct"] = ""
+    slurm = Slurm()
+    assert slurm.states(["20_0", "50"]) == {}
+    assert slurm.states(["20_0", "50"])["20_0"].word == "RUNNING"
+    assert "50" not in slurm.states(["20_0", "50"])
+    del answers[0]["squeue"]
+    assert slurm.states(["20_0", "50"])["50"].alive
+
+
+def test_jobs_on_other_clusters(answers):
+    """Every query names them; squeue then says whose lines follow."""
+    answers[0]["squeue"] = "CLUSTER: one\n20_0|RUNNING|node1|None\nCLUSTER: two\n"
+    slurm = Slurm("squeue")
+    slurm.where = ("-M", "all")
+    assert set(slurm.states(["20_0"])) == {"20_0"}
+    assert answers[1][0][:3] == ("squeue", "-M", "all")
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("infinite", cluster.UNLIMITED),
+        ("30:00", 30),
+        ("4:00:00", 240),
+        ("2-00:00:00", 2880),
+        ("1-12:30:00", 2190),
+        ("n/a", cluster.UNLIMITED),
+    ],
+)
+def test_time_limits_of_partitions(limit, expected):
+    assert cluster.minutes(limit) == expected
+
+
+def test_nothing_answers(answers):
+    answers[0].clear()
+    with pytest.raises(ClusterError, match="sacct: down; squeue: down; scontrol: down"):
+        Slurm().states(["12"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
+        ("Unable to contact slurm controller (connect failure)", True),
+        ("Batch job submission failed: Job violates accounting/QOS policy (QOSMaxSubmitJobPerUserLimit)", True),
+        ("Batch job submission failed: Invalid account or account/partition combination specified", False),
+        ("invalid partition specified: gpuu", False),
+        ("Requested node configuration is not available", False),
+    ],
+)
+def test_which_complaints_pass_by_themselves(text, expected):
+    assert cluster.transient(text) is expected
+
+
+def test_scancel_by_array(answers, monkeypatch):
+    """One id per array, 200 at a time."""
+    answers[0]["scancel"] = ""
+    cluster.cancel([f"{i}_{k}" for i in range(1, 301) for k in range(3)])
+    assert [len(command) - 1 for command in answers[1]] == [200, 100]

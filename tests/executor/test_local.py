@@ -1,0 +1,295 @@
+"""`--submitit-cluster local`: the same path without Slurm, with GPUs handed out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.slurm.conftest import interruptible
+
+GPUS = """
+rule all:
+    input: expand("out/{i}.txt", i=range(6))
+rule one:
+    output: "out/{i}.txt"
+    resources: gpu=1, runtime=5
+    shell: "echo $CUDA_VISIBLE_DEVICES $(date +%s.%N) > {output}; sleep 0.5; date +%s.%N >> {output}"
+"""
+
+FAILING = """
+rule all:
+    input: "there.txt", "never.txt"
+rule good:
+    output: "there.txt"
+    shell: "touch {output}"
+rule bad:
+    output: "never.txt"
+    log: "bad.log"
+    shell: "echo what went wrong; exit 7"
+"""
+
+
+TRAINING = """
+rule all:
+    input: "out/0.txt"
+rule train:
+    output: "out/0.txt"
+    resources: runtime=5
+    shell: "{python} {script} {{output}} 40 0.2 {events}"
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    settings = ["--executor", "submitit", "--submitit-cluster", "local", "--jobs", "20"]
+    return [sys.executable, "-m", "snakemake", *settings, *arguments]
+
+
+def run(folder: Path, snakefile: str, *arguments: str) -> tuple[int, str]:
+    (folder / "Snakefile").write_text(snakefile)
+    done = subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return done.returncode, done.stdout
+
+
+def test_no_gpu_is_given_out_twice(tmp_path):
+    """Six jobs of one GPU each on a machine with two: at no moment do two of them share one."""
+    code, said = run(tmp_path, GPUS, "--submitit-local-gpus", "2", "--submitit-local-cpus", "4")
+    assert code == 0, said[-3000:]
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for path in (tmp_path / "out").glob("*.txt"):
+        gpu, began, ended = path.read_text().split()
+        spans.setdefault(gpu, []).append((float(began), float(ended)))
+    assert set(spans) == {"0", "1"}
+    for mine in spans.values():
+        ordered = sorted(mine)
+        assert all(before[1] <= after[0] for before, after in pairwise(ordered))
+
+
+def test_more_gpus_than_there_are(tmp_path):
+    """One line; that job only."""
+    code, said = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--submitit-local-gpus", "2")
+    assert code == 1
+    assert "gpu: 3 asked for, this machine has 2" in said
+
+
+def test_a_failure_is_named(tmp_path):
+    """Rule, reason and the log's own words; the other job's result stays."""
+    code, said = run(tmp_path, FAILING, "--keep-going")
+    assert code == 1
+    assert (tmp_path / "there.txt").exists()
+    assert "bad, local job " in said
+    assert "exit code 1" in said
+    assert "  | what went wrong" in said
+
+
+def test_a_bad_resource_fails_that_job_alone(tmp_path):
+    """Before anything is submitted, with the resource, its value and what is wrong."""
+    text = FAILING.replace('log: "bad.log"', 'resources: slurm_partition="a; rm -rf ~"')
+    code, said = run(tmp_path, text, "--keep-going")
+    assert code == 1
+    assert (tmp_path / "there.txt").exists()
+    assert "was not submitted: slurm_partition: 'a; rm -rf ~' holds ';'" in said
+    assert "what went wrong" not in said.replace("echo what went wrong", "")
+
+
+def test_no_sbatch_on_path(tmp_path, monkeypatch):
+    (tmp_path / "Snakefile").write_text(FAILING)
+    settings = ["--executor", "submitit", "--submitit-cluster", "slurm", "--jobs", "2"]
+    command = [sys.executable, "-m", "snakemake", *settings]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 1
+    assert "submitit: no sbatch on PATH; to run without Slurm: --submitit-cluster local" in done.stdout + done.stderr
+
+
+def test_an_unwritable_folder(tmp_path):
+    (tmp_path / "file").touch()
+    code, said = run(tmp_path, FAILING, "--submitit-folder", "file/x")
+    assert code == 1
+    assert "give another --submitit-folder" in said
+
+
+def test_a_killed_task_leaves_nothing_behind(tmp_path):
+    """kill -9 of the process that forks the jobs: the job is ended too, before its retry begins."""
+    events = tmp_path / "events"
+    events.mkdir()
+    script = ROOT / "tests" / "slurm" / "train.py"
+    text = TRAINING.format(python=sys.executable, script=script, events=events)
+    killer = threading.Thread(target=kill_task, args=(tmp_path, events / "0.log"))
+    killer.start()
+    code, said = run(tmp_path, text, "--retries", "1", "--submitit-status-seconds", "1")
+    killer.join()
+    assert code == 0, said[-3000:]
+    assert "its task failed and it has no result" in said
+    told = [line.split()[1].partition(":")[0] for line in (events / "0.log").read_text().splitlines()]
+    assert told == ["begin", "resume", "end"]
+
+
+def kill_task(folder: Path, log: Path) -> None:
+    """Once the job has saved something."""
+    while not log.with_suffix(".json").exists():
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-KILL", "-f", f"submitit.core._submit {folder}"], check=True)
+
+
+PLAIN = """
+rule one:
+    input: "in.txt"
+    output: "out.txt"
+    params: {params}
+    shell: "echo x >> {events}; sleep {seconds}; cat in.txt > {{output}}"
+"""
+
+
+def detached(folder: Path, **more: object) -> tuple[Path, str]:
+    """A workflow whose controller was sent SIGTERM and whose job has ended alone since."""
+    events = folder / "events"
+    (folder / "in.txt").write_text("old\n")
+    text = PLAIN.format(**{"events": events, "seconds": 3, "params": "lr=1", **more})
+    (folder / "Snakefile").write_text(text)
+    process = subprocess.Popen(command(), cwd=folder, preexec_fn=interruptible, start_new_session=True)
+    until(events.exists)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    until((folder / "out.txt").exists)
+    time.sleep(1.5)
+    return events, text
+
+
+def until(happened) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def test_a_job_that_ended_alone_is_taken_over_and_recorded(tmp_path):
+    """It does not run again, and a change of its command is noticed as after any other run."""
+    events, text = detached(tmp_path)
+    code, said = run(tmp_path, text, "--rerun-incomplete")
+    assert code == 0, said[-3000:]
+    assert "taken over from an earlier run" in said
+    assert events.read_text() == "x\n"
+    assert "Nothing to be done" in run(tmp_path, text)[1]
+    code, said = run(tmp_path, text.replace("cat in.txt", "cat  in.txt"))
+    assert code == 0
+    assert events.read_text() == "x\nx\n", said[-3000:]
+
+
+@pytest.mark.parametrize("change", ["input", "force", "output", "params", "unnamed params"])
+def test_a_result_that_is_not_wanted_any_more_is_not_taken_over(tmp_path, change):
+    events, text = detached(tmp_path, **({"params": "1"} if change == "unnamed params" else {}))
+    more = ["--forceall"] if change == "force" else []
+    if change == "input":
+        (tmp_path / "in.txt").write_text("new\n")
+    elif change == "output":
+        (tmp_path / "out.txt").unlink()
+    elif "params" in change:
+        text = text.replace("params: 1", "params: 2").replace("lr=1", "lr=2")
+    code, said = run(tmp_path, text, "--rerun-incomplete", *more)
+    assert code == 0, said[-3000:]
+    assert events.read_text() == "x\nx\n", said[-3000:]
+    assert (tmp_path / "out.txt").read_text() == ("new\n" if change == "input" else "old\n")
+
+
+def test_a_gpu_of_an_adopted_job_is_not_given_away(tmp_path):
+    events = tmp_path / "events"
+    text = GPU_JOBS.format(events=events)
+    (tmp_path / "Snakefile").write_text(text)
+    gpu = ["--submitit-local-gpus", "1"]
+    process = subprocess.Popen([*command(), *gpu], cwd=tmp_path, start_new_session=True)
+    until(events.exists)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command(), "--unlock"], cwd=tmp_path, check=True)
+    code, said = run(tmp_path, text, "--rerun-incomplete", *gpu)
+    assert code == 0, said[-3000:]
+    alive = 0
+    for word in events.read_text().split():
+        alive += 1 if word == "begin" else -1
+        assert alive <= 1, events.read_text()
+    assert events.read_text().split().count("begin") == 2
+
+
+GPU_JOBS = """
+rule all:
+    input: expand("out/{{i}}", i=range(2))
+rule one:
+    output: "out/{{i}}"
+    resources: gpu=1
+    shell: "echo begin >> {events}; sleep 4; echo end >> {events}; echo $CUDA_VISIBLE_DEVICES > {{output}}"
+"""
+
+
+def test_two_hang_ups_are_one(tmp_path):
+    """A closing terminal sends several signals; the way back is told all the same."""
+    (tmp_path / "Snakefile").write_text(GPU_JOBS.format(events=tmp_path / "events").replace("gpu=1", "gpu=0"))
+    process = subprocess.Popen(
+        command(),
+        cwd=tmp_path,
+        preexec_fn=interruptible,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until((tmp_path / "events").exists)
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        os.kill(process.pid, number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGHUP
+    assert "go on without this process" in said
+    assert run(tmp_path, (tmp_path / "Snakefile").read_text(), "--rerun-incomplete")[0] == 0
+    assert (tmp_path / "events").read_text().split().count("begin") == 2
+
+
+def test_a_job_that_runs_out_of_time_says_so(tmp_path):
+    code, said = run(tmp_path, FOREVER, "--submitit-status-seconds", "1")
+    assert code == 1
+    assert "its time limit of 1 min" in said, said[-3000:]
+
+
+FOREVER = """
+rule one:
+    output: "out.txt"
+    resources: runtime=1
+    shell: "sleep 300"
+"""
+
+
+def test_a_log_that_cannot_be_written(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "bad").touch()
+    code, said = run(tmp_path, FAILING, "--submitit-logdir", "logs")
+    assert code == 1
+    assert "its log cannot be written: " in said, said[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (["--submitit-array-parallelism", "0"], "--submitit-array-parallelism: 0 is less than 1"),
+        (["--submitit-preload", "nowhere.at.all"], "--submitit-preload: there is no module 'nowhere.at.all' here"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, setting, expected):
+    code, said = run(tmp_path, FAILING, *setting)
+    assert code == 1
+    assert f"submitit: {expected}" in said

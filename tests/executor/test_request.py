@@ -1,0 +1,116 @@
+"""Resources become sbatch options, with the official Slurm plugin's names; what cannot be asked for is one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from snakemake_executor_plugin_submitit.request import RequestError, request
+
+DRAWN = {"_cores": 1, "_nodes": 1, "tmpdir": "/tmp", "disk_mb": 1000}
+
+
+def options(threads: int = 1, **resources) -> dict[str, str]:
+    return dict(request({**DRAWN, **resources}, threads).options)
+
+
+CASES = {
+    "nothing": ({}, {"nodes": "1", "ntasks": "1", "cpus-per-task": "1"}),
+    "memory": ({"mem_mb": 3000}, {"mem": "3000M"}),
+    "memory per CPU": ({"mem_mb_per_cpu": 500, "mem_mb": 9}, {"mem-per-cpu": "500M"}),
+    "place": (
+        {"slurm_account": "a.b", "slurm_partition": "gpu,cpu", "qos": "high", "reservation": "r-1"},
+        {"account": "a.b", "partition": "gpu,cpu", "qos": "high", "reservation": "r-1"},
+    ),
+    "constraint": ({"constraint": "gpu&(a100|h100)"}, {"constraint": "gpu&(a100|h100)"}),
+    "GPUs": ({"gpu": 2}, {"gpus": "2"}),
+    "GPUs of a model": ({"gpu": 2, "gpu_model": "h100"}, {"gpus": "h100:2"}),
+    "gres": ({"gres": "gpu:a100:2,shard:1"}, {"gres": "gpu:a100:2,shard:1"}),
+    "several nodes": ({"nodes": 2, "tasks_per_node": 4, "mpi": "srun"}, {"nodes": "2", "ntasks-per-node": "4"}),
+    "tasks": ({"tasks": 8}, {"ntasks": "8"}),
+    "extra": (
+        {"slurm_extra": "--mail-type=END --exclusive '--mail-user=a@b.org'"},
+        {"mail-type": "END", "exclusive": "", "mail-user": "a@b.org"},
+    ),
+    "extra with a space": ({"slurm_extra": "--mail-type END"}, {"mail-type": "END"}),
+}
+
+
+@pytest.mark.parametrize(("resources", "expected"), CASES.values(), ids=CASES)
+def test_options(resources, expected):
+    assert expected.items() <= options(**resources).items()
+
+
+def test_without_a_gpu_nothing_is_said_of_one():
+    assert not {"gpus", "gres"} & options(gpu=0).keys()
+
+
+def test_a_request_counts_what_it_takes():
+    asked = request({**DRAWN, "gres": "gpu:a100:2", "mem_mb": 4000, "runtime": 90}, 6)
+    assert (asked.cpus, asked.gpus, asked.mem_mb, asked.minutes) == (6, 2, 4000, 90)
+    assert request({"gres": "gpu"}, 1).gpus == 1
+    assert request({"gres": "gpu:3"}, 1).gpus == 3
+
+
+def test_defaults_stand_where_the_job_says_nothing():
+    assert dict(request({}, 1, {"partition": "low"}).options)["partition"] == "low"
+    assert dict(request({"slurm_partition": "high"}, 1, {"partition": "low"}).options)["partition"] == "high"
+
+
+def test_equal_jobs_share_a_request():
+    assert request({"mem_mb": 500, "runtime": 3}, 2) == request({"runtime": 3.0, "mem_mb": "500"}, 2)
+    assert len({request({"mem_mb": mb}, 2) for mb in (500, 500, 600)}) == 2
+
+
+def test_a_default_gpu_model_is_nothing_to_jobs_without_gpus():
+    assert request({"gpu": 0, "gpu_model": "a100"}, 1).option("gpus") is None
+
+
+def test_short_options():
+    assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("constraint") == "gpu"
+    assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("nodelist") == "node[1-2]"
+
+
+REFUSED = {
+    "infinite": ({"runtime": "inf"}, "runtime: inf is no whole number"),
+    "not a number": ({"mem_mb": float("nan")}, "mem_mb: nan is no whole number"),
+    "counted": ({"slurm_extra": "--ntasks=2"}, "slurm_extra: --ntasks: give it as the resource tasks"),
+    "short and unknown": ({"slurm_extra": "-Z1"}, "slurm_extra: '-Z1': give the long form of the option"),
+    "shell": ({"slurm_partition": "a; rm -rf ~"}, "slurm_partition: 'a; rm -rf ~' holds ';'"),
+    "substitution": ({"constraint": "$(id)"}, "constraint: '$(id)' holds '$'"),
+    "newline": ({"qos": "a\nb"}, "qos: 'a\nb' holds"),
+    "option": ({"slurm_account": "a b"}, "holds ' '"),
+    "runtime": ({"runtime": "soon"}, "runtime: 'soon' is no number of minutes"),
+    "no runtime": ({"runtime": 0}, "runtime: 0 minutes is no time limit"),
+    "memory": ({"mem_mb": "much"}, "mem_mb: 'much' is no number"),
+    "negative memory": ({"mem_mb": -5}, "mem_mb: -5 is less than 1"),
+    "GPUs": ({"gpu": -1}, "gpu: -1 is less than 0"),
+    "half a GPU": ({"gpu": 0.5}, "gpu: 0.5 is no whole number"),
+    "two ways": ({"gpu": 1, "gres": "gpu:1"}, "gpu and gres: both are given"),
+    "model without GPUs": ({"gpu_model": "a100"}, "gpu_model: 'a100' without a number of GPUs"),
+    "gres": ({"gres": "gpu:1 --wrap=id"}, "gres: 'gpu:1 --wrap=id' is not of the form"),
+    "managed": ({"slurm_extra": "--job-name=x"}, "slurm_extra: --job-name is set by the plugin"),
+    "not an option": ({"slurm_extra": "x"}, "slurm_extra: 'x' is not of the form --option"),
+    "quotes": ({"slurm_extra": "--mail-user='a"}, "slurm_extra: "),
+    "shell in extra": ({"slurm_extra": "--mail-user=`id`"}, "slurm_extra: the value of --mail-user holds"),
+}
+
+
+@pytest.mark.parametrize(("resources", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_asked_for(resources, expected):
+    with pytest.raises(RequestError) as error:
+        request({**DRAWN, **resources}, 1)
+    assert str(error.value).startswith(expected) or expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "delay", "expected"), [(60, 90, 90), (5, 90, 90), (4, 90, 0), (3, 20, 20), (1, 5, 0)]
+)
+def test_a_short_limit_has_no_warning(minutes, delay, expected):
+    """Slurm sends it up to a minute early: the job would be told to stop as it begins."""
+    assert request({"runtime": minutes}, 1).warning(delay) == expected
+
+
+def test_memory_is_enough_for_an_interpreter():
+    """A rule that asks for 5 MB means its own tool; the task is Python and Snakemake besides."""
+    assert request({"mem_mb": 5}, 1).option("mem") == "300M"
+    assert request({"mem_mb": 5}, 1).mem_mb == 300, "what a pack asks for builds on it"

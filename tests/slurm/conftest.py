@@ -1,0 +1,253 @@
+"""A real Slurm on this machine, four nodes with fake GPUs, started in seconds and stopped by recorded pid."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
+COUNTED = ("sbatch", "sacct", "squeue", "scontrol", "scancel", "sinfo", "srun")
+
+
+def missing(*more: str) -> str:
+    """Why no Slurm can be started here, or a program of `more` is not there; else nothing."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    gone = [name for name in (*NEEDED, *more) if shutil.which(name, path=path) is None]
+    if gone:
+        return f"no {', '.join(gone)} here (Debian: slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core)"
+    return "" if os.geteuid() == 0 else "a Slurm of its own needs root"
+
+
+class Cluster:
+    """The running Slurm; commands see it through `env`."""
+
+    def __init__(self, folder: Path, nodes: list[str]):
+        self.folder, self.nodes = folder, nodes
+        path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+        self.env = {**os.environ, "SLURM_CONF": str(folder / "etc" / "slurm.conf"), "PATH": path}
+
+    def run(self, *command: str) -> str:
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=True).stdout
+
+    def node(self, what: str, name: str) -> None:
+        self.run(str(self.folder / "node"), what, name)
+
+    def clear(self) -> None:
+        """Cancel what a test left, and wait until nothing is in the queue."""
+        subprocess.run(["scancel", "-u", "root"], env=self.env, check=False, capture_output=True)
+        for _ in range(300):
+            if not self.run("squeue", "-h").strip():
+                return
+            subprocess.run(["sleep", "0.2"], check=True)
+        raise RuntimeError(self.run("squeue"))
+
+
+def _free_ports(count: int = 20) -> int:
+    """The first of so many neighbouring ports that nobody listens on."""
+    start = 17800 + os.getpid() * count % 12000  # two clusters that start at once look at different ones
+    for first in range(start, start + 1000, count):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError("no free ports")
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, **more: str):
+    """A new Slurm in `folder`; `more` are settings of slurm-up.sh, such as CPUS="8" (of a node)."""
+    port = _free_ports()
+    given = {
+        "TICK": "1",
+        "MEM": "16000",
+        "PORT": str(port),
+        "PREFIX": f"n{port}x",
+        **more,
+    }  # two clusters, other cgroups
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    env = {**os.environ, **{f"SLURM_TEST_{name}": value for name, value in given.items()}, "PATH": path}
+    # It stops the cluster when its standard input ends: here, or, should this process be killed, by the system.
+    stop = f"cat >/dev/null; exec {HERE / 'slurm-down.sh'} {folder} --purge"
+    undertaker = subprocess.Popen(["sh", "-c", stop], env=env, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        subprocess.run([HERE / "slurm-up.sh", folder], env=env, check=True)
+        yield Cluster(folder, [f"n{port}x{i}" for i in range(1, 5)])
+    finally:
+        undertaker.stdin.close()
+        if undertaker.wait():
+            raise RuntimeError(f"the Slurm in {folder} did not stop")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if reason := missing():
+        pytest.skip(reason)
+    with running_cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def slurm(cluster):
+    cluster.clear()
+    yield cluster
+    cluster.clear()
+
+
+# The official plugin's job steps drop SLURM_CONF.
+COUNTER = """#!/bin/sh
+echo "$(date +%s.%N) {name} $*" >> {log}
+export SLURM_CONF={conf}
+exec {real} "$@"
+"""
+
+
+def count_calls(folder: Path, slurm: Cluster) -> dict[str, str]:
+    """Environment in which the calls of Slurm's commands are noted in folder/.calls."""
+    bin = folder / ".bin"
+    bin.mkdir()
+    for name in COUNTED:
+        real = shutil.which(name, path=slurm.env["PATH"])
+        text = COUNTER.format(name=name, log=folder / ".calls", real=real, conf=slurm.env["SLURM_CONF"])
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    return {"SLURM_CONF": slurm.env["SLURM_CONF"], "PATH": f"{bin}:{slurm.env['PATH']}"}
+
+
+def interruptible() -> None:
+    """In a new process: Ctrl-C and a hang-up work, even where the tests were started so that they are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+class Workflow:
+    """A folder with a Snakefile, run through the plugin; the Slurm commands that the controller calls are counted."""
+
+    def __init__(self, folder: Path, slurm: Cluster, snakefile: str):
+        self.folder, self.slurm = folder, slurm
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "Snakefile").write_text(snakefile)
+        self.calls, self.env = folder / ".calls", {**os.environ, **count_calls(folder, slurm)}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def command(self, *arguments: str) -> list[str]:
+        settings = ["--executor", "submitit", "--submitit-cluster", "slurm", "--submitit-status-seconds", "2"]
+        more = ["--jobs", "1000", "--max-jobs-per-timespan", "10000/1s", "--latency-wait", "10"]
+        base = ["--default-resources", "runtime=2", "mem_mb=600"]
+        return [sys.executable, "-m", "snakemake", *settings, *more, *base, *arguments]
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=interruptible,
+        )
+
+    def run(self, *arguments: str, **env: str) -> tuple[int, str]:
+        process = self.start(*arguments, **env)
+        said = process.communicate(timeout=600)[0]
+        return process.returncode, said
+
+    def counts(self) -> Counter:
+        """How often the controller and its jobs called each Slurm command."""
+        text = self.calls.read_text() if self.calls.exists() else ""
+        return Counter(line.split()[1] for line in text.splitlines())
+
+    def pauses(self, command: str) -> list[float]:
+        """Seconds between one call of a Slurm command and the next."""
+        times = [float(line.split()[0]) for line in self.calls.read_text().splitlines() if line.split()[1] == command]
+        return [after - before for before, after in pairwise(times)]
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+@pytest.fixture
+def workflow(tmp_path, slurm):
+    def make(snakefile: str) -> Workflow:
+        return Workflow(tmp_path / "workflow", slurm, snakefile)
+
+    return make
+
+
+TRAINING = """
+rule all:
+    input: expand("out/{{i}}.txt", i=range({jobs}))
+rule train:
+    output: "out/{{i}}.txt"
+    params: lr={lr}
+    resources: runtime={runtime}, {resources}
+    shell: "{python} {script} {{output}} {steps} {seconds} {events}{events_more}"
+"""
+
+
+class Training(Workflow):
+    """Jobs that train from checkpoints and keep a log of their own of what happened to them."""
+
+    def __init__(self, folder: Path, slurm: Cluster, jobs: int, steps: int = 20, seconds: float = 0.2, **more):
+        self.jobs, self.steps, self.events = jobs, steps, folder.parent / "events"
+        self.events.mkdir(exist_ok=True)
+        names = {"python": sys.executable, "script": HERE / "train.py", "events": self.events, "seconds": seconds}
+        more = {"lr": 1, "runtime": 10, "resources": "mem_mb=400", "events_more": "", **more}
+        self.text = TRAINING.format(jobs=jobs, steps=steps, **names, **more)
+        super().__init__(folder, slurm, self.text)
+
+    def said(self, name: str | int) -> list[str]:
+        """What a job's log holds: begin, resume:5, saved:7, end, …"""
+        path = self.events / f"{name}.log"
+        return [line.split()[1] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def until(self, happened, seconds: float = 120) -> None:
+        """Wait for something to become true of the workflow."""
+        end = time.monotonic() + seconds
+        while not happened():
+            if time.monotonic() > end:
+                raise TimeoutError(self.slurm.run("squeue"))
+            time.sleep(0.1)
+
+    def begun(self) -> int:
+        return sum(bool(self.said(i)) for i in range(self.jobs))
+
+    def queue(self) -> list[str]:
+        """Ids in Slurm's queue."""
+        return self.slurm.run("squeue", "-h", "-r", "-o", "%i").split()
+
+    def problems(self) -> list[str]:
+        """What is wrong with the results: each there with an undisturbed run's bytes, one end, never two alive."""
+        found = []
+        for i in range(self.jobs):
+            value = str(i)
+            for step in range(self.steps):
+                value = hashlib.sha256(f"{value} {step}".encode()).hexdigest()
+            path, said = self.path(f"out/{i}.txt"), self.said(i)
+            if not path.exists() or path.read_text() != f"{value}\n":
+                found.append(f"{i}: no result, or another one's")
+            if said.count("end") != 1 or "two_alive" in said:
+                found.append(f"{i}: {' '.join(said)}")
+        return found
+
+
+@pytest.fixture
+def training(tmp_path, slurm):
+    def make(**more) -> Training:
+        return Training(tmp_path / "workflow", slurm, **more)
+
+    return make

@@ -1,0 +1,21 @@
+"""Random faults in random order: every job ends exactly once, never two lives of one together, with the bytes of an
+undisturbed run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.slurm.chaos import Campaign
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.mark.parametrize(
+    ("jobs", "faults"), [(20, 10), pytest.param(60, 500, marks=pytest.mark.long)], ids=["short", "long"]
+)
+def test_a_campaign(training, jobs, faults):
+    flow = training(jobs=jobs, steps=20, seconds=0.5 if jobs == 20 else 6.0)
+    campaign = Campaign(flow, seed=jobs, faults=faults)
+    print(dict(campaign.run(patience=600 if jobs == 20 else 9000)))
+    assert flow.problems() == []
+    assert campaign.injected.total() == faults

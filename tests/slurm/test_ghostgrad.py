@@ -1,0 +1,39 @@
+"""`snakemake --profile slurm` in the project's root: the whole workflow at smoke scale, through arrays."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT, Checkout
+from tests.slurm.conftest import count_calls
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def project(tmp_path, slurm) -> Checkout:
+    checkout = Checkout(tmp_path / "checkout")
+    shutil.copytree(ROOT / "slurm", checkout.path("slurm"))
+    checkout.env |= count_calls(tmp_path, slurm)
+    return checkout
+
+
+def test_everything_at_smoke_scale(project, tmp_path):
+    """All artifacts; few calls of the scheduler; nothing left to do afterwards, by this profile or without it."""
+    done = project.snakemake("--profile", "slurm", "--config", "scale=smoke")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert project.path("results/smoke/artifacts.csv").exists()
+    calls = [line.split()[1] for line in (tmp_path / ".calls").read_text().splitlines()]
+    assert calls.count("sbatch") <= 30
+    assert project.planned_jobs("--config", "scale=smoke") == {}
+
+
+def test_the_profile_names_the_scale(project):
+    """Through a configuration file, so that --config beside it keeps its meaning."""
+    said = project.snakemake("--profile", "slurm", "-n", "cpu").stdout
+    assert "simulate   paper/plainnet_init/relu-bn-s0 " in said
+    assert "gpu=0 mem_mb=1500 runtime=" in said
+    said = project.snakemake("--profile", "slurm", "-n", "cpu", "--config", "scale=smoke").stdout
+    assert "simulate   smoke/plainnet_init/relu-bn-s0 " in said
