@@ -3,7 +3,9 @@ would compute something else is ended. Nothing is submitted twice."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from snakemake_executor_plugin_submitit import cluster
 from snakemake_executor_plugin_submitit.cluster import ClusterError
 from snakemake_executor_plugin_submitit.ledger import COMMENT, Batch, Entry
+from snakemake_executor_plugin_submitit.packing import jobs_of
 from snakemake_executor_plugin_submitit.task import end_leftovers
 
 PATIENCE = 40  # seconds that a task with other jobs has to end one of them, before all of it is cancelled
@@ -55,7 +58,7 @@ class Earlier:
             entry.params == one.params and not self._older_than_inputs(one, batch, entry),
         )
         if result is not None:
-            if result["rc"] or not same or self._forced(one) or not _outputs_exist(one):
+            if result["rc"] or not same or self._forced(one) or not self._unrecorded(one):
                 batch.tell(entry)
                 return False
         elif batch.slurm_id is None:  # its controller died between sbatch and writing the id down
@@ -84,6 +87,16 @@ class Earlier:
         began = batch.begun_at(entry.n)
         files = [path for path in map(Path, one.job.input) if path.exists()] if began else []
         return any(path.stat().st_mtime > began for path in files)
+
+    def _unrecorded(self, one: Any) -> bool:
+        """True where all outputs are there and marked incomplete: Snakemake has not recorded what made them."""
+        incomplete = self.executor.workflow.persistence.incomplete
+
+        async def whole() -> bool:
+            return all([len(await incomplete(job)) == len(job.output) for job in jobs_of(one.job)])
+
+        with ThreadPoolExecutor(1) as pool:  # this thread's event loop is running
+            return pool.submit(asyncio.run, whole()).result()
 
     def _forced(self, one: Any) -> bool:
         """True where the command line asks for this job to be run, whatever exists."""
@@ -153,7 +166,3 @@ class Earlier:
             self.executor.logger.warning(f"submitit: the ledger of job(s) {' '.join(ids)} is damaged; cancelling them")
             cluster.cancel(ids)
             raise ClusterError("waiting for their end")
-
-
-def _outputs_exist(one: Any) -> bool:
-    return all(Path(path).exists() for path in one.job.output)

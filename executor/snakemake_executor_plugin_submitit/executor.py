@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +63,14 @@ class Executor(RemoteExecutor):
     def __init__(self, workflow: Any, logger: Any):
         # The wait thread begins inside the base class's constructor and reads these.
         self.live: dict[str, Live] = {}
+        self.reported: dict[Any, Live] = {}  # by job: ended, and not yet recorded by Snakemake
         self.retries: list[Retry] = []
         self.mail = Mail()
         self.guard = threading.RLock()
         self.ready = threading.Event()
         self.closing = self.detached = False
         self.signal = 0  # that ends the controller
+        self.wakeup = -1  # a pipe with the signals that have come
         self.totals: dict[str, Any] = {}  # per rule, for the summary
         self.asked_at = 0.0
         self.told_of_waiting: set[tuple[str, str]] = set()
@@ -136,10 +137,13 @@ class Executor(RemoteExecutor):
 
     async def sleep(self) -> None:
         """Between two rounds: submit what is ready, and come back at once where a result has come."""
+        from snakemake_executor_plugin_submitit import exits
+
         seconds = self.settings.status_seconds if self.ready.is_set() else TICK
         end = time.monotonic() + max(1.0, seconds)
         while time.monotonic() < end and self.wait:
             await asyncio.sleep(TICK)
+            exits.relay(self)
             if self.ready.is_set() and not self.closing:
                 self._guarded(self._flush)
                 if self.mail.failed or self._news():
@@ -155,11 +159,30 @@ class Executor(RemoteExecutor):
                 yield info
                 continue
             self.live.pop(live.waiting.key, None)
-            self._guarded(partial(live.batch.tell, live.entry))
+            self.reported[info.job] = live
             if live.outcome is True:
                 self.report_job_success(info)
             else:
                 self._report_failure(info, live.outcome, aux_logs=[live.waiting.log])
+
+    # --- from the scheduler's thread, once Snakemake has recorded how a job ended: the ledger forgets it no sooner ---
+
+    def handle_job_success(self, job: Any) -> None:
+        super().handle_job_success(job)
+        self._recorded(job)
+
+    def handle_job_error(self, job: Any) -> None:
+        super().handle_job_error(job)
+        self._recorded(job)
+
+    def _recorded(self, job: Any) -> None:
+        if live := self.reported.pop(job, None):
+            try:
+                live.batch.tell(live.entry)
+            except OSError as error:
+                self.logger.warning(f"submitit: {live.waiting.name}: the ledger cannot be written: {error}")
+
+    # --- from the wait thread again ---
 
     def _guarded(self, step: Any) -> None:
         """An exception in the wait thread would end the workflow and leave its jobs in the queue."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @dataclass
 class Totals:
@@ -35,19 +37,29 @@ def install(executor: Any) -> None:
     word. A closing terminal sends several: the first counts."""
     if threading.current_thread() is not threading.main_thread():
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def arrived(number: int, _frame: Any) -> None:
-        for one in numbers:
+        for one in NUMBERS:
             signal.signal(one, signal.SIG_IGN)
         executor.signal = number
         policy = executor.settings.on_interrupt if number == signal.SIGINT else executor.settings.on_terminate
         executor.detached = policy == "detach"
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    for number in numbers:
+    for number in NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, arrived)
+    if executor.wakeup == -1:
+        executor.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+
+def relay(executor: Any) -> None:
+    """Send the signals that have come to the main thread. Of several at once the system gives some to other threads,
+    and then the main one sleeps on."""
+    with contextlib.suppress(OSError):
+        for number in set(os.read(executor.wakeup, 512)) & set(NUMBERS):
+            signal.pthread_kill(threading.main_thread().ident, number)
 
 
 def leave(executor: Any) -> NoReturn:

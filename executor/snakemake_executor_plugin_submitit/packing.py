@@ -46,11 +46,11 @@ def waiting(job: Any, command: str, settings: Any, code: bool = False) -> Waitin
     `code` a change of the rule's command makes it another job."""
     defaults = {key: getattr(settings, key) for key in ("account", "partition", "qos", "reservation")}
     rule, wildcards = _rule(job)
-    key = job_key(str(Path.cwd()), rule, [path for one in _members(job) for path in one.output])
+    key = job_key(str(Path.cwd()), rule, [path for one in jobs_of(job) for path in one.output])
     return Waiting(
         job=job,
         key=key,
-        params=params_hash([_params(one, code) for one in _members(job)], job.input),
+        params=params_hash([_params(one, code) for one in jobs_of(job)], job.input),
         name=title(job),
         rule=rule,
         log=str(log_path(settings.logdir, rule, wildcards, key[:8]).absolute()),
@@ -61,7 +61,7 @@ def waiting(job: Any, command: str, settings: Any, code: bool = False) -> Waitin
     )
 
 
-def _members(job: Any) -> list[Any]:
+def jobs_of(job: Any) -> list[Any]:
     """The jobs of a group, in an order that is the same in every run; of another job, itself."""
     return sorted(job.jobs, key=lambda one: (one.rule.name, *map(str, one.output))) if job.is_group() else [job]
 
@@ -74,7 +74,7 @@ def _params(job: Any, code: bool) -> list[Any]:
 
 def _rule(job: Any) -> tuple[str, list[tuple[str, str]]]:
     """The rule, or those of a group (whose id is another one in every run), and the wildcards."""
-    members = _members(job)
+    members = jobs_of(job)
     rules = dict.fromkeys(one.rule.name for one in members)
     wildcards = dict.fromkeys(pair for one in members for pair in one.wildcards.items())
     return "+".join(rules), list(wildcards)

@@ -236,10 +236,11 @@ class LocalCluster:
 @contextlib.contextmanager
 def outside_of_the_terminal(local: Any) -> Iterator[None]:
     """Sessions of their own for submitit's local controllers: a hang-up or Ctrl-C of the terminal is the executor's to
-    act upon."""
+    act upon, and a pipe from it ends with it."""
+    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 
     class Sessions:
-        Popen = functools.partial(subprocess.Popen, start_new_session=True)
+        Popen = functools.partial(subprocess.Popen, start_new_session=True, **nothing)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(subprocess, name)

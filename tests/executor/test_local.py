@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,38 @@ def test_a_result_that_is_not_wanted_any_more_is_not_taken_over(tmp_path, change
     assert code == 0, said[-3000:]
     assert events.read_text() == "x\nx\n", said[-3000:]
     assert (tmp_path / "out.txt").read_text() == ("new\n" if change == "input" else "old\n")
+
+
+SCRIPT = """
+rule one:
+    output: "out.txt"
+    script: "work.py"
+"""
+WORK = "import time; time.sleep({seconds}); open(snakemake.output[0], 'w').write('{word}')"
+
+
+def test_an_end_that_was_recorded_is_not_taken_over_again(tmp_path):
+    """A controller killed between Snakemake's record of an end and the ledger's leaves an entry that means nothing: the
+    script has changed since."""
+    ledger, copy = tmp_path / ".snakemake" / "submitit", tmp_path / "copy"
+    (tmp_path / "Snakefile").write_text(SCRIPT)
+    (tmp_path / "work.py").write_text(WORK.format(seconds=4, word="old"))
+    process = subprocess.Popen(command(), cwd=tmp_path, start_new_session=True)
+    until(lambda: list(ledger.glob("batches/*/0.claim")))
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(60)
+    until((tmp_path / "out.txt").exists)
+    until(lambda: list(ledger.glob("batches/*/0.json")))
+    shutil.copytree(ledger, copy)
+    code, said = run(tmp_path, SCRIPT, "--rerun-incomplete")
+    assert code == 0, said[-3000:]
+    assert "taken over from an earlier run" in said
+    shutil.rmtree(ledger)
+    copy.rename(ledger)
+    (tmp_path / "work.py").write_text(WORK.format(seconds=0, word="new"))
+    code, said = run(tmp_path, SCRIPT)
+    assert code == 0, said[-3000:]
+    assert (tmp_path / "out.txt").read_text() == "new", said[-3000:]
 
 
 def test_a_gpu_of_an_adopted_job_is_not_given_away(tmp_path):
