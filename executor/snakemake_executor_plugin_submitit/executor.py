@@ -257,43 +257,16 @@ class Executor(RemoteExecutor):
         if not self.cluster.fits(array.request):
             self.retries.append(Retry(array, attempt, time.monotonic() + 1))
             return
+        from snakemake_executor_plugin_submitit import packing
+
         batch = None
         try:
-            batch, tasks, name = self._prepare(array)
+            batch, tasks, name = packing.prepare(array, self.ledger, self.settings, self.cluster.name)
             identity = self.cluster.submit(batch, tasks, array.request, name)
         except Exception as error:  # sbatch's complaint, a full disk, …: of this array alone
             self._not_taken(array, batch, attempt, str(error))
             return
         self._taken(array, batch, identity)
-
-    def _prepare(self, array: Any) -> tuple[Any, list[Any], str]:
-        """The batch in the ledger, the tasks to be pickled, and the array's name."""
-        from snakemake_executor_plugin_submitit import ledger
-        from snakemake_executor_plugin_submitit.task import Task, Work
-
-        settings, entries, tasks = self.settings, [], []
-        for index, members in enumerate(array.tasks):
-            works = []
-            for one in members:
-                n, limit = len(entries), one.request.minutes if len(members) > 1 else 0
-                entries.append(ledger.Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits))
-                works.append(Work(n, one.name, one.command, one.log, limit))
-            tasks.append(works)
-        asked = {name: getattr(array.request, name) for name in ("gpus", "mem_mb", "minutes")}
-        asked["clusters"] = array.request.option("clusters")
-        batch = self.ledger.new(entries, len(tasks) == 1, asked, self.cluster.name)
-        rules = sorted({one.rule for members in array.tasks for one in members})
-        name = f"{settings.jobname_prefix}{rules[0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
-        common = {
-            "folder": str(batch.folder),
-            "cwd": str(Path.cwd()),
-            "minutes": array.request.minutes,
-            "signal_delay": array.request.warning(settings.signal_delay),
-            "stop_signal": settings.stop_signal,
-            "max_requeues": settings.max_requeues,
-            "preload": [word for word in settings.preload.split(",") if word],
-        }
-        return batch, [Task(index=index, jobs=works, **common) for index, works in enumerate(tasks)], name
 
     def _taken(self, array: Any, batch: Any, identity: str) -> None:
         batch.submitted(identity)

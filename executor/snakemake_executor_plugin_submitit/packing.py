@@ -14,9 +14,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from snakemake_executor_plugin_submitit.ledger import job_key, params_hash
+from snakemake_executor_plugin_submitit.ledger import Batch, Entry, Ledger, job_key, params_hash
 from snakemake_executor_plugin_submitit.request import Request, request
-from snakemake_executor_plugin_submitit.task import Work
+from snakemake_executor_plugin_submitit.task import Task, Work
 
 MOST = 50  # jobs in a task
 BUCKET = 1000  # MB: packed jobs of a bucket share a task
@@ -145,3 +145,31 @@ def _packs(members: Sequence[Waiting], room: Any, pack: int, pack_minutes: int) 
     memory = biggest.mem_mb + OVERHEAD if biggest.mem_mb and k > 1 else biggest.mem_mb
     options = tuple((n, f"{memory}M" if n == "mem" else v) for n, v in biggest.options)
     return tasks, replace(biggest, options=options, minutes=minutes, mem_mb=memory)
+
+
+def prepare(array: Array, ledger: Ledger, settings: Any, cluster: str) -> tuple[Batch, list[Task], str]:
+    """An array's batch in the ledger, the tasks that are to be pickled, and its name in the queue."""
+    entries: list[Entry] = []
+    works: list[list[Work]] = []
+    for index, members in enumerate(array.tasks):
+        works.append([])
+        for one in members:
+            n, limit = len(entries), one.request.minutes if len(members) > 1 else 0
+            entries.append(Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits))
+            works[-1].append(Work(n, one.name, one.command, one.log, limit))
+    request = array.request
+    asked = {name: getattr(request, name) for name in ("gpus", "mem_mb", "minutes")}
+    asked["clusters"] = request.option("clusters")
+    batch = ledger.new(entries, len(works) == 1, asked, cluster)
+    rules = sorted({one.rule for members in array.tasks for one in members})
+    name = f"{settings.jobname_prefix}{rules[0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
+    common = {
+        "folder": str(batch.folder),
+        "cwd": str(Path.cwd()),
+        "minutes": request.minutes,
+        "signal_delay": request.warning(settings.signal_delay),
+        "stop_signal": settings.stop_signal,
+        "max_requeues": settings.max_requeues,
+        "preload": [word for word in settings.preload.split(",") if word],
+    }
+    return batch, [Task(index=index, jobs=jobs, **common) for index, jobs in enumerate(works)], name
