@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,21 @@ def measure(name: str, folder: Path, slurm: Cluster, jobs: int, command: list[st
     return Measured(name, jobs, last - began, whole, cpu, wanted, len(list(starts.iterdir())))
 
 
+IMPORT = """
+import time, snakemake_interface_common.exceptions, snakemake_interface_executor_plugins.executors.remote
+began = time.perf_counter()
+import snakemake_executor_plugin_submitit
+print(time.perf_counter() - began)
+"""
+
+
+def import_ms() -> float:
+    """Milliseconds that importing the plugin adds to Snakemake's own interface package; the median of nine."""
+    command = [sys.executable, "-c", IMPORT]
+    took = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(9)]
+    return 1000 * statistics.median(took)
+
+
 def official_environment(folder: Path) -> str:
     """The interpreter of a new environment with the same Snakemake and the official plugin."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
@@ -130,6 +146,7 @@ def main() -> None:
     ours = [*snakemake, "--executor", "submitit", "--jobs", "1000"]
     limits = ["--submitit-array-parallelism", slots, "--submitit-slots", slots]
     rows: list[Measured] = []
+    print(f"import: {import_ms():.1f} ms beyond the interface package (goal: under 20)")
     with tempfile.TemporaryDirectory() as text, running_cluster(Path(text, "slurm")) as slurm:
         here = Path(text)
         raw = ["sbatch", "--wait", f"--array=0-{n - 1}%{slots}", "-o", "/dev/null", "--mem=50", "--wrap", "true"]
