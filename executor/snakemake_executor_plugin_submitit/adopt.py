@@ -32,42 +32,49 @@ class Ending:
 
 
 class Earlier:
-    """The ledger's open batches, read when the first job comes."""
+    """The ledger's open batches, read when the first job is to be submitted."""
 
     def __init__(self, executor: Any):
         self.executor = executor
         self._found: dict[str, tuple[Batch, Entry]] | None = None
+        self._elsewhere: dict[str, Batch] = {}  # of another cluster
         self._ending: list[Ending] = []
+        self._idle: list[str] = []
         self._looked = 0.0
 
-    def takes(self, one: Any) -> bool:
-        """True where this job needs no submission now: it is adopted, or waits for another version of it to end.
-        ClusterError where that cannot be told yet."""
+    def read(self) -> None:
+        """Read the ledger, once; ClusterError where it cannot be told yet what runs."""
         if self._found is None:
             self._found = self._read()
+
+    def takes(self, one: Any) -> bool:
+        """True where this job needs no submission now: it is adopted, or waits for another version of it to end."""
         if one.key not in self._found:
             return False
         batch, entry = self._found[one.key]
+        if one.key in self._elsewhere:
+            raise RuntimeError(
+                f"it may still run as {batch.cluster} job {batch.slurm_id}; start with --submitit-cluster "
+                f"{batch.cluster}, or delete {batch.folder}"
+            )
         adopted = self._decide(one, batch, entry)
         del self._found[one.key]
         return adopted
 
     def _decide(self, one: Any, batch: Batch, entry: Entry) -> bool:
-        result, same = (
-            batch.result(entry.n),
-            entry.params == one.params and not self._older_than_inputs(one, batch, entry),
-        )
+        result = batch.result(entry.n)
+        same = entry.params == one.params and not self._older_than_inputs(one, batch, entry)
         if result is not None:
             if result["rc"] or not same or self._forced(one) or not self._unrecorded(one):
                 batch.tell(entry)
                 return False
         elif batch.slurm_id is None:  # its controller died between sbatch and writing the id down
-            identity = self.executor.cluster.find(batch)
-            if identity is None:
-                batch.take_back(entry.n)
-                batch.tell(entry)
-                return False
-            batch.submitted(identity)
+            if batch.result(entry.n) is not None:  # by now
+                return self._decide(one, batch, entry)
+            end_leftovers(batch.claim_text(entry.n))
+            batch.take_back(entry.n)
+            batch.tell(entry)
+            return False
         identity = batch.external_id(entry)
         if result is None and not batch.pickled(entry):  # and before submitit had put its tasks where they look
             self.executor.cluster.cancel([identity], whole=False)
@@ -77,16 +84,18 @@ class Earlier:
         if result is None and (batch.cancelled or not same):
             return self._end(one, batch, entry)
         self.executor.logger.info(f"submitit: {one.name}: taken over from an earlier run, job {identity}")
-        one.resubmits = entry.resubmits
-        self.executor.cluster.adopt(batch)
+        one.resubmits, one.requeues = entry.resubmits, entry.requeues
         self.executor.watch(one, batch, entry, adopted=True)
         return True
 
     def _older_than_inputs(self, one: Any, batch: Batch, entry: Entry) -> bool:
-        """True where an input has changed since the job began."""
+        """True where an input has changed since the job began, and that is a reason to run it."""
+        triggers = {trigger.name for trigger in self.executor.workflow.dag_settings.rerun_triggers}
         began = batch.begun_at(entry.n)
-        files = [path for path in map(Path, one.job.input) if path.exists()] if began else []
-        return any(path.stat().st_mtime > began for path in files)
+        if not began or "MTIME" not in triggers:
+            return False
+        files = [Path(path) for path in one.job.input if not getattr(path, "is_ancient", False)]
+        return any(path.is_file() and path.stat().st_mtime > began for path in files)
 
     def _unrecorded(self, one: Any) -> bool:
         """True where all outputs are there and marked incomplete: Snakemake has not recorded what made them."""
@@ -107,10 +116,12 @@ class Earlier:
 
     def _end(self, one: Any, batch: Batch, entry: Entry) -> bool:
         """End a job that must not go on; False where it has not begun and now never will."""
+        identity = batch.external_id(entry)
         if batch.withdraw(entry.n):
             batch.tell(entry)
+            if batch.idle(entry.task):
+                self._idle.append(identity)
             return False
-        identity = batch.external_id(entry)
         if not batch.cancelled:
             self.executor.logger.info(f"submitit: {one.name}: what it computes has changed; ending job {identity}")
             (batch.folder / f"{entry.n}.cancel").touch()
@@ -119,6 +130,12 @@ class Earlier:
             self.executor.cluster.cancel([identity], whole=False)
         self._ending.append(Ending(one, batch, entry, time.monotonic(), alone or batch.cancelled))
         return True
+
+    def sweep(self) -> None:
+        """Cancel the tasks that have nothing left to run."""
+        if self._idle:
+            self.executor.cluster.cancel(self._idle, whole=False)
+            self._idle = []
 
     def ended(self) -> list[Any]:
         """The jobs whose earlier versions have ended by now."""
@@ -152,9 +169,14 @@ class Earlier:
             self._end_unknown([COMMENT + folder.name for folder in damaged])
         found = {}
         for batch in batches:
-            if batch.cluster == self.executor.cluster.name:
-                told = batch.told()
-                found |= {entry.key: (batch, entry) for entry in batch.entries if entry.n not in told}
+            told = batch.told()
+            left = {entry.key: (batch, entry) for entry in batch.entries if entry.n not in told}
+            if batch.cluster != self.executor.cluster.name:
+                ended = batch.ended()
+                self._elsewhere |= {key: batch for key, (_, entry) in left.items() if entry.n not in ended}
+            else:
+                self.executor.cluster.adopt(batch)  # its tasks hold CPUs and GPUs, whether they are wanted or not
+            found |= left
         return found
 
     def _end_unknown(self, comments: list[str]) -> None:

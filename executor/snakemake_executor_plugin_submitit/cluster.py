@@ -90,16 +90,16 @@ class Slurm:
     def _ask(self, way: Callable, tasks: set[str]) -> dict[str, State] | None:
         try:
             known = {task: state for task, state in way(tasks, self.where) if task in tasks}
-        except ClusterError as error:
+        except (ClusterError, ValueError) as error:
             self.failed[way.__name__] = str(error)
             return None
         self.failed.pop(way.__name__, None)
         return known
 
     def _confirmed(self, found: dict[str, State]) -> dict[str, State]:
-        """What the accounts call alive, confirmed by the queue: a task that is cancelled between its requeue and its
-        next start stays REQUEUED there, and one whose end slurmdbd has missed RUNNING. Every fifth time all are asked
-        for."""
+        """What the accounts call alive, confirmed by the queue: one task of an array that is cancelled before it starts
+        stays PENDING there, one between its requeue and its next start REQUEUED, and one whose end slurmdbd has missed
+        RUNNING. Every fifth time all are asked for."""
         self.asked += 1
         alive = {task for task, state in found.items() if state.alive}
         doubtful = {task for task in alive if found[task].word.startswith("REQUEUE")} | (alive & self.vanished)
@@ -113,8 +113,11 @@ class Slurm:
 
 def _gone(state: State) -> State:
     """Of a task that the accounts call alive and the queue does not know."""
-    word = "CANCELLED" if state.word.startswith("REQUEUE") else ""
+    word = "CANCELLED" if state.word in WAITING else ""
     return State(word, "", state.node, "not in the queue any more")
+
+
+RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
 
 def _expand(task: str) -> Iterator[str]:
@@ -124,13 +127,10 @@ def _expand(task: str) -> Iterator[str]:
         yield task
         return
     for part in rest.strip("[]").partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        step = 1
-        if ":" in last:
-            last, _, text = last.partition(":")
-            step = int(text)
-        for index in range(int(first), int(last or first) + 1, step):
-            yield f"{head}_{index}"
+        if found := RANGE.fullmatch(part):  # else the "42..." with which Slurm cuts a long list
+            first, last, step = (int(number or 0) for number in found.groups())
+            for index in range(first, (last or first) + 1, step or 1):
+                yield f"{head}_{index}"
 
 
 def sacct(ids: Iterable[str], where: Sequence[str] = ()) -> Iterator[tuple[str, State]]:
@@ -154,13 +154,16 @@ FIELD = re.compile(r"(\w+)=(\S*)")
 
 
 def scontrol(ids: Iterable[str], where: Sequence[str] = ()) -> Iterator[tuple[str, State]]:
-    """Jobs that ended within slurm.conf's MinJobAge."""
+    """Jobs that ended within slurm.conf's MinJobAge; it lists everybody's."""
+    ours = set(masters(ids))
     for line in run("scontrol", *where, "-o", "show", "job").splitlines():
         fields = dict(FIELD.findall(line))
         task = fields.get("JobId", "")
         if "ArrayJobId" in fields:
             indices = fields.get("ArrayTaskId", "")
             task = f"{fields['ArrayJobId']}_{indices if indices.isdigit() else f'[{indices}]'}"
+        if task.partition("_")[0] not in ours:
+            continue
         state = State(
             fields.get("JobState", ""), fields.get("ExitCode", ""), fields.get("NodeList", ""), fields.get("Reason", "")
         )
@@ -207,7 +210,7 @@ def max_array_size() -> int:
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", run("scontrol", "show", "config"))
     except ClusterError:
         found = None
-    return int(found[1]) - 1 if found else 1000
+    return max(1, int(found[1]) - 1) if found else 1000
 
 
 TRANSIENT = re.compile(

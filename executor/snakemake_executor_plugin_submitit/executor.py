@@ -12,13 +12,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+from snakemake_executor_plugin_submitit.outbox import Outbox
 
 TICK = 0.25  # seconds between two looks for new jobs and results
 
@@ -37,26 +39,6 @@ class Live:
     adopted: bool = False
 
 
-@dataclass
-class Retry:
-    """An array that sbatch would not take for now."""
-
-    array: Any
-    attempt: int
-    at: float
-    batch: Any = None  # that Slurm may have taken all the same
-
-
-@dataclass
-class Mail:
-    """What the scheduler's thread leaves for the wait thread."""
-
-    waiting: list[Any] = field(default_factory=list)
-    failed: list[tuple[Any, str]] = field(default_factory=list)
-    first: float = 0.0
-    last: float = 0.0
-
-
 class Executor(RemoteExecutor):
     """Snakemake's interface; see the module."""
 
@@ -64,8 +46,7 @@ class Executor(RemoteExecutor):
         # The wait thread begins inside the base class's constructor and reads these.
         self.live: dict[str, Live] = {}
         self.reported: dict[Any, Live] = {}  # by job: ended, and not yet recorded by Snakemake
-        self.retries: list[Retry] = []
-        self.mail = Mail()
+        self.outbox = Outbox(self)
         self.guard = threading.RLock()
         self.ready = threading.Event()
         self.closing = self.detached = False
@@ -73,6 +54,8 @@ class Executor(RemoteExecutor):
         self.wakeup = -1  # a pipe with the signals that have come
         self.totals: dict[str, Any] = {}  # per rule, for the summary
         self.asked_at = 0.0
+        self.complained = False  # that Slurm does not answer
+        self.replaced: set[str] = set()  # tasks that must not come back
         self.told_of_waiting: set[tuple[str, str]] = set()
         super().__init__(workflow, logger)
 
@@ -119,19 +102,12 @@ class Executor(RemoteExecutor):
         from snakemake_executor_plugin_submitit import packing
         from snakemake_executor_plugin_submitit.request import RequestError
 
-        now = time.monotonic()
         code = "CODE" in {trigger.name for trigger in self.workflow.dag_settings.rerun_triggers}
         try:
-            waiting = packing.waiting(job, self.format_job_exec(job), self.settings, code)
+            self.outbox.add([packing.waiting(job, self.format_job_exec(job), self.settings, code)])
         except Exception as error:
             text = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
-            with self.guard:
-                self.mail.failed.append((job, text))
-            return
-        with self.guard:
-            self.mail.first = self.mail.first if self.mail.waiting else now
-            self.mail.last = now
-            self.mail.waiting.append(waiting)
+            self.outbox.refused.append((job, text))
 
     # --- from the wait thread ---
 
@@ -144,13 +120,13 @@ class Executor(RemoteExecutor):
         while time.monotonic() < end and self.wait:
             await asyncio.sleep(TICK)
             exits.relay(self)
-            if self.ready.is_set() and not self.closing:
-                self._guarded(self._flush)
-                if self.mail.failed or self._news():
+            if self.ready.is_set():
+                self._guarded(self.outbox.flush)
+                if self.outbox.refused or self._news():
                     return
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
-        if self.ready.is_set() and not self.closing:
+        if self.ready.is_set():
             self._guarded(self._report_refused)
             self._guarded(self._look)
         for info in active_jobs:
@@ -188,7 +164,8 @@ class Executor(RemoteExecutor):
         """An exception in the wait thread would end the workflow and leave its jobs in the queue."""
         try:
             with self.guard:
-                step()
+                if not self.closing:
+                    step()
         except Exception as error:
             import traceback
 
@@ -197,7 +174,7 @@ class Executor(RemoteExecutor):
     def _report_refused(self) -> None:
         from snakemake_executor_plugin_submitit import packing
 
-        refused, self.mail.failed = self.mail.failed, []
+        refused, self.outbox.refused = self.outbox.refused, []
         for job, text in refused:
             self._report_failure(SubmittedJobInfo(job), f"{packing.title(job)} was not submitted: {text}. ")
 
@@ -205,92 +182,6 @@ class Executor(RemoteExecutor):
         if info.job.is_group():  # whose own message leaves the reason out
             self.logger.error(text)
         self.report_job_error(info, msg=text, **more)
-
-    def _flush(self) -> None:
-        """Submit what has waited long enough, what sbatch would not take before, and what had to end before."""
-        now, pause, mail = time.monotonic(), self.settings.debounce, self.mail
-        for retry in [retry for retry in self.retries if retry.at <= now]:
-            self.retries.remove(retry)
-            self._once_more(retry)
-        ready = self.earlier.ended()
-        if mail.waiting and (now - mail.last >= pause or now - mail.first >= 4 * pause):
-            waiting, mail.waiting = mail.waiting, []
-            ready += [one for one in waiting if self._is_new(one)]
-        if not ready:
-            return
-        from snakemake_executor_plugin_submitit import packing
-
-        settings, here = self.settings, self.cluster
-        limits = (settings.pack, settings.pack_runtime, settings.pack_minutes)
-        for array in packing.arrays(ready, here.room, here.array_size, *limits):
-            self._submit(array)
-
-    def _is_new(self, one: Any) -> bool:
-        """False of a job that an earlier controller has submitted, or that must wait."""
-        from snakemake_executor_plugin_submitit.cluster import ClusterError
-
-        try:
-            return not self.earlier.takes(one)
-        except ClusterError:  # asked again after a pause
-            self.mail.waiting.append(one)
-            self.mail.first = self.mail.last = time.monotonic() + 2
-        except Exception as error:
-            self.mail.failed.append((one.job, f"{type(error).__name__}: {error}"))
-        return False
-
-    def _once_more(self, retry: Retry) -> None:
-        """Slurm may have taken an array though sbatch said that it had not: its tasks find nothing to run, and go."""
-        from snakemake_executor_plugin_submitit.cluster import ClusterError
-
-        if retry.batch is not None:
-            try:
-                if (identity := self.cluster.find(retry.batch)) is not None:
-                    self.cluster.cancel([identity])
-            except ClusterError as error:
-                self._not_taken(retry.array, retry.batch, retry.attempt, str(error), ask=True)
-                return
-            retry.batch.remove()
-        self._submit(retry.array, retry.attempt)
-
-    def _submit(self, array: Any, attempt: int = 0) -> None:
-        """One sbatch. Where Slurm is busy or down it is tried again later, with growing pauses."""
-        if not self.cluster.fits(array.request):
-            self.retries.append(Retry(array, attempt, time.monotonic() + 1))
-            return
-        from snakemake_executor_plugin_submitit import packing
-
-        batch = None
-        try:
-            batch, tasks, name = packing.prepare(array, self.ledger, self.settings, self.cluster.name)
-            identity = self.cluster.submit(batch, tasks, array.request, name)
-        except Exception as error:  # sbatch's complaint, a full disk, …: of this array alone
-            self._not_taken(array, batch, attempt, str(error))
-            return
-        self._taken(array, batch, identity)
-
-    def _taken(self, array: Any, batch: Any, identity: str) -> None:
-        batch.submitted(identity)
-        members = [one for task in array.tasks for one in task]
-        what = f"{len(members)} jobs in {len(array.tasks)} tasks" if len(members) > 1 else members[0].name
-        self.logger.info(f"submitit: {what} submitted as {self.cluster.name} job {identity}")
-        for entry, one in zip(batch.entries, members, strict=True):
-            self.watch(one, batch, entry)
-
-    def _not_taken(self, array: Any, batch: Any, attempt: int, complaint: str, ask: bool = False) -> None:
-        from snakemake_executor_plugin_submitit import cluster
-
-        if (ask or cluster.transient(complaint)) and attempt + 1 < self.settings.submit_attempts:
-            pause = min(300, 2 ** (attempt + 1))
-            self.logger.warning(f"submitit: {complaint}; trying again in {pause} s")
-            self.retries.append(Retry(array, attempt + 1, time.monotonic() + pause, batch))
-            return
-        if batch is not None:
-            batch.remove()
-        for one in (one for members in array.tasks for one in members):
-            if one.info is None:
-                self.mail.failed.append((one.job, complaint))
-            else:
-                one.info.aux["live"].outcome = f"{one.name}: not submitted again: {complaint}. "
 
     def watch(self, one: Any, batch: Any, entry: Any, adopted: bool = False) -> None:
         """From now on this job is one of ours in the queue."""
@@ -325,17 +216,14 @@ class Executor(RemoteExecutor):
         one = live.waiting
         live.batch.take_back(live.entry.n)
         live.batch.tell(live.entry)
-        if one.resubmits >= self.settings.max_resubmits:
+        if one.resubmits >= self.settings.max_resubmits + one.requeues:
             live.outcome = f"{one.name}: {why}, {one.resubmits + 1} times (--submitit-max-resubmits). "
             return
         self.logger.info(f"submitit: {one.name}: {why}; submitting it again")
         one.resubmits += 1
         self.total(one.rule).resubmits += 1
         self.live.pop(one.key, None)
-        now = time.monotonic()
-        self.mail.first = self.mail.first if self.mail.waiting else now
-        self.mail.last = now
-        self.mail.waiting.append(one)
+        self.outbox.add([one])
 
     def total(self, rule: str) -> Any:
         from snakemake_executor_plugin_submitit.exits import Totals
@@ -348,23 +236,31 @@ class Executor(RemoteExecutor):
         """All of ours, whatever the base class's list holds at this moment."""
         with self.guard:
             self.closing = True
-            self.mail.waiting.clear()
+            unsure = self.outbox.close()
             if self.detached:
                 return
-            batches = {live.batch.id: live.batch for live in self.live.values() if live.outcome is None}
+            batches = {live.batch.id: live.batch for live in list(self.live.values()) if live.outcome is None}
             ids = [batch.slurm_id for batch in batches.values() if batch.slurm_id]
-            ids += [found for retry in self.retries if retry.batch and (found := self._found(retry.batch))]
-            self.retries.clear()
-            if ids:
-                from snakemake_executor_plugin_submitit.cluster import ClusterError
+            ids += [found for batch in unsure if (found := self._found(batch))]
+            if ids and self._cancel(ids):
+                for batch in batches.values():
+                    (batch.folder / "cancelled").touch()
+                self.logger.info(f"submitit: cancelled {len(ids)} {self.cluster.name} job(s)")
 
-                try:
-                    self.cluster.cancel(ids)
-                    for batch in batches.values():
-                        (batch.folder / "cancelled").touch()
-                    self.logger.info(f"submitit: cancelled {len(ids)} {self.cluster.name} job(s)")
-                except ClusterError as error:
+    def _cancel(self, ids: list[str]) -> bool:
+        """False, with a word, where Slurm cannot be told."""
+        from snakemake_executor_plugin_submitit.cluster import ClusterError
+
+        for last in (False, False, True):
+            try:
+                self.cluster.cancel(ids)
+                return True
+            except ClusterError as error:
+                if last:
                     self.logger.error(f"submitit: {error}; still in the queue: {' '.join(ids)}")
+                else:
+                    time.sleep(2)
+        return False
 
     def _found(self, batch: Any) -> str | None:
         from snakemake_executor_plugin_submitit.cluster import ClusterError
@@ -381,7 +277,7 @@ class Executor(RemoteExecutor):
                 self.wait = False
             self.wait_thread.join()
             exits.leave(self)
-        if not self.closing and any(live.outcome is None for live in self.live.values()):  # after an exception
+        if not self.closing:  # nothing is left but after an exception
             self.cancel_jobs([])
         super().shutdown()
         exits.tidy_up(self)

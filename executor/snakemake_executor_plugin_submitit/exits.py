@@ -68,12 +68,11 @@ def leave(executor: Any) -> NoReturn:
     _end_local_rules(executor)
     left = [live for live in executor.live.values() if live.outcome is None]
     ids = ", ".join(sorted({str(live.batch.slurm_id) for live in left}))
-    command = shlex.join(["snakemake", *sys.argv[1:]])
+    more = [] if executor.workflow.dag_settings.force_incomplete else ["--rerun-incomplete"]
+    command = shlex.join(["snakemake", *sys.argv[1:], *more])
+    text = f"{len(left)} jobs go on without this process (job {ids}); start again and they are taken over: {command}"
     with contextlib.suppress(Exception):  # the terminal may be gone
-        executor.logger.warning(
-            f"submitit: {len(left)} jobs go on without this process (job {ids}); start the same command again and they "
-            f"are taken over: {command}"
-        )
+        executor.logger.warning(f"submitit: {text if left else 'no job is in the queue; start again and it goes on'}")
     with contextlib.suppress(Exception):
         executor.workflow.persistence.unlock()
     with contextlib.suppress(Exception):
@@ -104,9 +103,9 @@ def tidy_up(executor: Any) -> None:
         from snakemake_executor_plugin_submitit import ledger
 
         batch = ledger.read(folder)
-        if batch is None or {entry.n for entry in batch.entries} - batch.told():
+        if batch is not None and {entry.n for entry in batch.entries} - batch.told():
             continue
-        if executor.settings.keep_logs == "failed":
+        if batch is not None and executor.settings.keep_logs == "failed":
             for entry in batch.entries:
                 if (result := batch.result(entry.n)) and result["rc"] == 0:
                     with contextlib.suppress(OSError):

@@ -12,7 +12,10 @@ from snakemake_executor_plugin_submitit import task
 from snakemake_executor_plugin_submitit.cluster import ENDED, TAKEN, ClusterError, State
 
 FAILURES = "FAILED OUT_OF_MEMORY TIMEOUT COMPLETED DEADLINE".split()  # of a task by its own doing
-NEVER = re.compile(r"Held|held|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|Invalid|DependencyNeverSatisfied")
+NEVER = re.compile(
+    r"[Hh]eld|PartitionNodeLimit|PartitionTimeLimit|PartitionDown|PartitionInactive|BadConstraints|Invalid|NotAllowed|"
+    r"DependencyNeverSatisfied|PerJob|ReservationDeleted|Licenses"
+)
 TAIL = 12  # lines of a failed job's log
 BYTES = 2**16  # of it that are looked at
 
@@ -36,11 +39,15 @@ def look(executor: Any) -> None:
 def end(executor: Any, live: Any, result: dict[str, Any]) -> None:
     """The outcome of a job that has a result."""
     one, totals = live.waiting, executor.total(live.waiting.rule)
+    totals.wall += result["seconds"]
+    totals.gpu += result["seconds"] * one.request.gpus
+    totals.restarts += result["lives"] - 1
+    if result["rc"] and result["late"] and one.requeues < executor.settings.max_requeues:
+        one.requeues += 1  # in a pack, whose limit is not yet over; alone the task would have been requeued
+        executor.again(live, result["reason"])
+        return
     totals.jobs += 1
-    totals.wall += result["ended"] - result["began"]
-    totals.gpu += (result["ended"] - result["began"]) * one.request.gpus
     totals.wait += max(0.0, result["began"] - live.submitted) if not live.adopted else 0.0
-    totals.restarts += result["restarts"]
     totals.rss_mb, totals.mem_mb = max(totals.rss_mb, result["rss_mb"]), max(totals.mem_mb, one.request.mem_mb)
     if result["rc"] == 0:
         live.outcome = True
@@ -61,7 +68,7 @@ def _ask(executor: Any, left: list) -> None:
     try:
         states = executor.cluster.states([live.info.external_jobid for live in left])
     except ClusterError as error:
-        if not getattr(executor, "complained", False):
+        if not executor.complained:
             executor.logger.warning(f"submitit: {error}; asking again, results are still seen")
         executor.complained = True
         return
@@ -114,8 +121,10 @@ def _lost(executor: Any, live: Any, state: State | None) -> None:
     saved = (live.batch.folder / f"task{live.entry.task}.saved").exists()
     word = (state.word or state.reason) if state else "gone from the queue and the accounts"
     from_outside = word == "CANCELLED" and not any(map(live.batch.begun, packed_with))
-    if state is None:  # should it live after all, it must not go on beside its next submission
-        executor.cluster.cancel([live.info.external_jobid], whole=False)
+    identity = live.info.external_jobid
+    if (state is None or state.word not in ENDED) and identity not in executor.replaced:
+        executor.cluster.cancel([identity], whole=False)  # should it live after all, it must not go on beside the next
+        executor.replaced.add(identity)
     if not begun and not failed_to_start and not from_outside:
         executor.again(live, f"its task ended before it began ({word})")
     elif state is not None and (word in TAKEN or (saved and word != "CANCELLED")):

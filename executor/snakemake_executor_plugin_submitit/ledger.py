@@ -5,6 +5,7 @@
         slurm_id          the array's id, as soon as sbatch has given it (else the comment finds it)
         <n>.claim         who has job n: "task …" once a task has begun it, "withdrawn" where it shall not begin
         <n>.json          how job n ended
+        <n>.lives         one line per life of job n: when it began and ended
         <n>.stop          asks job n to save itself and stop (SNAKEMAKE_SUBMITIT_STOP_FILE)
         <n>.cancel        asks the task to end job n
         cancelled         where the controller cancelled the whole array
@@ -42,6 +43,7 @@ class Entry:
     name: str
     log: str
     resubmits: int = 0
+    requeues: int = 0  # at its time limit, of the job's earlier submissions
 
 
 @dataclass
@@ -104,6 +106,11 @@ class Batch:
     def withdraw(self, n: int) -> bool:
         """Keep job n from beginning; False where a task has begun it."""
         return claim(self.folder, n, "withdrawn") or self.claim_text(n).startswith("withdrawn")
+
+    def idle(self, task: int) -> bool:
+        """True of a task none of whose jobs may run any more."""
+        told = self.told()
+        return all(entry.n in told for entry in self.entries if entry.task == task)
 
     def begun_at(self, n: int) -> float | None:
         """When job n began, by the clock of the file system; None where it has not."""

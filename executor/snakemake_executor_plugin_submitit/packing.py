@@ -38,6 +38,7 @@ class Waiting:
     packable: bool
     attempt: int = 1
     resubmits: int = 0
+    requeues: int = 0  # at its time limit
     info: Any = None  # of a job that was submitted before
 
 
@@ -155,7 +156,7 @@ def prepare(array: Array, ledger: Ledger, settings: Any, cluster: str) -> tuple[
         works.append([])
         for one in members:
             n, limit = len(entries), one.request.minutes if len(members) > 1 else 0
-            entries.append(Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits))
+            entries.append(Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits, one.requeues))
             works[-1].append(Work(n, one.name, one.command, one.log, limit))
     request = array.request
     asked = {name: getattr(request, name) for name in ("gpus", "mem_mb", "minutes")}
@@ -167,9 +168,11 @@ def prepare(array: Array, ledger: Ledger, settings: Any, cluster: str) -> tuple[
         "folder": str(batch.folder),
         "cwd": str(Path.cwd()),
         "minutes": request.minutes,
-        "signal_delay": request.warning(settings.signal_delay),
+        "signal_delay": settings.signal_delay,
         "stop_signal": settings.stop_signal,
         "max_requeues": settings.max_requeues,
         "preload": [word for word in settings.preload.split(",") if word],
     }
-    return batch, [Task(index=index, jobs=jobs, **common) for index, jobs in enumerate(works)], name
+    requeues = [max(one.requeues for one in members) for members in array.tasks]
+    tasks = [Task(index=index, jobs=jobs, requeues=requeues[index], **common) for index, jobs in enumerate(works)]
+    return batch, tasks, name

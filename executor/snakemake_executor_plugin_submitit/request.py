@@ -2,12 +2,11 @@
 
 The names are those of the official Slurm plugin: slurm_account, slurm_partition, runtime, mem_mb, mem_mb_per_cpu,
 cpus_per_task, gpu, gpu_model, gres, cpus_per_gpu, tasks_per_gpu, constraint, qos, reservation, nodes, tasks,
-tasks_per_node, mpi, clusters, exclude, slurm_extra.
+tasks_per_node, mpi, clusters, exclude, slurm_extra. Numbers that are 0 are not given.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
@@ -19,7 +18,9 @@ DEFAULT_RUNTIME = 60  # minutes, of a job that says nothing
 INTERPRETER = 300  # MB: less than that Python and Snakemake themselves do not run in
 PLAIN = re.compile(r"[A-Za-z0-9_.,:=@%+/\[\]-]+")
 EXPRESSION = re.compile(r"[A-Za-z0-9_.,:=@%+/\[\]()&|*-]+")  # of features: gpu&(a100|h100)
-GRES = re.compile(r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_.-]+)?(:\d+)?(,[a-zA-Z0-9_]+(:[a-zA-Z0-9_.-]+)?(:\d+)?)*")
+ONE = r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_.-]+)?(:\d+[TGM]?)?"
+GRES = re.compile(f"{ONE}(,{ONE})*")
+GPU = re.compile(r"(?:^|,)gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?")
 TEXT = {
     "slurm_account": ("account", PLAIN),
     "slurm_partition": ("partition", PLAIN),
@@ -28,6 +29,8 @@ TEXT = {
     "constraint": ("constraint", EXPRESSION),
     "exclude": ("exclude", PLAIN),
     "clusters": ("clusters", PLAIN),
+    "cluster": ("clusters", PLAIN),
+    "slurm_cluster": ("clusters", PLAIN),
     "gres": ("gres", GRES),
 }
 NUMBERS = (
@@ -42,13 +45,17 @@ COUNTED = {  # options whose numbers the plugin reckons with: option of slurm_ex
     "mem": "mem_mb",
     "mem-per-cpu": "mem_mb_per_cpu",
     "gpus": "gpu",
+    "gpus-per-node": "gpu",
+    "gpus-per-task": "gpu",
+    "gpus-per-socket": "gpu",
+    "mem-per-gpu": "mem_mb",
     "gres": "gres",
     "cpus-per-gpu": "cpus_per_gpu",
     "ntasks-per-gpu": "tasks_per_gpu",
     "clusters": "clusters",
 }
 MANAGED = (  # options that the plugin sets itself
-    "array job-name output error open-mode signal requeue no-requeue time comment parsable wrap export wait input"
+    "array job-name output error open-mode signal time comment parsable wrap export wait input test-only uid gid chdir"
 ).split()
 
 
@@ -84,39 +91,61 @@ def request(
     numbers = {name: _number(name, resources[name]) for name in NUMBERS if resources.get(name) not in (None, "")}
     options: dict[str, str] = {}
     for name, (option, form) in TEXT.items():
-        value = resources.get(name)
-        if value in (None, ""):
-            value = (defaults or {}).get(option)
-        if value not in (None, ""):
-            options[option] = _text(name, value, form)
-    minutes = numbers.get("runtime", DEFAULT_RUNTIME)
-    if minutes < 1:
-        raise RequestError(f"runtime: {minutes} minutes is no time limit")
-    nodes, tasks = numbers.get("nodes", 1), numbers.get("tasks", 0)
-    for name in ("nodes", "cpus_per_task", "mem_mb", "mem_mb_per_cpu", "tasks", "tasks_per_node"):
-        if numbers.get(name, 1) < 1:
-            raise RequestError(f"{name}: {numbers[name]} is less than 1")
-    cpus = numbers.get("cpus_per_task", threads)
-    options["nodes"] = str(nodes)
-    if "tasks_per_node" in numbers:
-        options["ntasks-per-node"] = str(numbers["tasks_per_node"])
-    elif tasks or not (numbers.get("gpu") or "gres" in options):
-        options["ntasks"] = str(tasks or 1)
-    options["cpus-per-task"] = str(cpus)
-    memory = _memory(options, numbers, cpus)
-    gpus = _gpus(options, numbers, resources.get("gpu_model") or resources.get("gpu_manufacturer"))
+        if (value := resources.get(name)) not in (None, ""):
+            options.setdefault(option, _text(name, value, form))
+    for option, value in (defaults or {}).items():
+        if value:
+            options.setdefault(option, _text(f"--submitit-{option}", value, PLAIN))
+    minutes = numbers.get("runtime") or DEFAULT_RUNTIME
+    for name, number in numbers.items():
+        if number < 0 and not name.startswith("cpus_per_"):  # those say: no option at all
+            raise RequestError(f"{name}: {number} is less than 0")
+    options["nodes"] = str(numbers.get("nodes") or 1)
+    memory = _memory(options, numbers, max(1, numbers.get("cpus_per_task") or threads))
+    gpus = _gpus(options, numbers, resources.get("gpu_model"))
+    tasks = _tasks(options, numbers, bool(gpus), mpi)
+    cpus = _cpus(options, numbers, threads, bool(gpus))
     for word in _extra(resources.get("slurm_extra")):
         name, _, value = word.removeprefix("--").partition("=")
         options[name] = value
-    width = tasks or numbers.get("tasks_per_node", 1) * nodes
-    return Request(tuple(sorted(options.items())), minutes, cpus, memory, gpus, nodes, 2 if mpi else max(1, width))
+    return Request(tuple(sorted(options.items())), minutes, cpus, memory, gpus, int(options["nodes"]), tasks)
+
+
+def _tasks(options: dict[str, str], numbers: Mapping[str, int], gpu: bool, mpi: bool) -> int:
+    """How many tasks a job has in Slurm, 2 standing for several; the job itself is run once."""
+    tasks, per_node = numbers.get("tasks") or 0, numbers.get("tasks_per_node") or 0
+    if mpi:
+        given = {"tasks": tasks, "tasks_per_node": per_node}
+        if bool(tasks) == bool(per_node):
+            raise RequestError(f"mpi: give either tasks or tasks_per_node (they are {tasks} and {per_node})")
+        for name, number in given.items():
+            if number == 1:
+                raise RequestError(f"{name}: 1 is too few for mpi")
+        options |= {"ntasks-per-node": str(per_node)} if per_node else {"ntasks": str(tasks)}
+        return 2
+    if gpu:
+        if per_gpu := numbers.get("tasks_per_gpu") or tasks:
+            options["ntasks-per-gpu"] = str(per_gpu)
+        return max(1, per_gpu)
+    options["ntasks"] = str(tasks or 1)
+    return tasks or 1
+
+
+def _cpus(options: dict[str, str], numbers: Mapping[str, int], threads: int, gpu: bool) -> int:
+    per_task, per_gpu = numbers.get("cpus_per_task") or 0, numbers.get("cpus_per_gpu") or 0
+    if not per_task and gpu and "cpus_per_gpu" in numbers:
+        if per_gpu > 0:
+            options["cpus-per-gpu"] = str(per_gpu)
+    elif per_task >= 0:
+        options["cpus-per-task"] = str(per_task or threads)
+    return max(1, per_task) if per_task else threads
 
 
 def _memory(options: dict[str, str], numbers: Mapping[str, int], cpus: int) -> int:
-    if "mem_mb_per_cpu" in numbers:
-        options["mem-per-cpu"] = f"{numbers['mem_mb_per_cpu']}M"
-        return numbers["mem_mb_per_cpu"] * cpus
-    if "mem_mb" not in numbers:
+    if per_cpu := numbers.get("mem_mb_per_cpu"):
+        options["mem-per-cpu"] = f"{per_cpu}M"
+        return per_cpu * cpus
+    if not numbers.get("mem_mb"):
         return 0
     memory = max(numbers["mem_mb"], INTERPRETER)
     options["mem"] = f"{memory}M"
@@ -124,23 +153,14 @@ def _memory(options: dict[str, str], numbers: Mapping[str, int], cpus: int) -> i
 
 
 def _gpus(options: dict[str, str], numbers: Mapping[str, int], model: Any) -> int:
-    count = numbers.get("gpu", 0)
-    if count < 0:
-        raise RequestError(f"gpu: {count} is less than 0")
-    if count and "gres" in options:
-        raise RequestError(f"gpu and gres: both are given ({count} and {options['gres']}); give one of them")
+    """GPUs of a job; a model without a number is one, unless the number is 0."""
+    count = numbers.get("gpu", 1 if model else 0)
     if count:
         options["gpus"] = f"{_text('gpu_model', model, PLAIN)}:{count}" if model else str(count)
-    elif "gpu" in options.get("gres", ""):
-        last = re.search(r"gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?", options["gres"])
-        count = int(last[1] or 1)
-    elif model and numbers.get("gpu") != 0:  # a default for all jobs may name one, also for those that take none
-        raise RequestError(f"gpu_model: '{model}' without a number of GPUs; give gpu: 1")
-    for name, option in (("cpus_per_gpu", "cpus-per-gpu"), ("tasks_per_gpu", "ntasks-per-gpu")):
-        if numbers.get(name, 0) > 0 and count:
-            options[option] = str(numbers[name])
-            if name == "cpus_per_gpu":
-                options.pop("cpus-per-task", None)
+    for found in re.finditer(
+        r"(?:^|,)gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?", options.get("gres", "")
+    ):
+        count = max(count, int(found[1] or 1) * int(options["nodes"]))
     return count
 
 
@@ -192,11 +212,12 @@ def _extra(value: Any) -> list[str]:
         name, _, argument = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
             raise RequestError(f"slurm_extra: '{word}' is not of the form --option or --option=value")
-        if name in MANAGED:
-            near = difflib.get_close_matches(name, TEXT, n=1)
-            raise RequestError(f"slurm_extra: --{name} is set by the plugin" + (f"; use {near[0]}" if near else ""))
-        if name in COUNTED:
-            raise RequestError(f"slurm_extra: --{name}: give it as the resource {COUNTED[name]}")
+        for full in (*COUNTED, *MANAGED):  # sbatch takes an unmistakable beginning of an option for it
+            if full.startswith(name):
+                if full in COUNTED:
+                    raise RequestError(f"slurm_extra: --{name}: give it as the resource {COUNTED[full]}")
+                hint = "; use the resource runtime" if full == "time" else ""
+                raise RequestError(f"slurm_extra: --{name} is set by the plugin{hint}")
         if argument and not EXPRESSION.fullmatch(argument):
             raise RequestError(f"slurm_extra: the value of --{name} holds characters that a shell would read")
     return joined

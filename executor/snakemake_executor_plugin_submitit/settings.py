@@ -9,7 +9,8 @@ from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, "env_var": True, "required": False, **more})
+    said = f"{help} Default: {default if default != '' else 'none'}."
+    return field(default=default, metadata={"help": said, "env_var": True, "required": False, **more})
 
 
 @dataclass
@@ -32,7 +33,7 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     array_size: int = _setting(0, "Most tasks in one array; 0 asks Slurm for its MaxArraySize.")
     debounce: float = _setting(
-        0.5, "Seconds without a new job after which what is ready is submitted; never more than four times that."
+        0.5, "Seconds without a new job after which what is ready is submitted; no job waits for more than 2."
     )
     pack: int = _setting(
         0,

@@ -65,14 +65,15 @@ class SlurmCluster:
         del more["nodes"]
         if "clusters" in more:
             self.everywhere()
-        more["no-requeue" if self.settings.no_requeue else "requeue"] = True
+        if not {"requeue", "no-requeue"} & more.keys():
+            more["no-requeue" if self.settings.no_requeue else "requeue"] = True
         wide = request.tasks > 1 or request.nodes > 1  # the job itself calls srun, beside its own step
         step = ["--ntasks=1", "--nodes=1", *["--overlap"] * wide]
         environment = {"SLURM_NTASKS": request.tasks, "SLURM_NPROCS": request.tasks, "SLURM_NNODES": request.nodes}
         for task in tasks:
             task.environment = {name: str(value) for name, value in environment.items() if wide}
         try:
-            with outside_of_a_job():
+            with outside_of_a_job(request):
                 executor = AutoExecutor(folder=batch.folder, cluster="slurm", slurm_max_num_timeout=10**6)
                 executor.update_parameters(
                     name=name,
@@ -103,19 +104,26 @@ class SlurmCluster:
         cluster.cancel(ids, self.slurm.where, whole)
 
     def adopt(self, batch: Batch) -> None:
-        """A batch of an earlier controller's is ours from now on."""
+        """A batch of an earlier controller's is ours now; ClusterError where nobody says whether Slurm has taken it."""
         if batch.request.get("clusters"):
             self.everywhere()
+        if batch.slurm_id is None and (identity := self.find(batch)):
+            batch.submitted(identity)
 
     def find(self, batch: Batch) -> str | None:
         """The id of a batch whose controller died before it could write it down."""
         return cluster.live_jobs(batch.comment, self.slurm.where).get(batch.comment)
 
 
+SITE = {f"SBATCH_{name.upper()}": name for name in ("account", "partition", "qos", "reservation", "constraint")}
+
+
 @contextlib.contextmanager
-def outside_of_a_job() -> Iterator[None]:
-    """Hide the variables of the Slurm job that the controller itself may run in: sbatch would take them for options."""
-    hidden = {k: v for k, v in os.environ.items() if k.startswith(("SLURM_", "SBATCH_")) and k != "SLURM_CONF"}
+def outside_of_a_job(request: Request) -> Iterator[None]:
+    """Hide the variables of the Slurm job that the controller itself may run in: sbatch would take them for options,
+    and believe them rather than its script. A site's SBATCH_ defaults stay where the job does not say otherwise."""
+    kept = {"SLURM_CONF", *(name for name, option in SITE.items() if request.option(option) is None)}
+    hidden = {k: v for k, v in os.environ.items() if k.startswith(("SLURM_", "SBATCH_")) and k not in kept}
     for name in hidden:
         del os.environ[name]
     try:
@@ -206,6 +214,8 @@ class LocalCluster:
         self.running[identity] = Running(process, asked.get("cpus", 1), asked.get("gpu_names", []), limit)
 
     def adopt(self, batch: Batch) -> None:
+        if batch.slurm_id is None and (identity := self.find(batch)):
+            batch.submitted(identity)
         if batch.slurm_id and self._lives(batch.slurm_id):
             self._book(batch.slurm_id, batch)
 
@@ -230,6 +240,13 @@ class LocalCluster:
                 _signal(int(identity.partition(":")[0]))
 
     def find(self, batch: Batch) -> str | None:
+        """The controller process, submitit's, of a batch of which only the folder is known."""
+        import psutil
+
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "submitit.local._local" in words and str(batch.folder) in words:
+                return f"{process.pid}:{_start_time(process.pid)}"
         return None
 
 

@@ -86,6 +86,7 @@ class Task:
         if os.environ.get("SLURM_PROCID", "0") != "0":
             return "a job runs once, whatever srun makes of its tasks"  # with --ntasks-per-gpu more than asked for
         self._asked = self._ending = False
+        self._saved.unlink(missing_ok=True)
         with Signals() as signals:
             if any(work.arguments is not None for work in self.jobs):
                 self._warm()
@@ -104,6 +105,10 @@ class Task:
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    @property
+    def _saved(self) -> Path:
+        return Path(self.folder, f"task{self.index}.saved")
 
     def _path(self, work: Work, kind: str) -> Path:
         return Path(self.folder, f"{work.n}.{kind}")
@@ -127,10 +132,11 @@ class Task:
         if claim(Path(self.folder), work.n, "task"):
             return True
         claimed = _read(str(self._path(work, "claim")))
-        if claimed.startswith("withdrawn"):
-            return False
         end_leftovers(claimed)
-        return True
+        return not self._withdrawn(work)
+
+    def _withdrawn(self, work: Work) -> bool:
+        return _read(str(self._path(work, "claim"))).startswith("withdrawn")
 
     def _run(self, work: Work, signals: Signals) -> None:
         began, killed = time.time(), _oom_kills()
@@ -144,6 +150,8 @@ class Task:
         except OSError as error:
             self._note(work, 1, began, reason=f"its log cannot be written: {error.strerror}: {work.log}")
             return
+        if self._withdrawn(work):
+            return
         group = signals.fork()
         if group == 0:
             self._child(work)
@@ -151,13 +159,15 @@ class Task:
             os.setpgid(group, group)
         replace(self._path(work, "claim"), f"task {socket.gethostname()} {group} {_start_time(group)}")
         status, usage, late = self._wait(work, group, signals)
+        with self._path(work, "lives").open("a") as stream:
+            stream.write(f"{began:.2f} {time.time():.2f}\n")
         code = os.waitstatus_to_exitcode(status)
         cancelled = self._path(work, "cancel").exists()
         if code and not cancelled and (self._asked or self._ending):
             return  # it has saved itself, or was taken away: no end of its own
         out_of_memory = bool(code) and _oom_kills() > killed
         reason = f"its time limit of {work.minutes} min" if late and code else ""
-        self._note(work, code, began, usage, cancelled, reason, out_of_memory)
+        self._note(work, code, began, usage, cancelled, reason, out_of_memory, late)
 
     def _note(
         self,
@@ -168,19 +178,23 @@ class Task:
         cancelled: bool = False,
         reason: str = "",
         out_of_memory: bool = False,
+        late: bool = False,
     ) -> None:
+        lines = map(str.split, _read(str(self._path(work, "lives"))).splitlines())
+        lives = [(float(line[0]), float(line[1])) for line in lines if len(line) == 2]
         result = {
             "rc": code,
-            "began": began,
-            "ended": time.time(),
+            "began": min([began, *(first for first, _ in lives)]),
+            "seconds": round(sum(last - first for first, last in lives), 2),
+            "lives": max(1, len(lives)),
             "cpu": round(usage.ru_utime + usage.ru_stime, 2) if usage else 0,
             "rss_mb": usage.ru_maxrss // 1024 if usage else 0,
             "node": socket.gethostname(),
             "slurm_id": os.environ.get("SLURM_JOB_ID", ""),
-            "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0")) or self.requeues,
             "cancelled": cancelled,
             "reason": reason,
             "out_of_memory": out_of_memory,
+            "late": late,
         }
         replace(self._path(work, "json"), json.dumps(result))
 
@@ -259,7 +273,7 @@ class Task:
                     self._note(work, 1, time.time(), reason=reason)
             return
         # Should the requeue fail, the controller submits what is left, and charges nobody.
-        replace(Path(self.folder, f"task{self.index}.saved"), str(self.requeues))
+        replace(self._saved, str(self.requeues))
         stale = Path(self.folder).glob("*.save_tmp*")
         for path in stale:  # of a checkpoint that was killed; submitit would refuse to write another
             path.unlink(missing_ok=True)
@@ -373,10 +387,8 @@ def end_leftovers(claim: str) -> None:
 def _group_lives(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 

@@ -146,3 +146,24 @@ def test_scancel_by_array(answers, monkeypatch):
     answers[0]["scancel"] = ""
     cluster.cancel([f"{i}_{k}" for i in range(1, 301) for k in range(3)])
     assert [len(command) - 1 for command in answers[1]] == [200, 100]
+
+
+def test_a_list_that_slurm_has_cut_short(answers):
+    """And the arrays of other people, which scontrol lists too."""
+    answers[0].pop("sacct")
+    answers[0]["squeue"] = ""
+    answers[0]["scontrol"] = (
+        "JobId=30 ArrayJobId=30 ArrayTaskId=0,2-6:2,42... JobState=PENDING Reason=None ExitCode=0:0 NodeList=\n"
+        "JobId=99 ArrayJobId=99 ArrayTaskId=all JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
+    )
+    found = Slurm().states(["30_0", "30_4", "30_5"])
+    assert set(found) == {"30_0", "30_4"}
+
+
+def test_a_pending_task_that_the_queue_does_not_know(answers):
+    """Cancelled before it started: in the accounts it stays PENDING with the rest of its array."""
+    answers[0]["sacct"] = "20_[0-1]|PENDING|0:0|None assigned|None\n22_0|PENDING|0:0|None assigned|None\n"
+    slurm = Slurm()
+    states = [slurm.states(["20_0", "22_0"]) for _ in range(5)]
+    assert states[-1]["20_0"].alive
+    assert states[-1]["22_0"].word == "CANCELLED"

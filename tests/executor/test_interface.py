@@ -37,4 +37,4 @@ def test_the_import_is_light():
     loaded = set(done.stdout.split())
     assert not {name for name in loaded if name.split(".")[0] in ("submitit", "cloudpickle", "snakemake", "pandas")}
     ours = {name.rpartition(".")[2] for name in loaded if name.startswith("snakemake_executor_plugin_submitit.")}
-    assert ours == {"executor", "settings"}
+    assert ours == {"executor", "outbox", "settings"}

@@ -10,7 +10,7 @@ DRAWN = {"_cores": 1, "_nodes": 1, "tmpdir": "/tmp", "disk_mb": 1000}
 
 
 def options(threads: int = 1, **resources) -> dict[str, str]:
-    return dict(request({**DRAWN, **resources}, threads).options)
+    return dict(request({**DRAWN, **resources}, threads, mpi=bool(resources.get("mpi"))).options)
 
 
 CASES = {
@@ -27,6 +27,16 @@ CASES = {
     "gres": ({"gres": "gpu:a100:2,shard:1"}, {"gres": "gpu:a100:2,shard:1"}),
     "several nodes": ({"nodes": 2, "tasks_per_node": 4, "mpi": "srun"}, {"nodes": "2", "ntasks-per-node": "4"}),
     "tasks": ({"tasks": 8}, {"ntasks": "8"}),
+    "tasks without mpi": ({"tasks": 8, "tasks_per_node": 4}, {"ntasks": "8"}),
+    "tasks of a GPU": ({"gpu": 2, "tasks": 3}, {"gpus": "2", "ntasks-per-gpu": "3"}),
+    "a manufacturer": ({"gpu": 1, "gpu_manufacturer": "nvidia"}, {"gpus": "1"}),
+    "a model alone": ({"gpu_model": "a100"}, {"gpus": "a100:1"}),
+    "GPUs and gres": ({"gpu": 1, "gres": "shard:4"}, {"gpus": "1", "gres": "shard:4"}),
+    "gres with a unit": ({"gres": "tmp:20G"}, {"gres": "tmp:20G"}),
+    "CPUs per GPU": ({"gpu": 1, "cpus_per_gpu": 8}, {"cpus-per-gpu": "8"}),
+    "cluster": ({"cluster": "a"}, {"clusters": "a"}),
+    "Slurm's cluster": ({"slurm_cluster": "a"}, {"clusters": "a"}),
+    "no requeue": ({"slurm_extra": "--no-requeue"}, {"no-requeue": ""}),
     "extra": (
         {"slurm_extra": "--mail-type=END --exclusive '--mail-user=a@b.org'"},
         {"mail-type": "END", "exclusive": "", "mail-user": "a@b.org"},
@@ -38,6 +48,23 @@ CASES = {
 @pytest.mark.parametrize(("resources", "expected"), CASES.values(), ids=CASES)
 def test_options(resources, expected):
     assert expected.items() <= options(**resources).items()
+
+
+NOT_SAID = {
+    "no CPU option": ({"cpus_per_task": -1}, "cpus-per-task"),
+    "none for GPUs": ({"gpu": 1, "cpus_per_gpu": 0}, "cpus-per-task"),
+    "either": ({"gpu": 1, "cpus_per_gpu": 0}, "cpus-per-gpu"),
+    "no memory": ({"mem_mb": 0}, "mem"),
+    "no memory per CPU": ({"mem_mb_per_cpu": 0}, "mem-per-cpu"),
+    "a model of no GPU": ({"gpu": 0, "gpu_model": "a100"}, "gpus"),
+}
+
+
+@pytest.mark.parametrize(("resources", "option"), NOT_SAID.values(), ids=NOT_SAID)
+def test_numbers_that_are_not_given(resources, option):
+    """As in the official plugin."""
+    assert option not in options(**resources)
+    assert request({**DRAWN, "runtime": 0}, 1).minutes == 60
 
 
 def test_without_a_gpu_nothing_is_said_of_one():
@@ -61,10 +88,6 @@ def test_equal_jobs_share_a_request():
     assert len({request({"mem_mb": mb}, 2) for mb in (500, 500, 600)}) == 2
 
 
-def test_a_default_gpu_model_is_nothing_to_jobs_without_gpus():
-    assert request({"gpu": 0, "gpu_model": "a100"}, 1).option("gpus") is None
-
-
 def test_short_options():
     assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("constraint") == "gpu"
     assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("nodelist") == "node[1-2]"
@@ -80,13 +103,17 @@ REFUSED = {
     "newline": ({"qos": "a\nb"}, "qos: 'a\nb' holds"),
     "option": ({"slurm_account": "a b"}, "holds ' '"),
     "runtime": ({"runtime": "soon"}, "runtime: 'soon' is no number of minutes"),
-    "no runtime": ({"runtime": 0}, "runtime: 0 minutes is no time limit"),
+    "negative runtime": ({"runtime": -1}, "runtime: -1 is less than 0"),
     "memory": ({"mem_mb": "much"}, "mem_mb: 'much' is no number"),
-    "negative memory": ({"mem_mb": -5}, "mem_mb: -5 is less than 1"),
+    "negative memory": ({"mem_mb": -5}, "mem_mb: -5 is less than 0"),
     "GPUs": ({"gpu": -1}, "gpu: -1 is less than 0"),
     "half a GPU": ({"gpu": 0.5}, "gpu: 0.5 is no whole number"),
-    "two ways": ({"gpu": 1, "gres": "gpu:1"}, "gpu and gres: both are given"),
-    "model without GPUs": ({"gpu_model": "a100"}, "gpu_model: 'a100' without a number of GPUs"),
+    "mpi of one": ({"mpi": "srun", "tasks": 1}, "tasks: 1 is too few for mpi"),
+    "mpi of none": ({"mpi": "srun"}, "mpi: give either tasks or tasks_per_node"),
+    "mpi twice": ({"mpi": "srun", "tasks": 4, "tasks_per_node": 2}, "mpi: give either tasks or tasks_per_node"),
+    "shortened": ({"slurm_extra": "--arr=0-1"}, "slurm_extra: --arr is set by the plugin"),
+    "time": ({"slurm_extra": "--tim=5"}, "slurm_extra: --tim is set by the plugin; use the resource runtime"),
+    "GPUs by node": ({"slurm_extra": "--gpus-per-node=1"}, "slurm_extra: --gpus-per-node: give it as the resource gpu"),
     "gres": ({"gres": "gpu:1 --wrap=id"}, "gres: 'gpu:1 --wrap=id' is not of the form"),
     "managed": ({"slurm_extra": "--job-name=x"}, "slurm_extra: --job-name is set by the plugin"),
     "not an option": ({"slurm_extra": "x"}, "slurm_extra: 'x' is not of the form --option"),
@@ -98,7 +125,7 @@ REFUSED = {
 @pytest.mark.parametrize(("resources", "expected"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_asked_for(resources, expected):
     with pytest.raises(RequestError) as error:
-        request({**DRAWN, **resources}, 1)
+        request({**DRAWN, **resources}, 1, mpi=bool(resources.get("mpi")))
     assert str(error.value).startswith(expected) or expected in str(error.value)
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tests.slurm.conftest import Training, interruptible, running_cluster
 
+KILLING = ("interrupt", "cancel_one", "requeue_one", "kill_task", "kill_job", "fail_node", "preempt", "near_limit")
+
 
 class Campaign:
     """`flow` is a Training workflow; `injected` counts the faults by kind."""
@@ -178,7 +180,8 @@ def main() -> None:
             campaign.run(patience=600 + 12 * faults)
         finally:
             print(f"{campaign.injected.total()} faults, {len(campaign.said)} controllers: {dict(campaign.injected)}")
-            print("\n".join(flow.problems()) or "every job ended once, with its bytes")
+            print("\n".join(flow.problems(killed=True)) or "every job ended, with its bytes, never two alive")
+            print(f"{flow.again()} lives ended after their job had ended before")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -198,7 +199,8 @@ def test_without_sacct(training, when):
     flow.until(lambda: flow.begun() == 4)
     out_of_order(flow, "sacct")
     flow.slurm.run("scancel", flow.queue()[0])
-    ended(flow, process)
+    said = ended(flow, process)
+    assert said.count("Trying to restart job") == 1, said[-3000:]
 
 
 def test_slurmctld_is_away_for_half_a_minute(training):
@@ -317,15 +319,21 @@ def test_a_job_of_several_tasks_runs_once(training, resources):
     assert flow.said(0).count("begin") == 1
 
 
-def test_sbatch_rejects_one_of_many(training):
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ("mem_mb=400, slurm_partition=lambda w: 'nowhere' if w.i == '3' else 'low'", "nvalid partition"),
+        ("mem_mb=400, gpu=lambda w: 99 if w.i == '3' else 0", "Requested node configuration is not available"),
+        ("mem_mb=lambda w: 10**9 if w.i == '3' else 400", "emory specification can not be satisfied"),
+    ],
+)
+def test_sbatch_rejects_one_of_many(training, resources, expected):
     """That one fails alone, with Slurm's own words."""
-    flow = training(
-        jobs=5, steps=5, resources="slurm_partition=lambda w: 'nowhere' if w.i == '3' else 'low', mem_mb=400"
-    )
+    flow = training(jobs=5, steps=5, resources=resources)
     code, said = flow.run("--keep-going")
     assert code == 1
     assert "train (i=3) was not submitted: " in said
-    assert "nvalid partition" in said
+    assert expected in said, said[-3000:]
     assert sorted(path.stem for path in flow.path("out").glob("*.txt")) == ["0", "1", "2", "4"]
 
 
@@ -352,6 +360,65 @@ def test_changed_parameters_are_not_adopted(training):
     assert flow.run("--unlock")[0] == 0
     said = finish(flow, "--rerun-incomplete")
     assert said.count("what it computes has changed; ending job") == 4
+
+
+LATER = "mem_mb=400, slurm_extra='--begin=now+3600'"
+
+
+def test_a_pending_job_whose_parameters_have_changed_leaves_the_queue(training):
+    flow = training(jobs=3, resources=LATER)
+    process = flow.start()
+    flow.until(lambda: len(flow.queue()) == 3)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=120)
+    flow.path("Snakefile").write_text(flow.text.replace("lr=1", "lr=2").replace(LATER, "mem_mb=400"))
+    finish(flow, "--rerun-incomplete")
+    assert flow.queue() == []
+
+
+def test_one_pending_task_is_cancelled_from_outside(training):
+    """It has failed; the others wait on."""
+    flow = training(jobs=3, resources=LATER)
+    process = flow.start("--submitit-grace", "3", "--keep-going")
+    flow.until(lambda: len(flow.queue()) == 3)
+    flow.slurm.run("scancel", flow.queue()[1])
+    flow.until(lambda: flow.counts()["sacct"] >= 9)
+    assert len(flow.queue()) == 2
+    os.kill(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert said.count("cancelled from outside") == 1, said[-3000:]
+    assert flow.counts()["sbatch"] == 1
+
+
+@pytest.mark.parametrize("fault", ["kill the task", "scancel", "preempt", "time limit"])
+def test_a_pack(training, fault):
+    """Six jobs in one task, taken away while the third runs: what had ended does not run again, what had not begun is
+    not charged with a retry."""
+    flow = training(jobs=6, steps=8, seconds=0.4, runtime=3)
+    flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=20")
+    taken = fault in ("kill the task", "scancel")
+    process = flow.start("--submitit-slots", "1", "--submitit-grace", "5", "--retries", str(int(taken)))
+    try:
+        flow.until(lambda: flow.begun() == 3)
+        time.sleep(1)
+        if fault == "kill the task":
+            subprocess.run(["pkill", "-KILL", "-f", f"submitit.core._submit {flow.folder}"], check=True)
+        elif fault == "scancel":
+            flow.slurm.run("scancel", flow.queue()[0])
+        elif fault == "preempt":
+            preempt(flow)
+        else:
+            near_the_limit(flow)
+            flow.until(lambda: any(word.startswith("saved") for i in range(6) for word in flow.said(i)))
+            flow.slurm.run("scontrol", "update", f"JobId={flow.queue()[0]}", "TimeLimit=18")
+        said = ended(flow, process)
+    finally:
+        flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=0")
+    assert sum(len(alive(flow, i)) for i in range(6)) == 7, [flow.said(i) for i in range(6)]
+    assert said.count("its task ended before it began") == (3 if taken else 0), said[-3000:]
+    assert said.count("Trying to restart job") == int(taken)
+    if not taken:
+        assert flow.counts()["sbatch"] == 1
 
 
 GROUPS = """

@@ -1,7 +1,8 @@
 """A job that trains from checkpoints, as the fault tests run it: train.py OUT STEPS SECONDS EVENTS [MEGABYTES].
 
 It appends begin, resume, saved and end to EVENTS/<name>.log, out of Snakemake's reach, and `two alive` where another
-life of it still runs. Its result depends on every step in order. At SIGTERM or at the stop-file it saves and leaves.
+life of it still runs; a life that runs again after the end says so too. Its result depends on every step in order. At
+SIGTERM or at the stop-file it saves and leaves.
 """
 
 from __future__ import annotations
@@ -47,16 +48,14 @@ except BlockingIOError:
     sys.exit(3)
 step, value = json.loads(state.read_text()) if state.exists() else (0, out.stem)
 say(f"resume:{step}" if step else "begin")
-if step < steps:
-    while step < steps:
-        if asked or stop_file.exists():
-            save(step, value)
-            say(f"saved:{step}")
-            sys.exit(1)
-        time.sleep(seconds)
-        step, value = step + 1, hashlib.sha256(f"{value} {step}".encode()).hexdigest()
-        if step % 5 == 0 and step < steps:
-            save(step, value)
-    say("end")
-    save(step, value)
+while step < steps:
+    if asked or stop_file.exists():
+        save(step, value)
+        say(f"saved:{step}")
+        sys.exit(1)
+    time.sleep(seconds)
+    step, value = step + 1, hashlib.sha256(f"{value} {step}".encode()).hexdigest()
+    if step % 5 == 0 or step == steps:
+        save(step, value)
 out.write_text(f"{value}\n")
+say("end")
