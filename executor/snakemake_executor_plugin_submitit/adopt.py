@@ -40,6 +40,7 @@ class Earlier:
         self._elsewhere: dict[str, Batch] = {}  # of another cluster
         self._ending: list[Ending] = []
         self._idle: list[str] = []
+        self._adopted: list[tuple[str, str]] = []
         self._looked = 0.0
 
     def read(self) -> None:
@@ -83,7 +84,7 @@ class Earlier:
             return False
         if result is None and (batch.cancelled or not same):
             return self._end(one, batch, entry)
-        self.executor.logger.info(f"submitit: {one.name}: taken over from an earlier run, job {identity}")
+        self._adopted.append((one.name, identity))
         one.resubmits, one.requeues = entry.resubmits, entry.requeues
         self.executor.watch(one, batch, entry, adopted=True)
         return True
@@ -132,7 +133,12 @@ class Earlier:
         return True
 
     def sweep(self) -> None:
-        """Cancel the tasks that have nothing left to run."""
+        """Say what was taken over, and cancel the tasks that have nothing left to run."""
+        adopted, self._adopted = self._adopted, []
+        if adopted:
+            what = adopted[0][0] if len(adopted) == 1 else f"{len(adopted)} jobs"
+            ids = ", ".join(dict.fromkeys(identity.partition("_")[0] for _, identity in adopted))
+            self.executor.logger.info(f"submitit: {what}: taken over from an earlier run, job {ids}")
         if self._idle:
             self.executor.cluster.cancel(self._idle, whole=False)
             self._idle = []

@@ -60,6 +60,8 @@ class Executor(RemoteExecutor):
         super().__init__(workflow, logger)
 
     def __post_init__(self) -> None:
+        import shutil
+
         from snakemake_executor_plugin_submitit import adopt, submit
         from snakemake_executor_plugin_submitit.ledger import Ledger
 
@@ -67,21 +69,18 @@ class Executor(RemoteExecutor):
         if problem := self.settings.problem():
             raise WorkflowError(f"submitit: {problem}")
         kind = self.settings.cluster
+        sbatch = shutil.which("sbatch")
         if kind == "auto":
-            import shutil
-
-            kind = "slurm" if shutil.which("sbatch") else "local"
-        if kind == "slurm":
-            import shutil
-
-            if shutil.which("sbatch") is None:
-                raise WorkflowError("submitit: no sbatch on PATH; to run without Slurm: --submitit-cluster local")
+            kind = "slurm" if sbatch else "local"
+        if kind == "slurm" and sbatch is None:
+            raise WorkflowError("submitit: no sbatch on PATH; to run without Slurm: --submitit-cluster local")
         self.cluster = (submit.SlurmCluster if kind == "slurm" else submit.LocalCluster)(self.settings)
         self.folder = Path(self.settings.folder).absolute()
         for setting, path in (("folder", self.folder / "batches"), ("logdir", Path(self.settings.logdir))):
             try:
                 path.mkdir(parents=True, exist_ok=True)
                 (path / ".writable").touch()
+                (path / ".writable").unlink()
             except OSError as error:
                 raise WorkflowError(f"submitit: {path}: {error.strerror}; give another --submitit-{setting}") from None
         self.ledger = Ledger(self.folder)
@@ -176,6 +175,7 @@ class Executor(RemoteExecutor):
 
         refused, self.outbox.refused = self.outbox.refused, []
         for job, text in refused:
+            job.attempt = max(job.attempt, job.restart_times + 1)  # it would be refused again
             self._report_failure(SubmittedJobInfo(job), f"{packing.title(job)} was not submitted: {text}. ")
 
     def _report_failure(self, info: SubmittedJobInfo, text: str, **more: Any) -> None:
@@ -245,7 +245,8 @@ class Executor(RemoteExecutor):
             if ids and self._cancel(ids):
                 for batch in batches.values():
                     (batch.folder / "cancelled").touch()
-                self.logger.info(f"submitit: cancelled {len(ids)} {self.cluster.name} job(s)")
+                jobs = sum(live.outcome is None for live in list(self.live.values()))
+                self.logger.info(f"submitit: cancelled {jobs} jobs, {self.cluster.name} job {', '.join(ids)}")
 
     def _cancel(self, ids: list[str]) -> bool:
         """False, with a word, where Slurm cannot be told."""

@@ -110,6 +110,7 @@ def tidy_up(executor: Any) -> None:
                 if (result := batch.result(entry.n)) and result["rc"] == 0:
                     with contextlib.suppress(OSError):
                         Path(entry.log).unlink()
+                        Path(entry.log).parent.rmdir()  # where nothing else is in it
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -55,7 +55,7 @@ def end(executor: Any, live: Any, result: dict[str, Any]) -> None:
     totals.failed += 1
     why = result["reason"] or _death(result["rc"])
     if result.get("out_of_memory"):
-        why = f"out of memory: {result['rss_mb']} MB used, {one.request.mem_mb} MB asked for"
+        why = f"out of memory: {one.request.mem_mb} MB asked for, {result['rss_mb']} MB used when last measured"
     live.outcome = explain(live, why, result["node"])
 
 
@@ -133,8 +133,9 @@ def _lost(executor: Any, live: Any, state: State | None) -> None:
         live.batch.take_back(live.entry.n)
         totals = executor.total(live.waiting.rule)
         totals.jobs, totals.failed = totals.jobs + 1, totals.failed + 1
+        totals.mem_mb = max(totals.mem_mb, live.waiting.request.mem_mb)
         reasons = {
-            "TIMEOUT": f"its time limit of {live.batch.request.get('minutes')} min",
+            "TIMEOUT": f"ran into its time limit of {live.batch.request.get('minutes')} min",
             "OUT_OF_MEMORY": f"out of memory: {live.batch.request.get('mem_mb')} MB asked for",
             "CANCELLED": "cancelled from outside",
             "COMPLETED": "its task ended and it has no result",
@@ -166,7 +167,8 @@ def _end_of(log: Path) -> str:
 
 
 def own_lines(log: list[str]) -> list[str]:
-    """What the job itself said, without what the Snakemake around it says before and after."""
+    """What the job itself said, without what submitit and the Snakemake around it say before and after."""
+    log = [line for line in log if not line.startswith(("submitit INFO", "Will exit after finishing"))]
     begins = [index for index, line in enumerate(log) if line.startswith("    resources: ")]
     first = begins[-1] + 1 if begins else 0
     ends = [index for index, line in enumerate(log) if line.startswith("Error in rule ") and index > first]

@@ -134,7 +134,8 @@ class Outbox:
             self._not_taken(array, batch, attempt, str(error))
             return
         members = [one for task in array.tasks for one in task]
-        what = f"{len(members)} jobs in {len(array.tasks)} tasks" if len(members) > 1 else members[0].name
+        tasks = "1 task" if len(array.tasks) == 1 else f"{len(array.tasks)} tasks"
+        what = f"{len(members)} jobs in {tasks}" if len(members) > 1 else members[0].name
         executor.logger.info(f"submitit: {what} submitted as {executor.cluster.name} job {identity}")
         for entry, one in zip(batch.entries, members, strict=True):
             executor.watch(one, batch, entry)
@@ -150,5 +151,6 @@ class Outbox:
             return
         if batch is not None:
             batch.remove()
+        why = f"{complaint} (asked for: {array.request})" if batch is not None else complaint
         for one in (one for members in array.tasks for one in members):
-            self.refuse(one, complaint)
+            self.refuse(one, why)

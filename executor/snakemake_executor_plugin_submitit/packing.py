@@ -8,6 +8,7 @@ free, so that every slot gets work.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,13 +163,13 @@ def prepare(array: Array, ledger: Ledger, settings: Any, cluster: str) -> tuple[
     asked = {name: getattr(request, name) for name in ("gpus", "mem_mb", "minutes")}
     asked["clusters"] = request.option("clusters")
     batch = ledger.new(entries, len(works) == 1, asked, cluster)
-    rules = sorted({one.rule for members in array.tasks for one in members})
-    name = f"{settings.jobname_prefix}{rules[0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
+    rules = Counter(one.rule for members in array.tasks for one in members).most_common()
+    name = f"{settings.jobname_prefix}{rules[0][0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
     common = {
         "folder": str(batch.folder),
         "cwd": str(Path.cwd()),
         "minutes": request.minutes,
-        "signal_delay": settings.signal_delay,
+        "signal_delay": request.warning(settings.signal_delay) or settings.signal_delay,
         "stop_signal": settings.stop_signal,
         "max_requeues": settings.max_requeues,
         "preload": [word for word in settings.preload.split(",") if word],

@@ -37,6 +37,8 @@ NUMBERS = (
     "runtime mem_mb mem_mb_per_cpu cpus_per_task gpu cpus_per_gpu tasks_per_gpu nodes tasks tasks_per_node".split()
 )
 SHORT = {"C": "constraint", "w": "nodelist", "x": "exclude", "L": "licenses", "d": "dependency", "b": "begin"}
+SHORT |= {"p": "partition", "A": "account", "q": "qos", "H": "hold", "M": "clusters", "N": "nodes", "n": "ntasks"}
+SHORT |= {"c": "cpus-per-task", "G": "gpus", "t": "time", "J": "job-name", "o": "output", "e": "error", "D": "chdir"}
 COUNTED = {  # options whose numbers the plugin reckons with: option of slurm_extra -> resource
     "nodes": "nodes",
     "ntasks": "tasks",
@@ -76,9 +78,12 @@ class Request:
     tasks: int = 1
 
     def warning(self, delay: int) -> int:
-        """Seconds before the limit at which the task is told; 0, not at all, where the limit is so short that Slurm,
-        which may be a minute early, would tell it near its beginning."""
-        return delay if 60 * self.minutes >= 2 * (delay + 60) else 0
+        """Seconds before the limit at which the task is told. Less for a short limit, because Slurm, which may be a
+        minute early, would else tell it near its beginning; 0, not at all, for one of a minute."""
+        return min(delay, max(0, 60 * self.minutes - 60) // 2)
+
+    def __str__(self) -> str:
+        return " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in self.options)
 
     def option(self, name: str) -> str | None:
         return dict(self.options).get(name)

@@ -9,7 +9,8 @@ from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
-    said = f"{help} Default: {default if default != '' else 'none'}."
+    choices = f" One of {', '.join(more['choices'])}." if "choices" in more else ""
+    said = f"{help}{choices} Default: {default if default != '' else 'none'}."
     return field(default=default, metadata={"help": said, "env_var": True, "required": False, **more})
 
 
@@ -50,9 +51,13 @@ class ExecutorSettings(ExecutorSettingsBase):
         "Comma-separated modules, or module:function, to import (and call) once per task before it forks its jobs; "
         "they must start no threads.",
     )
-    signal_delay: int = _setting(90, "Seconds before the time limit at which jobs are told to save themselves.")
+    signal_delay: int = _setting(
+        90, "Seconds before the time limit at which jobs are told to save themselves; less below 4 min."
+    )
     stop_signal: str = _setting(
-        "TERM", "The signal that a job's process group gets then.", choices=["TERM", "INT", "USR1"]
+        "TERM",
+        "The signal that a job's process group gets then; none leaves it to the stop-file.",
+        choices=["TERM", "INT", "USR1", "none"],
     )
     max_requeues: int = _setting(3, "How often a task may be requeued at its time limit, for jobs that resume.")
     max_resubmits: int = _setting(

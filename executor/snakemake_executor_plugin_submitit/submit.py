@@ -190,7 +190,8 @@ class LocalCluster:
         from submitit.local import local
 
         if request.gpus > len(self.all_gpus):
-            raise ClusterError(f"gpu: {request.gpus} asked for, this machine has {len(self.all_gpus)}")
+            has = f"this machine has {len(self.all_gpus)} (--submitit-local-gpus)"
+            raise ClusterError(f"gpu: {request.gpus} asked for, {has}")
         (task,) = tasks
         gpus = self._free()[1][: request.gpus]
         batch.request |= {"cpus": min(request.cpus, self.all_cpus), "gpu_names": gpus}

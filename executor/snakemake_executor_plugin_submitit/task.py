@@ -166,7 +166,7 @@ class Task:
         if code and not cancelled and (self._asked or self._ending):
             return  # it has saved itself, or was taken away: no end of its own
         out_of_memory = bool(code) and _oom_kills() > killed
-        reason = f"its time limit of {work.minutes} min" if late and code else ""
+        reason = f"ran into its time limit of {work.minutes} min" if late and code else ""
         self._note(work, code, began, usage, cancelled, reason, out_of_memory, late)
 
     def _note(
@@ -213,8 +213,9 @@ class Task:
                 wait = max(5, self.signal_delay - MARGIN) if self._asked else TERM_SECONDS
                 deadline = time.time() + wait
                 self._path(work, "stop").touch()
-                gentle = getattr(signal, f"SIG{self.stop_signal}") if self._asked else signal.SIGTERM
-                _kill_group(group, gentle)
+                gentle = f"SIG{self.stop_signal}" if self._asked or late else "SIGTERM"
+                if gentle != "SIGnone":
+                    _kill_group(group, getattr(signal, gentle))
             if status is None:
                 pid, found, resources = os.wait4(group, os.WNOHANG)
                 if pid:
@@ -267,9 +268,8 @@ class Task:
         if self.requeues > self.max_requeues:
             for work in self.jobs:
                 if not self._over(work) and self._path(work, "claim").exists():
-                    reason = (
-                        f"its time limit of {self.minutes} min came {self.requeues} times (--submitit-max-requeues)"
-                    )
+                    times = f"{self.requeues} times (--submitit-max-requeues)"
+                    reason = f"ran into its time limit of {self.minutes} min {times}"
                     self._note(work, 1, time.time(), reason=reason)
             return
         # Should the requeue fail, the controller submits what is left, and charges nobody.

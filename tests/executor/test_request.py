@@ -97,6 +97,7 @@ REFUSED = {
     "infinite": ({"runtime": "inf"}, "runtime: inf is no whole number"),
     "not a number": ({"mem_mb": float("nan")}, "mem_mb: nan is no whole number"),
     "counted": ({"slurm_extra": "--ntasks=2"}, "slurm_extra: --ntasks: give it as the resource tasks"),
+    "short": ({"slurm_extra": "-J x"}, "slurm_extra: --job-name is set by the plugin"),
     "short and unknown": ({"slurm_extra": "-Z1"}, "slurm_extra: '-Z1': give the long form of the option"),
     "shell": ({"slurm_partition": "a; rm -rf ~"}, "slurm_partition: 'a; rm -rf ~' holds ';'"),
     "substitution": ({"constraint": "$(id)"}, "constraint: '$(id)' holds '$'"),
@@ -130,9 +131,9 @@ def test_what_cannot_be_asked_for(resources, expected):
 
 
 @pytest.mark.parametrize(
-    ("minutes", "delay", "expected"), [(60, 90, 90), (5, 90, 90), (4, 90, 0), (3, 20, 20), (1, 5, 0)]
+    ("minutes", "delay", "expected"), [(60, 90, 90), (4, 90, 90), (3, 90, 60), (3, 20, 20), (2, 90, 30), (1, 5, 0)]
 )
-def test_a_short_limit_has_no_warning(minutes, delay, expected):
+def test_a_short_limit_has_a_short_warning(minutes, delay, expected):
     """Slurm sends it up to a minute early: the job would be told to stop as it begins."""
     assert request({"runtime": minutes}, 1).warning(delay) == expected
 

@@ -41,7 +41,8 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.jobs: dict[int, Job] = {}
-        self.cores = 1
+        self.cores: int | None = None  # unknown on a cluster
+        self.began = time.monotonic()
         self.total = self.done = 0
         self.spent = 0.0
 
@@ -84,9 +85,11 @@ class LogHandler(LogHandlerBase):
         self._say(f"{place} {job.name:36} {_result(job):34} {_duration(seconds):>7}   {self._left()}")
 
     def _left(self) -> str:
-        """Time left from the mean duration so far; runs differ, so it is rounded."""
+        """Time left from the mean duration so far, on a cluster from how many runs have ended since the start; runs
+        differ, so it is rounded."""
         left = self.total - self.done
-        return f"about {_duration(left * self.spent / self.done / self.cores)} left" if left else "all runs done"
+        each = self.spent / self.done / self.cores if self.cores else (time.monotonic() - self.began) / self.done
+        return f"about {_duration(left * each)} left" if left else "all runs done"
 
     def _job_error(self, record: logging.LogRecord) -> None:
         job = self.jobs.pop(record.jobid, None)
