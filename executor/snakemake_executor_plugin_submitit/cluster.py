@@ -84,8 +84,11 @@ class Slurm:
         if not answered:
             raise ClusterError("; ".join(self.failed.values()))
         if "squeue" in self.failed:  # nobody says that they have left the queue
-            found |= {task: State("PENDING") for task in wanted - set(found)}
-        return found
+            return found | {task: State("PENDING") for task in wanted - set(found)}
+        # Of one pending task of an array that is cancelled Slurm keeps nothing, while the others wait on.
+        waiting = set(masters(task for task, state in found.items() if state.word in WAITING))
+        gone = State("CANCELLED", "", "", "not in the queue any more")
+        return found | {task: gone for task in wanted - set(found) if task.partition("_")[0] in waiting}
 
     def _ask(self, way: Callable, tasks: set[str]) -> dict[str, State] | None:
         try:

@@ -153,11 +153,17 @@ def test_a_list_that_slurm_has_cut_short(answers):
     answers[0].pop("sacct")
     answers[0]["squeue"] = ""
     answers[0]["scontrol"] = (
+        "JobId=31 ArrayJobId=31 ArrayTaskId=0 JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
         "JobId=30 ArrayJobId=30 ArrayTaskId=0,2-6:2,42... JobState=PENDING Reason=None ExitCode=0:0 NodeList=\n"
         "JobId=99 ArrayJobId=99 ArrayTaskId=all JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
     )
-    found = Slurm().states(["30_0", "30_4", "30_5"])
-    assert set(found) == {"30_0", "30_4"}
+    found = Slurm().states(["30_0", "30_4", "30_5", "31_0", "31_1"])
+    assert {task: state.word for task, state in found.items()} == {
+        "30_0": "PENDING",
+        "30_4": "PENDING",
+        "30_5": "CANCELLED",  # while the others wait
+        "31_0": "RUNNING",
+    }
 
 
 def test_a_pending_task_that_the_queue_does_not_know(answers):

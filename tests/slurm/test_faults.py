@@ -32,7 +32,7 @@ def test_the_controller_is_killed(training, when):
     flow = training(jobs=10)
     process = flow.start()
     if when == "pending":
-        flow.until(lambda: flow.counts()["sbatch"])
+        flow.until(flow.queue)
     else:
         flow.until(lambda: flow.begun() >= 6)
     if when == "finishing":
