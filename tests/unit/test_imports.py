@@ -90,7 +90,7 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 ROOMS = (
     ("checks", "controller"),
     ("spec", "functions", "ledger", "experiment", "registry"),
-    ("record", "rng", "init", "optim", "models", "theory"),
+    ("record", "rng", "init", "optim", "schedules", "per_sample", "models", "theory"),
     ("state", "data", "probes", "repeats"),
     ("simulate", "sample", "initialize", "weights", "classify"),
     ("run",),
@@ -98,7 +98,7 @@ ROOMS = (
     ("inspection",),
     ("cli",),
 )
-COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "models"}
+COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "schedules", "per_sample", "models"}
 READING = {*ROOMS[6], "theory"}
 LIBRARY = ROOT / "workflow" / "ghostgrad"
 

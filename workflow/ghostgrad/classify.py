@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from ghostgrad import init, models, optim, probes
 from ghostgrad.checks import InputError
 from ghostgrad.data import Images, standardize
+from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
+from ghostgrad.schedules import learning_rate
 from ghostgrad.state import State
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,10 @@ class Plan:
     @property
     def boundaries(self) -> list[int]:
         return [self.steps(boundary) for boundary in self.spec["lr_boundaries"]]
+
+    @property
+    def warmup(self) -> int:
+        return self.steps(self.spec["warmup"])
 
     @property
     def probes(self) -> dict[int, float]:
@@ -116,17 +123,30 @@ def evaluate(spec: Mapping[str, Any], model: nn.Module, x: Tensor, y: Tensor) ->
     return loss / len(y), 100 * correct / len(y)
 
 
+def new_model(spec: Mapping[str, Any], images: Images) -> nn.Module:
+    """The network with its weights drawn. torch's and torchvision's own initialization is drawn while it is built, from
+    torch's global generator."""
+    rng = generator(spec["seed"], "init")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.initial_seed())
+        model = models.build(spec, len(images.classes), images.train_x.shape[1:])
+    if spec["init"] != "default":
+        init.initialize(model, spec["init"], rng)
+    return model
+
+
 def classify(spec: Mapping[str, Any], state: State, device: torch.device, images: Images) -> Record:
     """Train, evaluate and probe one network; a non-finite loss, in training or at the end on the test images,
     is the result `diverged`."""
     batches = Batches(spec, images, device)
     test_x, test_y = torch.from_numpy(images.test_x).to(device), torch.from_numpy(images.test_y).to(device)
     plan = Plan(spec, batches.per_epoch)
-    model = models.build(spec, len(images.classes), images.train_x.shape[1:])
-    init.initialize(model, spec["init"], generator(spec["seed"], "init"))
+    model = new_model(spec, images)
     model.to(device).train()
     optimizer = optim.optimizer(spec, model)
+    sample_norms = SampleNorms(model) if spec["optimizer"] == "clars" else None
 
+    micro = spec["micro_batch"] or spec["batch"]
     step, diverged_at = 0, None
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
@@ -160,18 +180,24 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
             break
 
         x, y = batches(step)
-        rate = optim.learning_rate(spec, plan.boundaries, step)
+        rate = learning_rate(spec, step, plan.length, plan.warmup, plan.boundaries)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         optimizer.zero_grad(set_to_none=True)
-        logits = model(x)
-        loss = F.cross_entropy(logits, y)
-        loss.backward()
+        loss = correct = torch.zeros((), device=device)
+        with sample_norms.collect() if sample_norms else nullcontext():
+            for some, labels in zip(x.split(micro), y.split(micro), strict=True):
+                logits = model(some)
+                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+                share.backward()
+                loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        if sample_norms:
+            optimizer.sample_norms = sample_norms.means()
         optimizer.step()
         step += 1
 
         window["loss"] += loss.item() * len(y)
-        window["correct"] += (logits.argmax(1) == y).sum().item()
+        window["correct"] += int(correct)
         window["images"] += len(y)
         if not math.isfinite(loss.item()):
             diverged_at = step

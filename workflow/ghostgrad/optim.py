@@ -1,23 +1,213 @@
-"""Update rules and learning-rate schedules."""
+"""Update rules of the LALC paper (001 sec. 3, app. B) and of those that it compares with.
+
+Per tensor: w its weights, g the gradient of the mini-batch's mean loss, beta the weight decay, mu the momentum, gamma
+the learning rate of this update, eta the trust coefficient, |.| the Euclidean norm.
+
+sgd     m <- mu m + g + beta w; w <- w - gamma h; h = m, or g + beta w + mu m (Nesterov).
+lars    lambda = eta |w| / (|g| + beta |w|); m <- mu m + gamma lambda (g + beta w); w <- w - m (You et al. 2017).
+        `gamma_outside`: m <- mu m + lambda (g + beta w); w <- w - gamma m.
+clars   as lars, with the mean over the samples i of |g_i| in the place of |g|, and beta |w| in the denominator only
+        with `decay_in_trust` (Huo et al. 2021).
+larc    g' = min(lambda / gamma, 1) (g + beta w) with lars's lambda, then sgd's rule on g' without decay (apex).
+lalc    m <- mu m + g + beta w; lambda = eta |w| / |h|; w <- w - min(gamma, lambda) h, h as in sgd. `raw_norm`, the
+        paper's ablation: lambda = eta |w| / (|g| + beta |w|).
+lamb    m <- mu m + (1 - mu) g; v <- beta2 v + (1 - beta2) g^2; u = m^ / (sqrt(v^) + eps) + beta w with the
+        bias-corrected m^ and v^; w <- w - gamma |w| / |u| u (You et al. 2019).
+
+Where a norm is 0 the rule is that of the learning rate alone (lambda = 1; lalc: gamma; larc, as apex: g' = g,
+undecayed). With `literal` it is not, and what begins at 0, such as every beta of BN, stays there under lars, clars and
+lalc. Tensors that `exempt: vectors` names follow the learning rate alone.
+
+All tensors of a group are updated together; their norms come to the host once per update.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ghostgrad.checks import InputError, nearest
+
+
+def norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Euclidean norm of each."""
+    return torch.stack(torch._foreach_norm(tensors)).tolist()
+
+
+class Layerwise(torch.optim.Optimizer):
+    """An update rule with a rate of its own for every tensor; options as in the module, per group.
+
+    `clipped` is the fraction of the tensors whose rate the last update held below the learning rate.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, **options: Any):
+        super().__init__(groups, {"lr": lr, **options})
+        self.clipped = 0.0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        below = total = 0
+        for group in self.param_groups:
+            w = [p for p in group["params"] if p.grad is not None]
+            if w:
+                below += self.update(group, w, [p.grad for p in w])
+                total += len(w)
+        self.clipped = below / max(1, total)
+
+    def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
+        """Update the tensors of one group; how many were held below the learning rate."""
+        raise NotImplementedError
+
+    def buffers(self, w: list[Tensor], name: str = "momentum_buffer") -> list[Tensor]:
+        for p in w:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in w]
+
+
+def trust(group: dict[str, Any], w: list[float], below: list[float], otherwise: float) -> list[float]:
+    """eta |w| / `below` of each tensor; `otherwise` where either is 0 and of exempt tensors."""
+    if group["exempt"]:
+        return [otherwise] * len(w)
+    zero = 0.0 if group["literal"] else otherwise
+    return [group["eta"] * a / b if a and b else zero for a, b in zip(w, below, strict=True)]
+
+
+def decayed(group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+    """g + beta w, in memory of its own."""
+    return torch._foreach_add(g, w, alpha=group["weight_decay"])
+
+
+def raw_norms(group: dict[str, Any], w: list[float], g: list[float]) -> list[float]:
+    """|g| + beta |w| of each tensor."""
+    return [b + group["weight_decay"] * a for a, b in zip(w, g, strict=True)]
+
+
+class LARS(Layerwise):
+    """Layer-wise adaptive rate scaling."""
+
+    def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
+        m, step, rates = self.buffers(w), decayed(group, w, g), self.rates(group, w, g)
+        inside, outside = (1.0, group["lr"]) if group["gamma_outside"] else (group["lr"], 1.0)
+        torch._foreach_mul_(step, [inside * rate for rate in rates])
+        torch._foreach_mul_(m, group["momentum"])
+        torch._foreach_add_(m, step)
+        torch._foreach_add_(w, m, alpha=-outside)
+        return sum(rate < 1 for rate in rates)
+
+    def rates(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> list[float]:
+        """lambda of each tensor."""
+        found = norms([*w, *g])
+        of_w, of_g = found[: len(w)], found[len(w) :]
+        return trust(group, of_w, raw_norms(group, of_w, of_g), 1.0)
+
+
+class CLARS(LARS):
+    """LARS with the mean norm of the samples' gradients, given as `sample_norms`, by parameter, before every step."""
+
+    sample_norms: Mapping[Tensor, float]
+
+    def rates(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> list[float]:
+        of_w, below = norms(w), [self.sample_norms[p] for p in w]
+        if group["decay_in_trust"]:
+            below = raw_norms(group, of_w, below)
+        return trust(group, of_w, below, 1.0)
+
+
+class LARC(Layerwise):
+    """Layer-wise adaptive rate clipping, apex's with clip=True."""
+
+    def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
+        found = norms([*w, *g])
+        of_w, of_g = found[: len(w)], found[len(w) :]
+        rates = trust({**group, "literal": False}, of_w, raw_norms(group, of_w, of_g), group["lr"])
+        guarded = [not (a and b) and not group["exempt"] for a, b in zip(of_w, of_g, strict=True)]
+        step = [a.clone() if skip else b for a, b, skip in zip(g, decayed(group, w, g), guarded, strict=True)]
+        torch._foreach_mul_(step, [min(rate / group["lr"], 1.0) if group["lr"] else 1.0 for rate in rates])
+        m = self.buffers(w)
+        torch._foreach_mul_(m, group["momentum"])
+        torch._foreach_add_(m, step)
+        if group["nesterov"]:
+            torch._foreach_add_(step, m, alpha=group["momentum"])
+        torch._foreach_add_(w, step if group["nesterov"] else m, alpha=-group["lr"])
+        return sum(rate < group["lr"] for rate in rates)
+
+
+class LALC(Layerwise):
+    """Layer-wise asymptotic learning-rate clipping: the whole step is held, behind the buffer."""
+
+    def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
+        m, step = self.buffers(w), decayed(group, w, g)
+        torch._foreach_mul_(m, group["momentum"])
+        torch._foreach_add_(m, step)
+        if group["nesterov"]:
+            torch._foreach_add_(step, m, alpha=group["momentum"])
+            h = step
+        else:
+            h = m
+        found = norms([*w, *(g if group["raw_norm"] else h)])
+        of_w, below = found[: len(w)], found[len(w) :]
+        if group["raw_norm"]:
+            below = raw_norms(group, of_w, below)
+        rates = trust(group, of_w, below, group["lr"])
+        torch._foreach_sub_(w, torch._foreach_mul(h, [min(group["lr"], rate) for rate in rates]))
+        return sum(rate < group["lr"] for rate in rates)
+
+
+class LAMB(Layerwise):
+    """Adam's direction, scaled to the tensor's norm."""
+
+    def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
+        mu, beta2, t = group["momentum"], group["beta2"], group.setdefault("t", 0) + 1
+        group["t"] = t
+        m, v = self.buffers(w, "mean"), self.buffers(w, "square")
+        torch._foreach_lerp_(m, g, 1 - mu)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, g, g, 1 - beta2)
+        below = torch._foreach_div(v, 1 - beta2**t)
+        torch._foreach_sqrt_(below)
+        torch._foreach_add_(below, group["adam_eps"])
+        u = torch._foreach_div(m, 1 - mu**t)
+        torch._foreach_div_(u, below)
+        torch._foreach_add_(u, w, alpha=group["weight_decay"])
+        found = norms([*w, *u])
+        ratios = trust({**group, "eta": 1.0}, found[: len(w)], found[len(w) :], 1.0)
+        torch._foreach_mul_(u, [group["lr"] * ratio for ratio in ratios])
+        torch._foreach_sub_(w, u)
+        return sum(ratio < 1 for ratio in ratios)
+
+
+RULES: dict[str, type[Layerwise]] = {"lars": LARS, "clars": CLARS, "larc": LARC, "lalc": LALC, "lamb": LAMB}
+OPTIONS = ("momentum", "eta", "nesterov", "literal", "gamma_outside", "decay_in_trust", "raw_norm", "beta2", "adam_eps")
 
 
 def optimizer(spec: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-    """m <- mu m + g + beta w; w <- w - gamma m (torch's SGD, TensorFlow's MomentumOptimizer with an L2 loss beta/2)."""
-    weights = [p for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) for p in [m.weight]]
-    decayed = list(model.parameters()) if spec["decay"] == "all" else weights
-    rest = [p for p in model.parameters() if not any(p is q for q in decayed)]
-    groups = [{"params": decayed, "weight_decay": spec["weight_decay"]}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=spec["lr"], momentum=spec["momentum"])
+    """The rule that a classify spec names, over all of the model's parameters."""
+    groups = parameter_groups(spec, model)
+    if spec["optimizer"] == "sgd":
+        return torch.optim.SGD(
+            groups, lr=spec["lr"], momentum=spec["momentum"], nesterov=spec["nesterov"], foreach=True
+        )
+    return RULES[spec["optimizer"]](groups, spec["lr"], **{name: spec[name] for name in OPTIONS})
 
 
-def learning_rate(spec: Mapping[str, Any], boundaries: list[int], step: int) -> float:
-    """gamma_t of a stepwise schedule: lr times lr_factor for every boundary (in steps) that `step` has reached."""
-    return spec["lr"] * spec["lr_factor"] ** sum(step >= boundary for boundary in boundaries)
+def parameter_groups(spec: Mapping[str, Any], model: nn.Module) -> list[dict[str, Any]]:
+    """Groups that differ in weight decay, in `scale`, which multiplies their learning rate, and in `exempt`; InputError
+    for a learning-rate scale that names no parameter."""
+    weights = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in spec["lr_scales"]:
+        if not any(name.startswith(prefix) for name in names):
+            raise InputError(f"lr_scales: no parameter begins with '{prefix}'{nearest(prefix, names)}")
+    groups: dict[tuple, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        decay = spec["weight_decay"] if spec["decay"] == "all" or id(parameter) in weights else 0.0
+        fitting = [prefix for prefix in spec["lr_scales"] if name.startswith(prefix)]
+        scale = spec["lr_scales"][max(fitting, key=len)] if fitting else 1.0
+        exempt = spec["exempt"] == "vectors" and parameter.ndim < 2
+        groups.setdefault((decay, scale, exempt), []).append(parameter)
+    keys = ("weight_decay", "scale", "exempt")
+    return [{"params": members, **dict(zip(keys, values, strict=True))} for values, members in groups.items()]

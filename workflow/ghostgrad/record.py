@@ -30,7 +30,7 @@ NUMERIC_MODULES = {
     "simulate": ("init", "repeats", "rng", "simulate"),
     "sample": ("repeats", "rng", "sample"),
     "initialize": ("data", "init", "initialize", "models", "repeats", "rng"),
-    "classify": ("classify", "data", "init", "models", "optim", "probes", "rng"),
+    "classify": ("classify", "data", "init", "models", "optim", "per_sample", "probes", "rng", "schedules"),
     "weights": ("data", "weights"),
     "quadrature": ("theory",),
     "claims": ("claims", "theory"),

@@ -58,9 +58,11 @@ class RunSpec:
 
 
 def _number(value: Any) -> Any:
-    """2.0 as 2, in lists too: one number, one text."""
+    """2.0 as 2, in lists and mappings too: one number, one text."""
     if isinstance(value, list):
         return [_number(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _number(part) for key, part in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
