@@ -131,7 +131,7 @@ def new_model(spec: Mapping[str, Any], images: Images) -> nn.Module:
         torch.manual_seed(rng.initial_seed())
         model = models.build(spec, len(images.classes), images.train_x.shape[1:])
     if spec["init"] != "default":
-        init.initialize(model, spec["init"], rng)
+        init.initialize(model, spec["init"], rng, spec["init_std"])
     return model
 
 

@@ -39,11 +39,11 @@ def seqnet_module(kind: str, gaussian: Tensor) -> Tensor:
     raise ValueError(f"unknown module_init {kind!r}")
 
 
-def initialize(model: nn.Module, kind: str, generator: torch.Generator) -> None:
+def initialize(model: nn.Module, kind: str, generator: torch.Generator, std: float = 0.01) -> None:
     """Draw the weights of every convolution and linear layer of `model`, in the order of `modules()`; biases become 0.
 
     xavier_uniform: U(-a, a), a = sqrt(6/(fan_in + fan_out)) (Glorot and Bengio 2010). he_normal: N(0, 2/fan_out)
-    (He et al. 2015; torchvision's ResNet, for its convolutions). BN keeps gamma 1 and beta 0.
+    (He et al. 2015; torchvision's ResNet, for its convolutions). normal: N(0, std^2). BN keeps gamma 1 and beta 0.
     """
     for module in model.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -52,6 +52,8 @@ def initialize(model: nn.Module, kind: str, generator: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=generator)
         elif kind == "he_normal":
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif kind == "normal":
+            nn.init.normal_(module.weight, std=std, generator=generator)
         else:
             raise ValueError(f"unknown init {kind!r}")
         if module.bias is not None:

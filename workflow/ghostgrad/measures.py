@@ -119,7 +119,7 @@ def block_ratios(results: Results) -> Iterator[Measured]:
 
 
 def _over_repeats(cell: Cell, metric: str, values: np.ndarray) -> Measured:
-    std = float(values.std(ddof=1))
+    std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
     return Measured(cell.row, cell.column, metric, float(values.mean()), std, std / len(values) ** 0.5, len(values))
 
 
@@ -225,6 +225,19 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
             top = layers.loc[layers["mean"].idxmax()]
             n = int(top["count"])
             yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)
+
+
+def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
+    """B^2 times the gradient's variance at a position, that of an image's own loss: geometric mean over the residual
+    blocks, mean over seeds with its spread."""
+    for cell in results.measured_cells:
+        frame = results.frame(cell, "probes.csv")
+        found = frame[(frame["probe"] == "gradient_variance") & (frame["at"] == at) & (frame["index"] > 0)]
+        if found.empty:
+            continue
+        batch = results.registry.cell_runs(results.scale, cell)[0].spec["batch"]
+        values = batch**2 * np.exp(np.log(found["value"]).groupby(found["seed"]).mean().to_numpy())
+        yield _over_repeats(cell, "sample_gradient_variance", values)
 
 
 def explosion_rates(results: Results) -> Iterator[Measured]:
