@@ -271,7 +271,8 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.artifact_runs("smoke", artifact):
         accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0} if run.task == "classify" else {}
-        probes = [[at, at, "bn_offset_mean", k, 0.5] for at in run.spec.get("probe_at", []) for k in range(3)]
+        names, places = ("bn_offset_mean", "gradient_variance"), run.spec.get("probe_at", [])
+        probes = [[at, at, name, k, 0.5] for at in places for name in names for k in range(3)]
         publish(run, accuracy, fabricated_series(run), probes=probes)
     table = tables.build(REGISTRY, artifact, "smoke", None)
     assert len(table) >= (len(numbers(artifact.source)) if artifact.source in FILES else 1)
