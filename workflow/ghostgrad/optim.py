@@ -37,6 +37,15 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
     return torch.stack(torch._foreach_norm(tensors)).tolist()
 
 
+def add(y: Sequence[Tensor], x: Sequence[Tensor], scales: Sequence[float]) -> None:
+    """y <- y + scale x, each tensor with its own. On a GPU launches cost most, on a CPU passes over memory do."""
+    if y[0].is_cuda:
+        torch._foreach_add_(y, torch._foreach_mul(x, scales))
+        return
+    for to, what, scale in zip(y, x, scales, strict=True):
+        to.add_(what, alpha=scale)
+
+
 class Layerwise(torch.optim.Optimizer):
     """An update rule with a rate of its own for every tensor; options as in the module, per group.
 
@@ -90,11 +99,11 @@ class LARS(Layerwise):
     """Layer-wise adaptive rate scaling."""
 
     def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
-        m, step, rates = self.buffers(w), decayed(group, w, g), self.rates(group, w, g)
+        m, rates = self.buffers(w), self.rates(group, w, g)
         inside, outside = (1.0, group["lr"]) if group["gamma_outside"] else (group["lr"], 1.0)
-        torch._foreach_mul_(step, [inside * rate for rate in rates])
         torch._foreach_mul_(m, group["momentum"])
-        torch._foreach_add_(m, step)
+        add(m, g, [inside * rate for rate in rates])
+        add(m, w, [inside * rate * group["weight_decay"] for rate in rates])
         torch._foreach_add_(w, m, alpha=-outside)
         return sum(rate < 1 for rate in rates)
 
@@ -140,20 +149,20 @@ class LALC(Layerwise):
     """Layer-wise asymptotic learning-rate clipping: the whole step is held, behind the buffer."""
 
     def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
-        m, step = self.buffers(w), decayed(group, w, g)
+        m = self.buffers(w)
         torch._foreach_mul_(m, group["momentum"])
-        torch._foreach_add_(m, step)
+        torch._foreach_add_(m, g)
+        torch._foreach_add_(m, w, alpha=group["weight_decay"])
+        h = m
         if group["nesterov"]:
-            torch._foreach_add_(step, m, alpha=group["momentum"])
-            h = step
-        else:
-            h = m
+            h = decayed(group, w, g)
+            torch._foreach_add_(h, m, alpha=group["momentum"])
         found = norms([*w, *(g if group["raw_norm"] else h)])
         of_w, below = found[: len(w)], found[len(w) :]
         if group["raw_norm"]:
             below = raw_norms(group, of_w, below)
         rates = trust(group, of_w, below, group["lr"])
-        torch._foreach_sub_(w, torch._foreach_mul(h, [min(group["lr"], rate) for rate in rates]))
+        add(w, h, [-min(group["lr"], rate) for rate in rates])
         return sum(rate < group["lr"] for rate in rates)
 
 
