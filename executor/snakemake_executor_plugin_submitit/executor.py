@@ -106,7 +106,7 @@ class Executor(RemoteExecutor):
             self.outbox.add([packing.waiting(job, self.format_job_exec(job), self.settings, code)])
         except Exception as error:
             text = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
-            self.outbox.refused.append((job, text))
+            self.outbox.refuse(job, text)
 
     # --- from the wait thread ---
 
@@ -121,7 +121,7 @@ class Executor(RemoteExecutor):
             exits.relay(self)
             if self.ready.is_set():
                 self._guarded(self.outbox.flush)
-                if self.outbox.refused or self._news():
+                if self.outbox.has_refused or self._news():
                     return
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]):
@@ -173,8 +173,7 @@ class Executor(RemoteExecutor):
     def _report_refused(self) -> None:
         from snakemake_executor_plugin_submitit import packing
 
-        refused, self.outbox.refused = self.outbox.refused, []
-        for job, text in refused:
+        for job, text in self.outbox.refused():
             job.attempt = max(job.attempt, job.restart_times + 1)  # it would be refused again
             self._report_failure(SubmittedJobInfo(job), f"{packing.title(job)} was not submitted: {text}. ")
 

@@ -85,6 +85,8 @@ def _ask(executor: Any, left: list) -> None:
         if time.monotonic() - live.gone_since >= _patience(executor, state):
             try:
                 _lost(executor, live, state)
+            except ClusterError:  # it could not be cancelled: the next round tries again
+                continue
             except Exception as error:  # of this job alone, such as a ledger that has been deleted
                 live.outcome = f"{live.waiting.name}: {type(error).__name__}: {error}. "
 

@@ -26,7 +26,7 @@ class Outbox:
 
     def __init__(self, executor: Any):
         self.executor = executor
-        self.refused: list[tuple[Any, str]] = []  # jobs of Snakemake's, and why
+        self._refused: list[tuple[Any, str]] = []  # jobs of Snakemake's, and why
         self.retries: list[Retry] = []
         self._waiting: list[Any] = []
         self._first = self._last = 0.0
@@ -38,6 +38,21 @@ class Outbox:
             self._last = time.monotonic() + pause
             self._first = self._first if self._waiting and not pause else self._last
             self._waiting += jobs
+
+    def refuse(self, job: Any, why: str) -> None:
+        """A job of Snakemake's is not submitted."""
+        with self._lock:
+            self._refused.append((job, why))
+
+    @property
+    def has_refused(self) -> bool:
+        return bool(self._refused)
+
+    def refused(self) -> list[tuple[Any, str]]:
+        """Those since the last call."""
+        with self._lock:
+            found, self._refused = self._refused, []
+            return found
 
     def _take(self) -> list[Any]:
         """All that wait, where none has come for a moment, or the first some time ago; else nothing."""
@@ -79,7 +94,7 @@ class Outbox:
             return
         except Exception as error:
             for one in ready or taken:
-                self.refuse(one, f"{type(error).__name__}: {error}")
+                self._give_up(one, f"{type(error).__name__}: {error}")
             return
         for array in arrays:
             self._submit(array)
@@ -89,13 +104,13 @@ class Outbox:
         try:
             return not self.executor.earlier.takes(one)
         except Exception as error:
-            self.refuse(one, str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}")
+            self._give_up(one, str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}")
         return False
 
-    def refuse(self, one: Any, why: str) -> None:
+    def _give_up(self, one: Any, why: str) -> None:
         """It is not submitted, or not submitted again."""
         if one.info is None:
-            self.refused.append((one.job, why))
+            self.refuse(one.job, why)
         else:
             one.info.aux["live"].outcome = f"{one.name}: not submitted again: {why}. "
 
@@ -153,4 +168,4 @@ class Outbox:
             batch.remove()
         why = f"{complaint} (asked for: {array.request})" if batch is not None else complaint
         for one in (one for members in array.tasks for one in members):
-            self.refuse(one, why)
+            self._give_up(one, why)
