@@ -31,7 +31,9 @@ def test_editing_one_variant_reruns_it_and_what_hangs_on_it(built: Checkout):
 
 def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkout):
     built.edit("workflow/ghostgrad/figures/bnres.py", "import pandas as pd", "import pandas as pd  # touched")
-    drawn = [a for a in registry.load().artifacts.values() if a.paper == "bnres" and a.figure]
+    loaded = registry.load()
+    drawn = [a for a in loaded.artifacts.values() if a.paper == "bnres" and a.figure]
+    drawn = [a for a in drawn if not a.cells or loaded.artifact_runs("smoke", a)]  # others are not run at this scale
     assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
 
 
