@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.dont_write_bytecode = False
 
-from tests.slurm.conftest import Cluster, count_calls, running_cluster  # noqa: E402
+from tests.slurm.conftest import Cluster, count_calls, missing, running_cluster  # noqa: E402
 
 ARRAYS = "official, its arrays"  # may fail: see executor/README.md
 CALLS = ("sbatch", "sacct", "squeue", "scontrol", "scancel")
@@ -141,6 +141,9 @@ def main() -> None:
     parser.add_argument("--official", type=int, default=40, metavar="JOBS")
     parser.add_argument("--slots", type=int, default=10)
     given = parser.parse_args()
+    if reason := missing():
+        print(f"not run: {reason}")
+        return
     n, slots = given.jobs, str(given.slots)
     snakemake = [sys.executable, "-m", "snakemake", *COMMON]
     ours = [*snakemake, "--executor", "submitit", "--jobs", "1000"]

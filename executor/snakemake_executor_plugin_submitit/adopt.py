@@ -70,8 +70,6 @@ class Earlier:
                 batch.tell(entry)
                 return False
         elif batch.slurm_id is None:  # its controller died between sbatch and writing the id down
-            if batch.result(entry.n) is not None:  # by now
-                return self._decide(one, batch, entry)
             end_leftovers(batch.claim_text(entry.n))
             batch.take_back(entry.n)
             batch.tell(entry)

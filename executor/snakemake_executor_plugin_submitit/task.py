@@ -132,16 +132,15 @@ class Task:
         if claim(Path(self.folder), work.n, "task"):
             return True
         claimed = _read(str(self._path(work, "claim")))
+        if claimed.startswith("withdrawn"):
+            return False
         end_leftovers(claimed)
-        return not self._withdrawn(work)
-
-    def _withdrawn(self, work: Work) -> bool:
-        return _read(str(self._path(work, "claim"))).startswith("withdrawn")
+        return True
 
     def _run(self, work: Work, signals: Signals) -> None:
         began, killed = time.time(), _oom_kills()
         if self._path(work, "cancel").exists():
-            self._note(work, 1, began, cancelled=True)
+            self._note(work, 1, began)
             return
         self._path(work, "stop").unlink(missing_ok=True)
         try:
@@ -149,8 +148,6 @@ class Task:
             Path(work.log).touch()
         except OSError as error:
             self._note(work, 1, began, reason=f"its log cannot be written: {error.strerror}: {work.log}")
-            return
-        if self._withdrawn(work):
             return
         group = signals.fork()
         if group == 0:
@@ -162,12 +159,11 @@ class Task:
         with self._path(work, "lives").open("a") as stream:
             stream.write(f"{began:.2f} {time.time():.2f}\n")
         code = os.waitstatus_to_exitcode(status)
-        cancelled = self._path(work, "cancel").exists()
-        if code and not cancelled and (self._asked or self._ending):
+        if code and (self._asked or self._ending) and not self._path(work, "cancel").exists():
             return  # it has saved itself, or was taken away: no end of its own
         out_of_memory = bool(code) and _oom_kills() > killed
         reason = f"ran into its time limit of {work.minutes} min" if late and code else ""
-        self._note(work, code, began, usage, cancelled, reason, out_of_memory, late)
+        self._note(work, code, began, usage, reason, out_of_memory, late)
 
     def _note(
         self,
@@ -175,7 +171,6 @@ class Task:
         code: int,
         began: float,
         usage: Any = None,
-        cancelled: bool = False,
         reason: str = "",
         out_of_memory: bool = False,
         late: bool = False,
@@ -187,11 +182,8 @@ class Task:
             "began": min([began, *(first for first, _ in lives)]),
             "seconds": round(sum(last - first for first, last in lives), 2),
             "lives": max(1, len(lives)),
-            "cpu": round(usage.ru_utime + usage.ru_stime, 2) if usage else 0,
             "rss_mb": usage.ru_maxrss // 1024 if usage else 0,
             "node": socket.gethostname(),
-            "slurm_id": os.environ.get("SLURM_JOB_ID", ""),
-            "cancelled": cancelled,
             "reason": reason,
             "out_of_memory": out_of_memory,
             "late": late,

@@ -102,8 +102,9 @@ def test_a_failure_is_named(tmp_path):
 def test_a_bad_resource_fails_that_job_alone(tmp_path):
     """Before anything is submitted, with the resource, its value and what is wrong."""
     text = FAILING.replace('log: "bad.log"', 'resources: slurm_partition="a; rm -rf ~"')
-    code, said = run(tmp_path, text, "--keep-going")
+    code, said = run(tmp_path, text, "--keep-going", "--retries", "2")
     assert code == 1
+    assert "Trying to restart job" not in said, "it would be refused again"
     assert (tmp_path / "there.txt").exists()
     assert "was not submitted: slurm_partition: 'a; rm -rf ~' holds ';'" in said
     assert "what went wrong" not in said.replace("echo what went wrong", "")

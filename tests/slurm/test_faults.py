@@ -38,7 +38,6 @@ def test_the_controller_is_killed(training, when):
     if when == "finishing":
         flow.until(lambda: any("end" in flow.said(i) for i in range(10)))
     kill(process, signal.SIGKILL)
-    flow.slurm.run("true")
     code, said = flow.run("--unlock")
     assert code == 0, said
     said = finish(flow, "--rerun-incomplete")

@@ -58,10 +58,10 @@ def reference(rule: str, nesterov=False, raw=False, outside=False, eta=0.01, lr=
     """The rules as the papers have them, value by value."""
     found = []
     for k, start in enumerate(parameters()):
-        w, m, v = start.detach().flatten().tolist(), None, None
+        w = start.detach().flatten().tolist()
+        m = [0.0] * len(w)
         for step in range(4):
             g = gradients(step)[k].flatten().tolist()
-            m, v = m or [0.0] * len(w), v or [0.0] * len(w)
             d = [a + beta * b for a, b in zip(g, w, strict=True)]
             ratio = eta * math.hypot(*w) / (math.hypot(*g) + beta * math.hypot(*w))
             if rule == "lars":

@@ -39,6 +39,11 @@ class Plan:
     spec: Mapping[str, Any]
     per_epoch: int
 
+    def __post_init__(self) -> None:
+        values, boundaries = len(self.spec["lr_values"]), len(self.spec["lr_boundaries"])
+        if values not in (0, boundaries):
+            raise InputError(f"lr_values: {values} rates for {boundaries} lr_boundaries; give one for each")
+
     def steps(self, value: float) -> int:
         """A positive length is at least one step; 0 stays 0."""
         in_steps = value * (self.per_epoch if self.spec["unit"] == "epoch" else 1)

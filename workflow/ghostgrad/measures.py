@@ -210,9 +210,8 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
     """The largest mean |beta/gamma| of a BN layer inside a block (the last BN, before the classifier, belongs to none),
     of the mean over seeds, at each of the paper's positions (BN-ResNet paper app. F)."""
     for cell in results.measured_cells:
-        probes = results.frame(cell, "probes.csv")
         for position in at:
-            found = probes[(probes["probe"] == "bn_offset_mean") & (probes["at"] == position)]
+            found = results.probe(cell, "bn_offset_mean", position)
             place = (cell.row, cell.column, f"largest at step {position:,.0f}")
             if found.empty:
                 rows = results.rows(cell)
@@ -231,8 +230,8 @@ def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
     """B^2 times the gradient's variance at a position, that of an image's own loss: geometric mean over the residual
     blocks, mean over seeds with its spread."""
     for cell in results.measured_cells:
-        frame = results.frame(cell, "probes.csv")
-        found = frame[(frame["probe"] == "gradient_variance") & (frame["at"] == at) & (frame["index"] > 0)]
+        found = results.probe(cell, "gradient_variance", at)
+        found = found[found["index"] > 0]
         if found.empty:
             continue
         batch = results.registry.cell_runs(results.scale, cell)[0].spec["batch"]

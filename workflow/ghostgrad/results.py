@@ -61,6 +61,11 @@ class Results:
             self._frames[cell, name] = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
         return self._frames[cell, name]
 
+    def probe(self, cell: Cell, name: str, at: float) -> pd.DataFrame:
+        """The rows of probes.csv of one probe at one of the paper's positions, over all seeds."""
+        frame = self.frame(cell, "probes.csv")
+        return frame[(frame["probe"] == name) & (frame["at"] == at)]
+
     def layers(self, cell: Cell, column: str) -> np.ndarray:
         """A block's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no
         such column."""

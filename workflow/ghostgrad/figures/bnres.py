@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 from ghostgrad.figures import diagram, style
 from ghostgrad.figures.style import DATA_COLUMNS
-from ghostgrad.registry import Cell
 from ghostgrad.results import Results
 
 
@@ -44,11 +43,6 @@ def training_accuracy(results: Results):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def _probe(results: Results, cell: Cell, quantity: str, at: float) -> pd.DataFrame:
-    frame = results.frame(cell, "probes.csv")
-    return frame[(frame["probe"] == quantity) & (frame["at"] == at)]
-
-
 def _step(position: float, found: pd.DataFrame) -> str:
     """The paper's step, and the one it shrank to at this scale."""
     here = "" if found.empty or found["step"].iloc[0] == position else f" (here {found['step'].iloc[0]:,})"
@@ -70,7 +64,7 @@ def block_curves(results: Results, quantity: Literal["gradient_variance", "gradi
     figure, axes = style.panels(len(chosen))
     frames = []
     for panel, (cell, position) in zip(axes, chosen, strict=True):
-        found = _probe(results, cell, quantity, position)
+        found = results.probe(cell, quantity, position)
         panel.set_title(f"{cell.label}, {_step(position, found)}")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_xlabel("block (0 is the stem)")
@@ -129,7 +123,7 @@ def bn_offsets(results: Results, at: list[float]):
     figure, axes = style.panels(len(at))
     frames = []
     for panel, position in zip(axes, at, strict=True):
-        probed = _probe(results, cell, "bn_offset_mean", position)
+        probed = results.probe(cell, "bn_offset_mean", position)
         panel.set_title(f"{cell.label}, {_step(position, probed)}")
         panel.set_xlabel("block")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -137,7 +131,7 @@ def bn_offsets(results: Results, at: list[float]):
             panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue
         for label, (place, quantity, colour, dash) in BN_CURVES.items():
-            found = _probe(results, cell, quantity, position)
+            found = results.probe(cell, quantity, position)
             found = found[(found["index"] % 2 == place) & (found["index"] < found["index"].max())]
             found = found.assign(index=found["index"] // 2 + 1)
             frame = _over_seeds(found, "index", "value", f"{cell.label} at {position:g}", label)

@@ -1,0 +1,35 @@
+"""A task on its own, in a process that is sent what Slurm sends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUN = """
+import sys
+from snakemake_executor_plugin_submitit.task import Task, Work
+folder, stop_signal = sys.argv[1:]
+wait = "while ! test -e $SNAKEMAKE_SUBMITIT_STOP_FILE; do sleep 0.1; done"
+work = Work(0, "one", f"touch {folder}/job.began; {wait}; echo saw the file; exit 75", f"{folder}/log")
+Task(folder, 0, [work], folder, 10, stop_signal=stop_signal)()
+"""
+
+
+@pytest.mark.parametrize(("stop_signal", "expected"), [("none", "saw the file\n"), ("TERM", "")])
+def test_a_job_that_only_knows_the_stop_file(tmp_path, stop_signal, expected):
+    """It needs --submitit-stop-signal none: SIGTERM kills what does not catch it. Neither is an end of the job."""
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), stop_signal])
+    for _ in range(300):
+        if Path(tmp_path, "job.began").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(60) == 0
+    assert (tmp_path / "log").read_text() == expected
+    assert (tmp_path / "task0.saved").exists()
+    assert not (tmp_path / "0.json").exists()

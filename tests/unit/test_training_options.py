@@ -1,0 +1,108 @@
+"""The options of the update rules inside the training loop: each changes the run as it says, and resumes exactly."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import pytest
+import torch
+
+from ghostgrad import classify, data
+from ghostgrad.checks import InputError
+from ghostgrad.spec import expand
+from ghostgrad.state import State, Stopped
+
+CPU = torch.device("cpu")
+BASE = {"model": "preact_resnet", "data": "digits", "blocks": 1, "filters": 4, "batch": 32, "length": 6, "lr": 0.1}
+BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.digits()
+
+
+class StopsAt(State):
+    """Is asked to stop at a step."""
+
+    step: int | None = None
+
+    def pause(self, payload, done, total):
+        if done == self.step:
+            self.stop.signal = "SIGTERM"
+        super().pause(payload, done, total)
+
+
+def run(folder, digits, stop_at: int | None = None, **changes):
+    with StopsAt(folder) as state:
+        state.step = stop_at
+        return classify.classify(expand("classify", {**BASE, **changes}), state, CPU, digits)
+
+
+def column(record, name: str) -> list[float]:
+    return [float(row[name]) for row in csv.DictReader(io.StringIO(record.series.text()))]
+
+
+RULES = ["sgd", "lars", "clars", "larc", "lalc", "lamb"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, digits, rule):
+    """Buffers, LAMB's count of updates, the position in schedule and warm-up: all travel in the checkpoint."""
+    more = {"optimizer": rule, "warmup": 2, "schedule": "cosine", "lr": 0.01 if rule == "lamb" else 0.1}
+    whole = run(tmp_path / "whole", digits, **more)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=3, **more)
+    parts = run(tmp_path / "parts", digits, **more)
+    assert parts.series.text() == whole.series.text()
+    assert parts.metrics == whole.metrics
+
+
+def test_every_rule_is_another_run(tmp_path, digits):
+    ends = [column(run(tmp_path / rule, digits, optimizer=rule), "test_loss")[-1] for rule in RULES]
+    assert all(map(math.isfinite, ends))
+    assert len(set(ends)) == len(RULES)
+
+
+def test_micro_batches_add_up_to_the_batch_where_no_image_sees_another(tmp_path, digits):
+    """Without BN; with it every micro-batch has its own statistics."""
+    for batch_norm in (False, True):
+        more = {"batch_norm": batch_norm, "lr": 0.01, "length": 3}
+        whole = run(tmp_path / f"whole{batch_norm}", digits, **more)
+        parts = run(tmp_path / f"parts{batch_norm}", digits, micro_batch=12, **more)  # 12 + 12 + 8
+        close = column(parts, "train_loss") == pytest.approx(column(whole, "train_loss"), rel=1e-4)
+        assert close == (not batch_norm)
+
+
+def test_the_schedule_is_followed(tmp_path, digits):
+    found = column(run(tmp_path, digits, warmup=2, schedule="cosine"), "lr")
+    assert found == pytest.approx([0.05, 0.1, 0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5))])
+
+
+def test_a_layer_may_have_a_rate_of_its_own(tmp_path, digits):
+    before = classify.new_model(expand("classify", BASE), digits).state_dict()
+    with pytest.raises(Stopped):
+        run(tmp_path, digits, stop_at=2, lr_scales={"stem": 1e-30})
+    with State(tmp_path) as state:
+        after = state.load()["model"]
+    torch.testing.assert_close(after["stem.weight"], before["stem.weight"], rtol=0, atol=0)
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+def test_initial_weights(digits):
+    normal = classify.new_model(expand("classify", {**BASE, "filters": 32, "init": "normal", "init_std": 0.3}), digits)
+    weight = normal.blocks[-1].conv2.weight
+    assert weight.std().item() == pytest.approx(0.3, rel=0.02)
+    spec = expand("classify", {**BASE, "model": "resnet50", "cifar_stem": True, "small_stem": True, "init": "default"})
+    one, two = classify.new_model(spec, digits), classify.new_model(spec, digits)
+    other = classify.new_model({**spec, "seed": 1}, digits)
+    assert one.net.conv1.weight.shape == (64, 3, 3, 3)
+    assert torch.equal(one.net.fc.weight, two.net.fc.weight)
+    assert not torch.equal(one.net.fc.weight, other.net.fc.weight)
+
+
+def test_as_many_rates_as_boundaries(tmp_path, digits):
+    with pytest.raises(InputError, match="lr_values: 1 rates for 2 lr_boundaries"):
+        run(tmp_path, digits, lr_boundaries=[1, 2], lr_values=[0.1])
