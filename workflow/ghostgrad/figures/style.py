@@ -177,19 +177,20 @@ def log_y(axes: Axes) -> None:
 
 
 def note(figure: Figure, results: Results) -> None:
-    """In the corner the scale, what it changes of the paper's spec, and which cells have not been run; nothing on what
-    needs no run."""
+    """In the corner the scale, what it changes of the paper's spec (in the cells' order, where they differ), and which
+    cells have not been run; nothing on what needs no run."""
     if not results.artifact.cells:
         return
     experiments = results.registry.experiments
-    changed = {}
+    changed: dict[str, dict[str, None]] = {}
     for cell in results.measured_cells:
-        changed |= experiments[cell.experiment].scaled(cell.variant, results.scale)
+        for key, value in experiments[cell.experiment].scaled(cell.variant, results.scale).items():
+            text = "+".join(value) if isinstance(value, list) else str(value)
+            changed.setdefault(key, {})[text] = None
     missing = [cell.label for cell in results.artifact.cells if cell not in results.measured_cells]
     text = f"scale {results.scale}"
     if changed:
-        values = {key: "+".join(value) if isinstance(value, list) else value for key, value in changed.items()}
-        text += ", not the paper's: " + ", ".join(f"{key} {value}" for key, value in values.items())
+        text += ", not the paper's: " + ", ".join(f"{key} {'/'.join(values)}" for key, values in changed.items())
     if missing:
         text += f"; not run: {', '.join(missing)}"
     lines = textwrap.fill(text, int(figure.get_figwidth() * 21), max_lines=2, placeholder=" …")
