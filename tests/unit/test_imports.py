@@ -90,16 +90,17 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 ROOMS = (
     ("checks", "controller"),
     ("spec", "functions", "ledger", "experiment", "registry"),
-    ("record", "rng", "init", "optim", "schedules", "per_sample", "models", "theory"),
+    ("record", "rng", "init", "optim", "schedules", "models", "theory"),
     ("state", "data", "probes", "repeats"),
+    ("parallel", "per_sample", "batches", "engine"),
     ("simulate", "sample", "initialize", "weights", "classify"),
     ("run",),
     ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
     ("inspection",),
     ("cli",),
 )
-COMPUTING = {*ROOMS[3], *ROOMS[4], "rng", "init", "optim", "schedules", "per_sample", "models"}
-READING = {*ROOMS[6], "theory"}
+COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "rng", "init", "optim", "schedules", "models"}
+READING = {*ROOMS[7], "theory"}
 LIBRARY = ROOT / "workflow" / "ghostgrad"
 
 

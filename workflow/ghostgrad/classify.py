@@ -1,26 +1,24 @@
-"""Train an image classifier, from the first step to the last, as one loop.
-
-All images are held on the device; which images a step sees and how they are augmented follow from the seed, the epoch
-and the step alone, so that a resumed run repeats exactly what an undisturbed one does.
-"""
+"""Train an image classifier, from the first step to the last, as one loop."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ghostgrad import init, models, optim, probes
+from ghostgrad.batches import InMemory
 from ghostgrad.checks import InputError
-from ghostgrad.data import Images, standardize
+from ghostgrad.data import Images
+from ghostgrad.engine import Network, configure
+from ghostgrad.parallel import ALONE, Follower, Group
 from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
@@ -76,56 +74,19 @@ class Plan:
         return step == self.length or bool(every and step and step % every == 0)
 
 
-class Batches:
-    """The training images on the device, shuffled per epoch and augmented per step."""
-
-    def __init__(self, spec: Mapping[str, Any], images: Images, device: torch.device):
-        self.spec, self.device = spec, device
-        self.x = torch.from_numpy(images.train_x).to(device)
-        self.y = torch.from_numpy(images.train_y).to(device)
-        self.per_epoch = len(self.y) // spec["batch"]
-        if not self.per_epoch:
-            raise InputError(f"{spec['data']}: {len(self.y)} training images do not fill one batch of {spec['batch']}")
-        self._order = lru_cache(maxsize=1)(self._shuffle)
-
-    def _shuffle(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.y), generator=generator(self.spec["seed"], "shuffle", epoch)).to(self.device)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and labels (B,) of one step."""
-        epoch, position = divmod(step, self.per_epoch)
-        chosen = self._order(epoch)[position * self.spec["batch"] :][: self.spec["batch"]]
-        x = self.x[chosen].float() / 255
-        rng = generator(self.spec["seed"], "augment", step)
-        if "crop" in self.spec["augment"]:
-            x = random_crop(x, self.spec["pad"], rng)
-        if "flip" in self.spec["augment"]:
-            flip = torch.rand(len(x), generator=rng).to(self.device) < 0.5
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-        return standardize(self.spec, x), self.y[chosen]
-
-
-def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
-    """Pad (N, C, H, W) by `pad` zeros on every side and cut a random H x W window from each image."""
-    n, _, height, width = x.shape
-    top, left = torch.randint(2 * pad + 1, (2, n), generator=rng).to(x.device)
-    rows = top[:, None, None] + torch.arange(height, device=x.device)[:, None]
-    columns = left[:, None, None] + torch.arange(width, device=x.device)
-    image = torch.arange(n, device=x.device)[:, None, None]
-    return F.pad(x, (pad,) * 4)[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
-
-
 @torch.no_grad()
-def evaluate(spec: Mapping[str, Any], model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in percent on uint8 images, with BN's running statistics."""
-    model.eval()
-    loss = correct = 0.0
-    for images, labels in zip(x.split(500), y.split(500), strict=True):
-        logits = model(standardize(spec, images.float() / 255))
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
-    model.train()
-    return loss / len(y), 100 * correct / len(y)
+def evaluate(network: Network, batches: InMemory) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in percent on the test images, with BN's running statistics."""
+    network.group.buffers_of_first(network.model)
+    network.model.eval()
+    found = torch.zeros(3, dtype=torch.float64, device=network.device)
+    for x, y in batches.test():
+        logits = network(x)
+        right = (logits.argmax(1) == y).sum()
+        found += torch.stack([F.cross_entropy(logits, y, reduction="sum").double(), right, torch.tensor(len(y))])
+    network.model.train()
+    loss, correct, images = network.group.total(found).tolist()
+    return loss / images, 100 * correct / images
 
 
 def new_model(spec: Mapping[str, Any], images: Images) -> nn.Module:
@@ -140,28 +101,24 @@ def new_model(spec: Mapping[str, Any], images: Images) -> nn.Module:
     return model
 
 
-def classify(spec: Mapping[str, Any], state: State, device: torch.device, images: Images) -> Record:
+def classify(
+    spec: Mapping[str, Any], state: State | Follower, device: torch.device, images: Images, group: Group = ALONE
+) -> Record:
     """Train, evaluate and probe one network; a non-finite loss, in training or at the end on the test images,
     is the result `diverged`."""
-    batches = Batches(spec, images, device)
-    test_x, test_y = torch.from_numpy(images.test_x).to(device), torch.from_numpy(images.test_y).to(device)
+    configure(spec)
+    batches = InMemory(spec, images, device, group)
     plan = Plan(spec, batches.per_epoch)
-    model = new_model(spec, images)
-    model.to(device).train()
+    network = Network(spec, new_model(spec, images), device, group)
+    model = network.model.train()
     optimizer = optim.optimizer(spec, model)
     sample_norms = SampleNorms(model) if spec["optimizer"] == "clars" else None
 
-    micro = spec["micro_batch"] or spec["batch"]
     step, diverged_at = 0, None
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
-    if saved := state.load():
-        try:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            remedy = f"({str(error).splitlines()[0]}); delete it to start over"
-            raise InputError(f"{state.folder}: a checkpoint of other code {remedy}") from None
+    if saved := group.agree(state.load()):
+        restore(saved, model, optimizer, group.size, state.folder)
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
@@ -170,6 +127,7 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "processes": group.size,
             "step": step,
             "window": dict(window),
             "series": series.rows,
@@ -178,37 +136,39 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
 
     while True:
         state.pause(checkpoint, step, plan.length)
-        if step in plan.probes and not any(row[1] == step for row in probed.rows):
+        at = plan.probes.get(step)
+        if at is not None:
             for probe, index, value in probes.measure(spec["probes"], model, *batches(step)):
-                probed.add(plan.probes[step], step, probe, index, value)
+                probed.add(at, step, probe, index, value)
         if step == plan.length:
             break
 
         x, y = batches(step)
         rate = learning_rate(spec, step, plan.length, plan.warmup, plan.boundaries)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
-        loss = correct = torch.zeros((), device=device)
-        with sample_norms.collect() if sample_norms else nullcontext():
-            for some, labels in zip(x.split(micro), y.split(micro), strict=True):
-                logits = model(some)
-                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
-                share.backward()
-                loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
         if sample_norms:
-            optimizer.sample_norms = sample_norms.means()
+            with sample_norms.collect():
+                loss, correct = network.backward(x, y)
+            optimizer.sample_norms = sample_norms.means(group)
+        else:
+            loss, correct = network.backward(x, y)
+        before = probes.weights(model) if at is not None and "updates" in spec["probes"] else None
         optimizer.step()
+        if before:
+            for probe, index, value in probes.updates(before, model, optimizer):
+                probed.add(at, step, probe, index, value)
         step += 1
 
-        window["loss"] += loss.item() * len(y)
+        window["loss"] += loss.item() * spec["batch"]
         window["correct"] += int(correct)
-        window["images"] += len(y)
+        window["images"] += spec["batch"]
         if not math.isfinite(loss.item()):
             diverged_at = step
         if diverged_at or plan.evaluates(step):
             train_loss, train_accuracy = window["loss"] / window["images"], 100 * window["correct"] / window["images"]
-            test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
+            test_loss, test_accuracy = evaluate(network, batches)
             epoch = step / batches.per_epoch
             series.add(step, plan.at(step), epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy)
             window = {"loss": 0.0, "correct": 0, "images": 0}
@@ -217,11 +177,27 @@ def classify(spec: Mapping[str, Any], state: State, device: torch.device, images
             break
 
     if not series.rows:
-        test_loss, test_accuracy = evaluate(spec, model, test_x, test_y)
+        test_loss, test_accuracy = evaluate(network, batches)
         series.add(0, 0.0, 0.0, None, None, None, test_loss, test_accuracy)
     if diverged_at is None and not math.isfinite(series.rows[-1][SERIES_COLUMNS.index("test_loss")]):
         diverged_at = step  # no further training loss shows what the last update broke
     return Record(final_metrics(series, step, diverged_at, model), series, probed)
+
+
+def restore(
+    saved: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, processes: int, folder: Path
+) -> None:
+    """Put a checkpoint into model and optimizer; InputError where it is of other code or of another process count, of
+    which the sums of gradients are rounded otherwise."""
+    if saved.get("processes", 1) != processes:
+        told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
+        raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
+    try:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        remedy = f"({str(error).splitlines()[0]}); delete it to start over"
+        raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None
 
 
 def final_metrics(series: Rows, steps: int, diverged_at: int | None, model: nn.Module) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.checks import InputError
+from ghostgrad.parallel import ALONE, Group
 
 CHUNK = 2**24  # values of a layer's unfolded input that are held at a time
 
@@ -87,6 +88,8 @@ class SampleNorms:
 
     @torch.no_grad()
     def _add(self, layer: nn.Module, x: Tensor, delta: Tensor) -> None:
+        wide = torch.promote_types(torch.promote_types(x.dtype, delta.dtype), torch.float32)
+        x, delta = x.to(wide), delta.to(wide)  # under autocast either may be bfloat16
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             squares = norm_squares(layer, x, delta)
         else:
@@ -96,8 +99,9 @@ class SampleNorms:
         for parameter, square in zip(layer.parameters(recurse=False), squares, strict=True):
             self.sums[parameter] = self.sums.get(parameter, 0) + square.sqrt().sum()
 
-    def means(self) -> dict[Tensor, float]:
-        """By parameter, since the last call."""
-        found = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
+    def means(self, group: Group = ALONE) -> dict[Tensor, float]:
+        """By parameter, since the last call; over the samples of every process."""
+        total = group.total(torch.stack(list(self.sums.values()))) / group.size
+        found = dict(zip(self.sums, total.tolist(), strict=True))
         self.sums = {}
         return found

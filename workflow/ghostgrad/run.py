@@ -11,11 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.record import environment
+from ghostgrad.record import Record, environment
 from ghostgrad.spec import canonical_json, short_hash
 from ghostgrad.state import State, Stopped, StopRequest
 
@@ -90,21 +91,32 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
     log.info("published %s", out)
 
 
+def _work(task: str, spec: Mapping[str, Any], inputs: list[Path], *context: Any) -> Record:
+    """The task's function on its inputs; `context` is state and device and, of several processes, the group."""
+    images = []
+    if "data" in spec:
+        from ghostgrad import data
+
+        images.append(data.load(spec["data"], inputs[0]))
+    state, device, *group = context
+    return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
+
+
 def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int) -> None:
     import torch
 
+    from ghostgrad.parallel import processes
+
     keep_memory()
     torch.set_num_threads(threads)
-    device = choose_device(gpus)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
+    device, count = choose_device(gpus), max(1, gpus)
+    name = f"{count} x " * (count > 1)
+    name += torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
     state.start(environment(task, name))
+    work = partial(_work, task, spec, inputs)
     try:
-        images = []
-        if "data" in spec:
-            from ghostgrad import data
-
-            images.append(data.load(spec["data"], inputs[0]))
-        record = getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images)
+        with processes(count, device, threads, work) as (mine, group):
+            record = work(state, mine, *([group] if count > 1 else []))
     except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
         text = str(error) or "the machine has no more"
         if isinstance(error, torch.OutOfMemoryError):
@@ -114,7 +126,7 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
         raise
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
-        state.stopwatch(int(device.type == "cuda"), gpu_peak_mb=peak)
+        state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)
     state.finish(record, {"task": task, **spec})
     log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
 

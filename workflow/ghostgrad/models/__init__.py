@@ -30,5 +30,5 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
             return vgg(classes, **{key: spec[key] for key in keys})
     from ghostgrad.models import torchvision_nets
 
-    small_stem = spec.get("small_stem", False)
-    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1], small_stem)
+    more = {key: spec[key] for key in ("small_stem", "stem_filters") if key in spec}
+    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1], **more)

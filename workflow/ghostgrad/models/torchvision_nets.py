@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torchvision.models as zoo
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.swin_transformer import SwinTransformerBlock
 from torchvision.models.vision_transformer import EncoderBlock
 
@@ -31,22 +32,59 @@ class Watched(nn.Module):
         return self.net(x)
 
 
-def build(name: str, classes: int, cifar_stem: bool, zero_gamma: bool, size: int, small_stem: bool = False) -> Watched:
+LAYERS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
+WIDTH = 64  # torchvision's filters of a ResNet's stem
+
+
+class NarrowResNet(ResNet):
+    """torchvision's bottleneck ResNet with `filters` in the place of 64 and every other width in proportion."""
+
+    def __init__(self, layers: list[int], classes: int, filters: int, zero_gamma: bool):
+        self.filters = filters
+        super().__init__(Bottleneck, layers, classes, zero_init_residual=zero_gamma)
+        self.conv1 = nn.Conv2d(3, filters, 7, stride=2, padding=3, bias=False)
+        he(self.conv1)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.fc = nn.Linear(8 * filters * Bottleneck.expansion, classes)
+
+    def _make_layer(self, block: type[Bottleneck], planes: int, blocks: int, stride: int = 1, dilate: bool = False):
+        if planes == WIDTH:
+            self.inplanes = self.filters
+        return super()._make_layer(block, planes * self.filters // WIDTH, blocks, stride, dilate)
+
+
+def he(convolution: nn.Conv2d) -> None:
+    """torchvision's own initialization of a ResNet's convolutions."""
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+
+
+def build(
+    name: str,
+    classes: int,
+    cifar_stem: bool,
+    zero_gamma: bool,
+    size: int,
+    small_stem: bool = False,
+    stem_filters: int = WIDTH,
+) -> Watched:
     """The network with torchvision's own initialization, drawn from torch's global generator.
 
     `cifar_stem` removes "the first pooling layer and the stride of the first convolution" (LALC app. B), `small_stem`
-    makes that convolution 3x3, `zero_gamma` starts each branch of a ResNet at 0. ViT is made for images of `size`, and
-    its classifier, which torchvision sets to 0, is drawn like any linear layer's.
+    makes that convolution 3x3, `zero_gamma` starts each branch of a ResNet at 0, `stem_filters` narrows it. ViT is
+    made for images of `size`, and its classifier, which torchvision sets to 0, is drawn like any linear layer's.
     """
-    more = {"image_size": size} if name == "vit_b_16" else {"zero_init_residual": True} if zero_gamma else {}
-    net = getattr(zoo, name)(weights=None, num_classes=classes, **more)
+    if stem_filters != WIDTH and name in LAYERS:
+        net = NarrowResNet(LAYERS[name], classes, stem_filters, zero_gamma)
+    else:
+        more = {"image_size": size} if name == "vit_b_16" else {"zero_init_residual": True} if zero_gamma else {}
+        net = getattr(zoo, name)(weights=None, num_classes=classes, **more)
     if name == "vit_b_16":
         net.heads.head.reset_parameters()  # torchvision's zeros let no gradient through
     if cifar_stem:
         net.conv1.stride, net.maxpool = (1, 1), nn.Identity()
         if small_stem:
-            net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
+            net.conv1 = nn.Conv2d(3, stem_filters, 3, padding=1, bias=False)
+            he(net.conv1)
     kinds = (nn.BatchNorm2d, EncoderBlock, SwinTransformerBlock)
     watched = [m for path, m in net.named_modules() if isinstance(m, kinds) and "downsample" not in path]
     for module in net.modules():  # a BN's output is probed: it must not be overwritten by the ReLU behind it

@@ -1,0 +1,62 @@
+"""How a network is computed: precision, memory format, compilation, reproducibility, over several processes. None of it
+changes what is computed beyond rounding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ghostgrad.parallel import Group
+
+
+def configure(spec: Mapping[str, Any]) -> None:
+    """Set torch's switches; to be called before the first CUDA operation. TF32 is of CUDA only; with deterministic
+    algorithms a step repeats bit by bit on a GPU too."""
+    tf32 = spec["precision"] == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not spec["deterministic"]
+    if spec["deterministic"]:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(spec["deterministic"])
+
+
+class Network:
+    """A model on a device as a spec has it computed; `model` is the model itself."""
+
+    def __init__(self, spec: Mapping[str, Any], model: nn.Module, device: torch.device, group: Group):
+        self.layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
+        self.model = model.to(device, memory_format=self.layout)
+        self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
+        self.micro = spec["micro_batch"] or spec["batch"] // group.size
+        self.run = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False) if group.size > 1 else model
+        if spec["compile"]:
+            self.run = torch.compile(self.run)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) in float32. In bfloat16 weights and their updates stay float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.run(x.contiguous(memory_format=self.layout)).float()
+
+    def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the gradient of the mean cross-entropy over every process's images to the parameters', `micro` images at
+        a time; the mean loss and the number of correct answers, over all processes."""
+        loss = correct = torch.zeros((), device=self.device)
+        pieces = list(zip(x.split(self.micro), y.split(self.micro), strict=True))
+        for index, (images, labels) in enumerate(pieces):
+            with self._quiet() if index < len(pieces) - 1 else nullcontext():
+                logits = self(images)
+                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+                share.backward()
+            loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        told = self.group.total(torch.stack([loss / self.group.size, correct.float()]))
+        return told[0], told[1]
+
+    def _quiet(self) -> AbstractContextManager:
+        """Gradients stay with this process."""
+        return self.run.no_sync() if self.group.size > 1 else nullcontext()

@@ -1,0 +1,141 @@
+"""Data-parallel training on one machine: process 0 is the run itself, holds its state and starts the others, which
+follow it and end with it.
+
+Of every step's batch each process takes an equal share; what BN sees at a time is the spec's `micro_batch`, never a
+matter of how many processes there are. Gradients are averaged; BN's running statistics are those of process 0.
+
+torchrun would turn the exit code 75 of a run that saved itself into 1, and answers for signals that are the run's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from ghostgrad.state import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A process's place among those of a run."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch: int) -> slice:
+        """This process's part of a batch."""
+        part = batch // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over all processes, in every one of them."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """Process 0's value, in every one of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def buffers_of_first(self, model: nn.Module) -> None:
+        """Give every process the BN statistics of process 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+ALONE = Group()
+
+
+class Follower:
+    """What a run's state is to a process that holds none of it: nothing is saved there, and it stops with process 0."""
+
+    folder = Path("(of process 0)")
+
+    def load(self) -> None:
+        return None
+
+    def pause(self, payload: Callable[[], Mapping[str, Any]], done: int, total: int) -> None:
+        return None
+
+
+def _join(group: Group, device: torch.device, meeting: str) -> torch.device:
+    """Meet the other processes; the device of this one."""
+    if device.type == "cuda":
+        device = torch.device("cuda", group.rank)
+        torch.cuda.set_device(device)
+    else:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=group.rank, world_size=group.size)
+    return device
+
+
+def _exit_with(others: list[int], ending: threading.Event, why: str) -> None:
+    """Leave as soon as one of the processes has, unless this one is `ending` them itself."""
+
+    def watch() -> None:
+        connection.wait(others)
+        if not ending.wait(10):  # the same error may be on its way here, with a clearer word
+            log.error("%s", why)
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _follow(rank: int, size: int, device: torch.device, meeting: str, threads: int, work: Callable) -> None:
+    for number in STOP_SIGNALS:  # a whole process group is told; process 0 decides
+        signal.signal(number, signal.SIG_IGN)
+    _exit_with([mp.parent_process().sentinel], threading.Event(), "process 0 is gone")
+    torch.set_num_threads(threads)
+    group = Group(rank, size)
+    work(Follower(), _join(group, device, meeting), group)
+
+
+@contextmanager
+def processes(size: int, device: torch.device, threads: int, work: Callable) -> Iterator[tuple[torch.device, Group]]:
+    """Start `work(state, device, group)` in size - 1 further processes and be process 0 among them inside."""
+    if size == 1:
+        yield device, ALONE
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting, context = str(Path(folder, "meeting")), mp.get_context("spawn")
+        others = [
+            context.Process(target=_follow, args=(rank, size, device, meeting, threads, work), daemon=True)
+            for rank in range(1, size)
+        ]
+        for process in others:
+            process.start()
+        ending = threading.Event()
+        _exit_with([process.sentinel for process in others], ending, "a data-parallel process ended; see above")
+        try:
+            group = Group(0, size)
+            yield _join(group, device, meeting), group
+        finally:
+            ending.set()
+            for process in others:
+                process.kill()
+            for process in others:
+                process.join()
+            if dist.is_initialized():
+                dist.destroy_process_group()
