@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.markers import Marker
 
-from ghostgrad import initialize, registry, sample, tables
+from ghostgrad import initialize, measures, registry, sample, tables
 from ghostgrad.record import Rows
 from ghostgrad.results import REFERENCE_COLUMNS
 from tests.conftest import ROOT
@@ -269,12 +269,14 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
     """With all its runs there, no row of a built table says "not run" but for the variants that the scale leaves out:
     metric, row and column are what its table function yields."""
     monkeypatch.chdir(tmp_path)
-    for run in REGISTRY.artifact_runs("smoke", artifact):
-        accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0} if run.task == "classify" else {}
-        names, places = ("bn_offset_mean", "gradient_variance"), run.spec.get("probe_at", [])
+    runs = {scale: REGISTRY.artifact_runs(scale, artifact) for scale in ("smoke", "paper")}
+    scale = "smoke" if runs["smoke"] or not artifact.cells else "paper"
+    for run in runs[scale]:
+        accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0, "train_accuracy": 70.0}
+        names, places = ("bn_offset_mean", "gradient_variance", *measures.STATISTICS), run.spec.get("probe_at", [])
         probes = [[at, at, name, k, 0.5] for at in places for name in names for k in range(3)]
-        publish(run, accuracy, fabricated_series(run), probes=probes)
-    table = tables.build(REGISTRY, artifact, "smoke", None)
+        publish(run, accuracy if run.task == "classify" else {}, fabricated_series(run), probes=probes)
+    table = tables.build(REGISTRY, artifact, scale, None)
     assert len(table) >= (len(numbers(artifact.source)) if artifact.source in FILES else 1)
     missing = {verdict for verdict in table["verdict"] if verdict.startswith("not run")}
     assert missing <= {"not run (not at scale smoke)"}

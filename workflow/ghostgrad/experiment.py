@@ -57,7 +57,7 @@ class Experiment:
         """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
         yield f"{self.where}.base", self.body["base"], ()
         for index, rule in enumerate(self.body.get("adjust", [])):
-            yield f"{self.where}.adjust.{index}.set", rule["set"], ()
+            yield f"{self.where}.adjust.{index}.set", rule["set"], SETTINGS
         blocks = [(f"{self.where}.variants.{name}", body, ("like",)) for name, body in self._variants.items()]
         for axis, points in self.body.get("axes", {}).items():
             blocks += [(f"{self.where}.axes.{axis}.{name}", body, ()) for name, body in points.items()]

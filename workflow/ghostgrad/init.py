@@ -43,7 +43,8 @@ def initialize(model: nn.Module, kind: str, generator: torch.Generator, std: flo
     """Draw the weights of every convolution and linear layer of `model`, in the order of `modules()`; biases become 0.
 
     xavier_uniform: U(-a, a), a = sqrt(6/(fan_in + fan_out)) (Glorot and Bengio 2010). he_normal: N(0, 2/fan_out)
-    (He et al. 2015; torchvision's ResNet, for its convolutions). normal: N(0, std^2). BN keeps gamma 1 and beta 0.
+    (He et al. 2015; torchvision's ResNet, for its convolutions). lecun_normal: N(0, 1/fan_in) (SELU's, Klambauer et al.
+    2017). normal: N(0, std^2). BN keeps gamma 1 and beta 0.
     """
     for module in model.modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -52,6 +53,8 @@ def initialize(model: nn.Module, kind: str, generator: torch.Generator, std: flo
             nn.init.xavier_uniform_(module.weight, generator=generator)
         elif kind == "he_normal":
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif kind == "lecun_normal":
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear", generator=generator)
         elif kind == "normal":
             nn.init.normal_(module.weight, std=std, generator=generator)
         else:

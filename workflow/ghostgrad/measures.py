@@ -270,3 +270,35 @@ def rectified_variances(results: Results) -> Iterator[Measured]:
     for cell in results.measured_cells:
         for name in ("input", "dropped", "relu"):
             yield _over_repeats(cell, f"{name}_variance", results.layers(cell, f"{name}_variance")[:, 0])
+
+
+STATISTICS = """conv_activation_variance norm_activation_variance act_activation_variance conv_gradient_variance
+weight_variance act_activation_offset conv_gradient_offset weight_offset norm_activation_gradient_correlation
+act_activation_correlation""".split()
+
+
+def layer_statistics(results: Results, at: list[float]) -> Iterator[Measured]:
+    """The probe `statistics` at each of the paper's positions, averaged over layers; mean and spread over seeds."""
+    for cell in results.measured_cells:
+        for position in at:
+            for quantity in STATISTICS:
+                found = results.probe(cell, quantity, position)
+                if not found.empty:
+                    values = found.groupby("seed")["value"].mean().to_numpy()
+                    yield _over_repeats(cell, f"{quantity}, step {position:,.0f}", values)
+
+
+def coefficients(results: Results) -> Iterator[Measured]:
+    """final_metrics of each method and eta (rows "<method> <eta>"), and per method and batch the eta of the highest
+    mean accuracy among those that ran, where there are several."""
+    tried: dict[tuple[str, str], list[Measured]] = {}
+    for measured in final_metrics(results, ["test_accuracy"], "%"):
+        yield measured
+        if not np.isnan(measured.ours):
+            tried.setdefault((measured.row.rpartition(" ")[0], measured.column), []).append(measured)
+    for (method, column), found in tried.items():
+        if len(found) > 1:
+            best = max(found, key=lambda one: one.ours)
+            of = tuple((one.row, one.column) for one in found)
+            eta = float(best.row.rpartition(" ")[2])
+            yield Measured(f"{method}, best", column, "eta", eta, n=len(found), of=of)

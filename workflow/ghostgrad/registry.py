@@ -175,9 +175,25 @@ class Registry:
                     run = f"{cell.experiment}/{cell.variant} at scale {scale}"
                     raise InputError(f"{where}.probes: '{probe}' is not recorded by {run}{nearest(probe, recorded)}")
 
+    def _columns(self, target: str | Mapping[str, str], where: str) -> Iterable[tuple[str, str]]:
+        """(column label, experiment/variant) of a row; a `*` stands for each label that makes a variant's name."""
+        if not isinstance(target, str):
+            return target.items()
+        experiment, _, pattern = target.partition("/")
+        before, star, after = pattern.partition("*")
+        if not star or experiment not in self.experiments:
+            return [("", target)]
+        names = [v for v in self.experiments[experiment].variants if v.startswith(before) and v.endswith(after)]
+        if not names:
+            raise InputError(
+                f"{where}: {experiment} has no variant like '{pattern}'"
+                f"{nearest(pattern, self.experiments[experiment].variants)}"
+            )
+        return [(name[len(before) : len(name) - len(after)], f"{experiment}/{name}") for name in names]
+
     def _cells(self, body: Mapping, where: str) -> Iterator[Cell]:
         for row, target in body.get("rows", {}).items():
-            for column, run in target.items() if isinstance(target, dict) else [("", target)]:
+            for column, run in self._columns(target, f"{where}.rows.{row}"):
                 experiment, variant = run.split("/")
                 if experiment not in self.experiments:
                     raise InputError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from ghostgrad.claims.comparison import Comparison, average
+from ghostgrad.claims.comparison import Comparison, average, between_seeds, over_seeds
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.measures import block_ratios_by_scale
 from ghostgrad.theory import residual
@@ -203,6 +204,45 @@ def K(_: Evidence) -> Iterator[Comparison]:
 
 
 # --- errata ---
+
+
+def order(e: Evidence) -> Iterator[Comparison]:
+    models = [e.final(f"resnet15_cifar/model{n}", "test_accuracy") for n in (1, 2, 3)]
+    for n, (better, worse) in enumerate(pairwise(models), 1):
+        yield between_seeds(f"test accuracy of Model-{n} less Model-{n + 1}'s, %", better, worse, relation=">")
+
+
+def _variances(e: Evidence, variant: str, at: float) -> np.ndarray:
+    """Logarithm of the gradient's variance at each residual block's output, (seeds, blocks)."""
+    return np.log(e.probe(f"resnet15_cifar/{variant}", "gradient_variance", at)[:, 1:])
+
+
+def trend(e: Evidence) -> Iterator[Comparison]:
+    for at in (25000, 50000):
+        scales = np.split(_variances(e, "model1", at), 3, axis=1)
+        rise = np.mean([blocks[:, 0] - blocks[:, -1] for blocks in scales], axis=0)
+        yield over_seeds(f"rise within a scale at step {at:,}", rise, 0.0, relation=">")
+
+
+def gradient_range(e: Evidence) -> Iterator[Comparison]:
+    for at in (25000, 75000):
+        decades = np.ptp(_variances(e, "model2", at), axis=1) / math.log(10)
+        yield over_seeds(f"decades at step {at:,}", decades, 2.0, relation="<")
+
+
+def _same_shape(e: Evidence, *variants: str) -> Iterator[Comparison]:
+    ours = _variances(e, "model1", 25000).mean(0)
+    for variant in variants:
+        found = np.array([np.corrcoef(ours, curve)[0, 1] for curve in _variances(e, variant, 25000)])
+        yield over_seeds(f"correlation, {variant}", found, 0.5, relation=">")
+
+
+def batch_shape(e: Evidence) -> Iterator[Comparison]:
+    yield from _same_shape(e, "model1-b256", "model1-b512")
+
+
+def init_shape(e: Evidence) -> Iterator[Comparison]:
+    yield from _same_shape(e, "model1-std0.01", "model1-std0.1")
 
 
 def e_b2(_: Evidence) -> Iterator[Comparison]:

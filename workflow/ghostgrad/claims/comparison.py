@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 SIGMAS = 4.0  # a claim is a few comparisons; with four standard errors a true one is refuted once in 16,000
 
@@ -29,9 +30,26 @@ class Comparison:
     tolerance: float = 1e-9
     relation: str = "="
     corrected_relation: str = "="
+    sigmas: float = SIGMAS
+    seeds: int = 0  # of training runs, where there are so few that they may leave it open
+
+    @property
+    def noise(self) -> float:
+        return self.sigmas * self.se
+
+    @property
+    def left_open(self) -> bool:
+        """Whether the seeds are too few to tell: a difference is within their noise, an equality is not narrowed to its
+        tolerance."""
+        if not self.seeds or self.paper is None:
+            return False
+        delta = abs(self.ours - self.paper)
+        if self.relation == "=":
+            return delta <= self.tolerance + self.noise and self.noise > self.tolerance
+        return delta <= self.tolerance + self.noise
 
     def agrees(self, number: float, relation: str) -> bool:
-        delta, slack = self.ours - number, self.tolerance + SIGMAS * self.se
+        delta, slack = self.ours - number, self.tolerance + self.noise
         match relation:
             case "<":
                 return delta < -slack
@@ -55,8 +73,13 @@ class Comparison:
 
 
 def verdict(comparisons: Iterable[Comparison]) -> str:
-    """`holds` where every number is the paper's, `holds as corrected` where every one is the corrected one."""
+    """`holds` where every number is the paper's, `holds as corrected` where every one is the corrected one; `not run`
+    where too few seeds ran to tell and nothing else speaks against it."""
     comparisons = list(comparisons)
+    left_open = [one for one in comparisons if one.left_open]
+    decided = [one for one in comparisons if not one.left_open]
+    if left_open and all(one.as_printed or one.as_corrected for one in decided):
+        return f"not run ({left_open[0].seeds} seeds leave it open: {left_open[0].name})"
     if all(one.as_printed for one in comparisons):
         return "holds"
     return "holds as corrected" if all(one.as_corrected for one in comparisons) else "fails"
@@ -72,3 +95,27 @@ def extreme(name: str, values: np.ndarray, paper: float, relation: str) -> Compa
     """A bound that every one of few repeats has to keep: the worst of them, without an error."""
     worst = values.max() if relation in ("<", "<=") else values.min()
     return Comparison(name, float(worst), paper, relation=relation, tolerance=0.0)
+
+
+def over_seeds(name: str, values: np.ndarray, paper: float, **more) -> Comparison:
+    """The mean over the seeds of training runs, with Student's two-sided 95 % interval; one seed leaves all open."""
+    n = len(values)
+    if n < 2:
+        return Comparison(name, float(np.mean(values)), paper, se=math.inf, seeds=n, **more)
+    se = float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Comparison(name, float(np.mean(values)), paper, se=se, sigmas=stats.t.ppf(0.975, n - 1), seeds=n, **more)
+
+
+def between_seeds(name: str, first: np.ndarray, second: np.ndarray, paper: float = 0.0, **more) -> Comparison:
+    """The difference of the means over the seeds of two kinds of training runs, with Welch's 95 % interval."""
+    delta, n = float(np.mean(first) - np.mean(second)), min(len(first), len(second))
+    if n < 2:
+        return Comparison(name, delta, paper, se=math.inf, seeds=n, **more)
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
+    degrees = (
+        sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
+        if any(parts)
+        else math.inf
+    )
+    sigmas = float(stats.t.ppf(0.975, degrees))
+    return Comparison(name, delta, paper, se=math.sqrt(sum(parts)), sigmas=sigmas, seeds=n, **more)

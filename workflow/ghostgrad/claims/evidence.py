@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,14 +36,17 @@ class Evidence:
     scale: str
     used: list[tuple[str, str]]
 
-    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
+    def _runs(self, variant: str) -> tuple[RunSpec, ...]:
         experiment, name = variant.split("/")
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
             raise Missing(f"not at scale {self.scale}")
         if left := [run for run in runs if not published(run)]:  # some blocks only would be another claim
             raise Missing(next(filter(None, map(_unset, left)), None) or absence(left))
-        for run in runs:
+        return runs
+
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
+        for run in self._runs(variant):
             path = Path(run.directory, file)
             self.used.append((str(path), rows))
             yield read_frame(path)
@@ -67,3 +72,24 @@ class Evidence:
             found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
             rows.append(found.sort_values("index")["value"].to_numpy())
         return np.stack(rows)
+
+    def final(self, variant: str, metric: str) -> np.ndarray:
+        """A column of metrics.csv, (seeds,)."""
+        return np.array([frame[metric].iloc[0] for frame in self._frames(variant, "metrics.csv", metric)], dtype=float)
+
+    def early_accuracy(self, variant: str) -> np.ndarray:
+        """Training accuracy in percent over the first quarter of training, (seeds,); rows of the series cover equal
+        spans."""
+        frames = self._frames(variant, "series.csv", "train_accuracy")
+        early = (frame["train_accuracy"][frame["step"] <= frame["step"].max() / 4] for frame in frames)
+        return np.array([values.mean() for values in early])
+
+    def costs(self, variant: str, key: str) -> np.ndarray:
+        """A number of env.json, summed over the process starts of a seed, (seeds,); NaN where it is not there."""
+        found = []
+        for run in self._runs(variant):
+            path = Path(run.directory, "env.json")
+            self.used.append((str(path), key))
+            starts = json.loads(path.read_text(encoding="utf-8"))
+            found.append(sum(start.get(key) or math.nan for start in starts))
+        return np.array(found)

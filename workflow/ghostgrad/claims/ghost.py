@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ghostgrad.claims.comparison import Comparison, average, extreme
+from ghostgrad.claims.comparison import Comparison, average, between_seeds, extreme
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.measures import CURVE_STATISTICS, jackknife
 from ghostgrad.theory import propositions
@@ -248,3 +248,9 @@ def s6_vgg_input(e: Evidence) -> Iterator[Comparison]:
         name = f"log growth to the input, VGG16-BN less ResNet50 with gamma = {gamma}"
         signs = {"relation": ">", "corrected_relation": relation}
         yield Comparison(name, vgg.mean() - resnet.mean(), 0.0, 0.0, se=se, **signs)
+
+
+def a_depth(e: Evidence) -> Iterator[Comparison]:
+    for depth in (40, 80):
+        selu, relu = (e.final(f"plain_depth/{name}-{depth}", "train_accuracy") for name in ("selu", "relu"))
+        yield between_seeds(f"training accuracy at {depth} layers, SELU less ReLU, %", selu, relu, relation=">")

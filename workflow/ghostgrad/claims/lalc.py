@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ghostgrad.claims.comparison import Comparison, average
+from ghostgrad.claims.comparison import Comparison, average, between_seeds, over_seeds
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.measures import fitted_rate
 from ghostgrad.theory import propositions
@@ -115,6 +115,80 @@ def claims(e: Evidence) -> Iterator[Comparison]:
         value, se = _norm_rate(e, net)
         # max-pools take a little back, so that without an explosion the factor may lie below 1
         yield Comparison(f"factor per layer, {name}", value, 1.0, se=se, tolerance=0.01, relation="<=")
+
+
+def clars_cost(e: Evidence) -> Iterator[Comparison]:
+    gpu = bool(e.costs("cifar_sweep/lars_1e2-128", "gpu_s").any())
+    for name, key in (("time", "gpu_s" if gpu else "cpu_s"), ("peak memory", "gpu_peak_mb" if gpu else "peak_mb")):
+        clars, lars = (e.costs(f"cifar_sweep/{rule}_1e2-128", key).mean() for rule in ("clars", "lars"))
+        more = {"corrected_relation": "<", "relation": ">=", "tolerance": 0.0}
+        yield Comparison(f"{name} of CLARS over LARS's", float(clars / lars), 2.0, 2.0, **more)
+
+
+def self_disable(e: Evidence) -> Iterator[Comparison]:
+    for batch in ("128", "4k"):
+        first, last = (e.probe(f"cifar_sweep/lalc-{batch}", "clipped_fraction", at)[:, 0] for at in (0, 190))
+        yield over_seeds(
+            f"fraction clipped at epoch 190 less at the first update, {batch}", last - first, 0.0, relation="<"
+        )
+
+
+HALF_PERCENT = {"tolerance": 0.5}
+ABOVE, BELOW = {"relation": ">", "tolerance": 0.0}, {"relation": "<", "tolerance": 0.0}
+
+
+def _accuracies(e: Evidence, *pairs: tuple[str, str], **more) -> Iterator[Comparison]:
+    """Test accuracy of the first of each pair of variants of the sweep less that of the second."""
+    for first, second in pairs:
+        values = (e.final(f"cifar_sweep/{variant}", "test_accuracy") for variant in (first, second))
+        yield between_seeds(f"{first} less {second}, %", *values, **more)
+
+
+def abl_norm(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc-128", "lalc_raw-128"), ("lalc-4k", "lalc_raw-4k"), **ABOVE)
+
+
+def accum(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc-4k", "lalc_accumulated-4k"), **HALF_PERCENT)
+
+
+def small_batch(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc-128", "warmup-128"), **HALF_PERCENT)
+
+
+def large_batch(e: Evidence) -> Iterator[Comparison]:
+    others = ("sgd-4k", "warmup-4k", "lars_1e3-4k", "clars_1e3-4k")
+    yield from _accuracies(e, *(("lalc-4k", other) for other in others), **ABOVE)
+
+
+def warmup(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc_warmup-128", "lalc-128"), ("lalc_warmup-4k", "lalc-4k"), **HALF_PERCENT)
+
+
+def scaling(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc-128", "lars_1e2-128"), ("lalc-128", "clars_1e2-128"), **ABOVE)
+
+
+def nesterov(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("nesterov-128", "sgd-128"), ("lalc_nesterov-128", "lalc-128"), **ABOVE)
+
+
+def too_large(e: Evidence) -> Iterator[Comparison]:
+    yield from _accuracies(e, ("lalc-16k", "lalc-4k"), ("warmup-16k", "warmup-4k"), **BELOW)
+
+
+def instability(e: Evidence) -> Iterator[Comparison]:
+    sgd, lalc, lars = (e.early_accuracy(f"cifar_sweep/{name}-4k") for name in ("sgd", "lalc", "lars_1e3"))
+    for name, values in (("LALC", lalc), ("LARS", lars)):
+        yield between_seeds(f"early training accuracy of {name} less SGD's, %", values, sgd, **ABOVE)
+
+
+def decay(e: Evidence) -> Iterator[Comparison]:
+    rates = [
+        np.array([fitted_rate(np.sqrt(row)) for row in e.probe("vgg_statistics/sgd", "gradient_variance", at)])
+        for at in (0, 1950)
+    ]
+    yield over_seeds("factor per layer after 1,950 steps less at initialization", rates[1] - rates[0], 0.0, **BELOW)
 
 
 def e_l1(_: Evidence) -> Iterator[Comparison]:

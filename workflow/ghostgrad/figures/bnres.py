@@ -15,21 +15,13 @@ from ghostgrad.figures.style import DATA_COLUMNS
 from ghostgrad.results import Results
 
 
-def _over_seeds(frame: pd.DataFrame, x: str, y: str, panel: str, label: str) -> pd.DataFrame:
-    """Mean over seeds with the range of the seeds as its band."""
-    groups = frame.groupby(x)[y]
-    data = groups.agg(["mean", "sem", "min", "max", "count"]).reset_index()
-    data.columns = ["x", "mean", "se", "low", "high", "n"]
-    return data.assign(panel=panel, label=label)[DATA_COLUMNS]
-
-
 def training_accuracy(results: Results):
     """Accuracy on the augmented training batches since the row before, against the step (fig. 8); a mean is over the
     seeds that have come so far, and a name says how many diverged."""
     figure, (axes,) = style.panels()
     frames, places = [], []
     for index, cell in enumerate(results.measured_cells):
-        frame = _over_seeds(results.frame(cell, "series.csv"), "step", "train_accuracy", "", cell.label)
+        frame = style.over_seeds(results.frame(cell, "series.csv"), "step", "train_accuracy", "", cell.label)
         style.curve(axes, frame, cell.label, index, marker="." if len(frame) < 3 else None)
         frames.append(frame)
         seeds = results.rows(cell)
@@ -41,12 +33,6 @@ def training_accuracy(results: Results):
     axes.set(xlabel="step", ylabel="training accuracy (%)")
     style.direct_labels(axes, places, left=False)
     return figure, pd.concat(frames, ignore_index=True)
-
-
-def _step(position: float, found: pd.DataFrame) -> str:
-    """The paper's step, and the one it shrank to at this scale."""
-    here = "" if found.empty or found["step"].iloc[0] == position else f" (here {found['step'].iloc[0]:,})"
-    return f"step {position:,.0f}{here}"
 
 
 TITLES = {"gradient_variance": "variance of the gradient", "gradient_norm": "norm of the gradient"}
@@ -65,14 +51,14 @@ def block_curves(results: Results, quantity: Literal["gradient_variance", "gradi
     frames = []
     for panel, (cell, position) in zip(axes, chosen, strict=True):
         found = results.probe(cell, quantity, position)
-        panel.set_title(f"{cell.label}, {_step(position, found)}")
+        panel.set_title(f"{cell.label}, {style.step(position, found)}")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_xlabel("block (0 is the stem)")
         if found.empty:
             panel.text(0.5, 0.5, "ended before", ha="center", color=style.GREY, transform=panel.transAxes)
             continue
         name = f"{cell.label} at {position:g}"
-        frame = _over_seeds(found, "index", "value", name, cell.label)
+        frame = style.over_seeds(found, "index", "value", name, cell.label)
         style.curve(panel, frame, cell.label, marker="o")
         frames.append(frame)
         _mark_scales(panel, int(frame["x"].max()))
@@ -124,7 +110,7 @@ def bn_offsets(results: Results, at: list[float]):
     frames = []
     for panel, position in zip(axes, at, strict=True):
         probed = results.probe(cell, "bn_offset_mean", position)
-        panel.set_title(f"{cell.label}, {_step(position, probed)}")
+        panel.set_title(f"{cell.label}, {style.step(position, probed)}")
         panel.set_xlabel("block")
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         if probed.empty:
@@ -134,7 +120,7 @@ def bn_offsets(results: Results, at: list[float]):
             found = results.probe(cell, quantity, position)
             found = found[(found["index"] % 2 == place) & (found["index"] < found["index"].max())]
             found = found.assign(index=found["index"] // 2 + 1)
-            frame = _over_seeds(found, "index", "value", f"{cell.label} at {position:g}", label)
+            frame = style.over_seeds(found, "index", "value", f"{cell.label} at {position:g}", label)
             panel.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
             panel.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, label=label)
             frames.append(frame)

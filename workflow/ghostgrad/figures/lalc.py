@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -49,4 +51,92 @@ def histograms(results: Results):
         data = {"panel": title, "label": name, "x": (edges[:-1] + edges[1:]) / 2, "mean": density}
         frames.append(pd.DataFrame(data, columns=DATA_COLUMNS))
     axes[0].set_ylabel("density")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+STATISTICS = {
+    "activation_variance": "variance",
+    "gradient_variance": "variance of the gradient",
+    "activation_offset": "|mean|/std",
+    "gradient_offset": "|mean|/std of the gradient",
+    "activation_gradient_correlation": "|Corr(xᵢ, gᵢ)|",
+    "activation_correlation": "|Corr(xᵢ, xⱼ)|",
+}
+ROWS = {"conv": "convolution", "norm": "BN", "act": "ReLU"}
+
+
+def layer_statistics(results: Results, at: list[float]):
+    """Statistics of signals and gradients behind each convolution, BN and ReLU, and of the weights, against the layer
+    counted from the output, a curve per step; mean and range over seeds (fig. 3)."""
+    cell = results.measured_cells[0]
+    figure, grid = style.sheet(len(ROWS) + 1, len(STATISTICS), width=12, height=6.4)
+    frames = []
+    table = itertools.product(enumerate(ROWS), enumerate(STATISTICS))
+    places = [(row, column, f"{place}_{name}") for (row, place), (column, name) in table]
+    places += [(len(ROWS), 0, "weight_variance"), (len(ROWS), 2, "weight_offset")]
+    drawn = {(row, column) for row, column, _ in places}
+    for row, column, quantity in places:
+        axes = grid[row, column]
+        for index, position in enumerate(at):
+            found = results.probe(cell, quantity, position)
+            if found.empty:
+                continue
+            label = style.step(position, found)
+            found = found.assign(index=found["index"].max() + 1 - found["index"])
+            frame = style.over_seeds(found, "index", "value", quantity, label)
+            colour, dash = style.SHADES[index % len(style.SHADES)]
+            axes.plot(frame["x"], frame["mean"], color=colour, linestyle=dash, label=label)
+            axes.fill_between(frame["x"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
+            frames.append(frame)
+        if quantity.endswith("variance"):
+            style.log_y(axes)
+        else:
+            axes.set_ylim(bottom=0)
+        if row in (0, len(ROWS)):
+            axes.set_title(list(STATISTICS.values())[column])
+        if column == 0:
+            axes.set_ylabel([*ROWS.values(), "weights"][row])
+    for row, column in np.ndindex(grid.shape):
+        if (row, column) not in drawn:
+            grid[row, column].axis("off")
+    figure.supxlabel("layer, counted from the output", fontsize=8, y=0.02)
+    grid[len(ROWS), 1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center left")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def accuracy_by_batch(results: Results):
+    """Test accuracy at the end against the batch size, a curve per method; mean and range over seeds (fig. 4a)."""
+    columns = list(dict.fromkeys(cell.column for cell in results.artifact.cells))
+    figure, (axes,) = style.panels(width=6.0, height=3.6)
+    frames, places = [], []
+    rows = list(dict.fromkeys(cell.row for cell in results.measured_cells))
+    for index, row in enumerate(rows):
+        cells = [cell for cell in results.measured_cells if cell.row == row]
+        found = [results.rows(cell).assign(x=columns.index(cell.column)) for cell in cells]
+        frame = style.over_seeds(pd.concat(found), "x", "test_accuracy", "", row)
+        style.curve(axes, frame, row, index, marker="o")
+        frames.append(frame)
+        places.append((row, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set(xlabel="batch size in the paper", ylabel="test accuracy (%)")
+    style.direct_labels(axes, places, left=False)
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+CURVES = {"train_loss": "training loss", "test_accuracy": "test accuracy (%)"}
+
+
+def training_curves(results: Results):
+    """Training loss and test accuracy against the epoch, a curve per method; mean and range over seeds (fig. 4b, 5)."""
+    figure, grid = style.sheet(1, len(CURVES), width=8.4, height=3.2)
+    frames = []
+    for axes, (quantity, title) in zip(grid[0], CURVES.items(), strict=True):
+        places = []
+        for index, cell in enumerate(results.measured_cells):
+            frame = style.over_seeds(results.frame(cell, "series.csv"), "epoch", quantity, title, cell.label)
+            style.curve(axes, frame, cell.label, index)
+            frames.append(frame)
+            places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
+        axes.set(xlabel="epoch", ylabel=title)
+        style.direct_labels(axes, places, left=False)
     return figure, pd.concat(frames, ignore_index=True)

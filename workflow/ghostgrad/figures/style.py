@@ -70,9 +70,25 @@ LOOKS = {
     "Swish": (BLACK, SOLID),
     "none": (BLACK, DASHDOT),
     "DropOut": (PURPLE, DOTTED),
+    "SGD": (BLACK, SOLID),
+    "Nesterov": (BLACK, DOTTED),
+    "WarmUp": (BLUE, SOLID),
+    "WarmUp + Nesterov": (BLUE, DOTTED),
+    "LARS": (ORANGE, SOLID),
+    "LARS + WarmUp": (ORANGE, DASHED),
+    "CLARS": (GREEN, SOLID),
+    "LALC": (VERMILION, SOLID),
+    "LALC + WarmUp": (VERMILION, DASHED),
+    "LALC + Nesterov": (VERMILION, DOTTED),
+    "LALC, norm of the gradient": (PURPLE, SOLID),
+    "LALC, BN not clipped": (PURPLE, DASHED),
+    "LALC, accumulated": (PURPLE, DOTTED),
+    "LALC, 3x3 stem": (PURPLE, DASHDOT),
+    "LARC": (GREEN, DASHED),
     "Xavier": (BLUE, SOLID),
     "He": (VERMILION, DASHED),
 }
+SHADES = [("#56B4E9", SOLID), (BLUE, DASHED), (BLACK, SOLID), (GREY, DOTTED)]  # positions in time
 SPARE = [(ORANGE, SOLID), (BLACK, DASHDOT), (PURPLE, DOTTED), (GREEN, DASHED), (BLACK, SOLID)]
 
 
@@ -89,12 +105,23 @@ def use(salt: str) -> None:
     mpl.rcParams["svg.hashsalt"] = salt
 
 
+def sheet(rows: int, columns: int, width: float, height: float, **shared: bool) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid (rows, columns) of axes; `shared` as matplotlib's sharex and sharey."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
 def panels(count: int = 1, width: float = 4.2, height: float = 2.9) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels side by side that share their y axis."""
-    figure = Figure(figsize=(width if count == 1 else 2.5 * count + 0.6, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    return figure, list(axes)
+    figure, axes = sheet(1, count, width if count == 1 else 2.5 * count + 0.6, height, sharey=True)
+    return figure, list(axes[0])
+
+
+def step(position: float, found: pd.DataFrame) -> str:
+    """The paper's step, and the one it shrank to at this scale."""
+    here = "" if found.empty or found["step"].iloc[0] == position else f" (here {found['step'].iloc[0]:,})"
+    return f"step {position:,.0f}{here}"
 
 
 def band(label: str, x: np.ndarray, values: np.ndarray, levels: tuple[float, float] = (0.05, 0.95)) -> pd.DataFrame:
@@ -104,6 +131,13 @@ def band(label: str, x: np.ndarray, values: np.ndarray, levels: tuple[float, flo
     data = {"panel": "", "label": label, "x": x, "mean": values.mean(0), "low": low, "high": high, "n": len(values)}
     data["se"] = values.std(0, ddof=1) / len(values) ** 0.5
     return pd.DataFrame(data, columns=DATA_COLUMNS)
+
+
+def over_seeds(frame: pd.DataFrame, x: str, y: str, panel: str, label: str) -> pd.DataFrame:
+    """The drawn data of a curve: mean over seeds with their range as its band."""
+    data = frame.groupby(x)[y].agg(["mean", "sem", "min", "max", "count"]).reset_index()
+    data.columns = ["x", "mean", "se", "low", "high", "n"]
+    return data.assign(panel=panel, label=label)[DATA_COLUMNS]
 
 
 def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: str | None = None) -> None:

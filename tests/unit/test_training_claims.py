@@ -1,0 +1,121 @@
+"""Claims that training runs decide, on runs written by hand: each can hold, fail, and be left open by its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ghostgrad import registry
+from ghostgrad.claims.judge import judge
+from ghostgrad.record import Rows
+from tests.unit.fabricate import publish
+
+REGISTRY = registry.load()
+# Final test and training accuracy as the papers say, by variant or by its beginning.
+ACCURACY = {
+    "lalc": 95.0,
+    "lalc_raw": 93.0,
+    "lalc_nesterov": 95.5,
+    "lalc-16k": 85.0,
+    "lars": 92.0,
+    "clars": 91.0,
+    "sgd": 90.0,
+    "nesterov": 90.6,
+    "warmup-128": 95.1,
+    "warmup-4k": 90.0,
+    "warmup-16k": 80.0,
+    "model1": 92.0,
+    "model2": 90.0,
+    "model3": 10.0,
+    "relu": 12.0,
+    "selu": 80.0,
+}
+SPREAD = np.array([-0.04, 0.0, 0.04])  # of the seeds
+SHAPE = np.tile([3.0, 2.0, 1.0, 0.5, 0.0], 3)  # log variance over the blocks of three scales
+# Claim -> what to change so that its first number is on the wrong side: accuracies or probes by variant.
+WRONG = {
+    "lalc.self_disable": {"lalc-128": {"late": 0.9}},
+    "lalc.abl_norm": {"lalc_raw-128": {"accuracy": 97.0}},
+    "lalc.decay": {"sgd": {"late": 1.6}},
+    "lalc.accum": {"lalc_accumulated-4k": {"accuracy": 91.0}},
+    "lalc.small_batch": {"warmup-128": {"accuracy": 90.0}},
+    "lalc.large_batch": {"lars_1e3-4k": {"accuracy": 97.0}},
+    "lalc.instability": {"sgd-4k": {"early": 70.0}},
+    "lalc.warmup": {"lalc_warmup-4k": {"accuracy": 97.0}},
+    "lalc.scaling": {"lars_1e2-128": {"accuracy": 97.0}},
+    "lalc.nesterov": {"lalc_nesterov-128": {"accuracy": 94.0}},
+    "lalc.too_large": {"warmup-16k": {"accuracy": 94.0}},
+    "bnres.order": {"model2": {"accuracy": 95.0}},
+    "bnres.trend": {"model1": {"shape": -SHAPE}},
+    "bnres.gradient_range": {"model2": {"shape": 4 * SHAPE}},
+    "bnres.batch_shape": {"model1-b512": {"shape": -SHAPE}},
+    "bnres.init_shape": {"model1-std0.01": {"shape": -SHAPE}},
+    "ghost.a_depth": {"selu-80": {"accuracy": 5.0}},
+}
+
+
+def value(variant: str) -> float:
+    """The longest beginning decides."""
+    return ACCURACY[max((name for name in ACCURACY if variant.startswith(name)), key=len)]
+
+
+def write(claim: str, changes: dict, wide: bool = False) -> None:
+    """All runs of a claim at paper scale; `wide` spreads the seeds far apart."""
+    for run in REGISTRY.claim_runs("paper", REGISTRY.claims[claim]):
+        own = changes.get(run.variant, {})
+        noise = (2000 if wide else 1) * SPREAD[run.seed]
+        accuracy = own.get("accuracy", value(run.variant)) + noise
+        early = own.get("early", 40.0 if run.variant.startswith("sgd") else 60.0) + noise
+        series = Rows(("step", "train_accuracy"), [[step, early] for step in range(1, 9)])
+        probes = []
+        for at in run.spec["probe_at"]:
+            late = own.get("late", 0.2) if at else 0.5
+            probes.append([at, at, "clipped_fraction", 0, late + bool(at) * noise / 100])
+            curve = own.get("shape", SHAPE) + noise * np.linspace(-1, 1, 15)
+            if run.experiment == "vgg_statistics":
+                curve = -(2 * late + bool(at) * noise / 100) * np.arange(15.0)
+            probes += [[at, at, "gradient_variance", k, math.exp(v)] for k, v in enumerate([0.0, *curve])]
+        metrics = {"test_accuracy": accuracy, "train_accuracy": accuracy}
+        publish(run, metrics, series, probes=probes)
+
+
+def verdict(claim: str) -> str:
+    return judge(REGISTRY, REGISTRY.claims[claim], "paper")[0]
+
+
+@pytest.mark.parametrize("claim", WRONG)
+def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert verdict(claim).startswith("not run (")
+    write(claim, {})
+    assert verdict(claim) == "holds"
+    write(claim, WRONG[claim])
+    assert verdict(claim) == "fails"
+    write(claim, {}, wide=True)
+    assert verdict(claim).startswith("not run (3 seeds leave it open: "), verdict(claim)
+
+
+def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
+    """However far apart the two are."""
+    monkeypatch.chdir(tmp_path)
+    write("bnres.order", {})
+    claim = REGISTRY.claims["bnres.order"]
+    first = {run.variant: (run,) for run in REGISTRY.claim_runs("paper", claim) if not run.seed}
+    monkeypatch.setattr(REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant])
+    assert judge(REGISTRY, claim, "paper")[0].startswith("not run (1 seeds leave it open")
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(250.0, "holds"), (150.0, "holds as corrected")])
+def test_the_cost_of_clars_is_measured(seconds, told, tmp_path, monkeypatch):
+    """From env.json, over all process starts of a run."""
+    monkeypatch.chdir(tmp_path)
+    for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
+        folder = publish(run, {"test_accuracy": 90.0})
+        cost = seconds if run.variant.startswith("clars") else 100.0
+        starts = [{"cpu_s": 1.0, "gpu_s": cost / 2, "gpu_peak_mb": cost}] * 2
+        (Path(folder) / "env.json").write_text(json.dumps(starts))
+    assert verdict("lalc.clars_cost") == told
