@@ -99,6 +99,32 @@ def test_adjust_reaches_exactly_the_named_points(tmp_path):
     assert widths == {"relu-b8": 8, "selu-b8": 8, "selu-b16": 8, **changed}
 
 
+def test_a_star_makes_a_column_of_what_it_stands_for(tmp_path):
+    """In the order of the variants; other rows may name their columns themselves."""
+    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"8": {}, "16": {"batch": 16}}}
+    rows = {"SGD": "nets/sgd-*", "Tanh": {"16": "nets/tanh-16"}, "eight": "nets/*-8"}
+    artifact = {"title": "x", "section": "x", "table": "growth_rates", "rows": rows}
+    artifact["options"] = {"table": {"metrics": ["rate"]}}
+    reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}, {"ghost.x": artifact})
+    cells = [(cell.row, cell.column, cell.variant) for cell in reg.artifact("ghost.x").cells]
+    assert cells == [
+        ("SGD", "8", "sgd-8"),
+        ("SGD", "16", "sgd-16"),
+        ("Tanh", "16", "tanh-16"),
+        ("eight", "sgd", "sgd-8"),
+        ("eight", "tanh", "tanh-8"),
+    ]
+
+
+def test_adjust_may_set_how_many_seeds(tmp_path):
+    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"8": {}, "16": {"batch": 16}}}
+    adjust = [{"where": {"method": ["tanh"], "batch": ["16"]}, "set": {"seeds": 1}}]
+    nets = experiment(variants={}, axes=axes, adjust=adjust, seeds=3)
+    reg = registry(tmp_path, {"nets": nets})
+    counts = {name: len(reg.experiments["nets"].runs("paper", name)) for name in reg.experiments["nets"].variants}
+    assert counts == {"sgd-8": 3, "sgd-16": 3, "tanh-8": 3, "tanh-16": 1}
+
+
 def test_an_artifacts_axes_fill_its_cells(tmp_path):
     """`row` and `column` name axes; labels are the names of their points."""
     axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}

@@ -169,10 +169,14 @@ ARTIFACTS = {
         artifact(rows={"A": {"18": "nets/a", "34": "nets/abd"}}),
         "rows.A: nets has no variant 'abd'; did you mean 'abc'?",
     ),
+    "pattern without a variant": (
+        artifact(rows={"A": "nets/abd-*"}),
+        "rows.A: nets has no variant like 'abd-*'; did you mean 'abc'?",
+    ),
     "no run's name": (artifact(rows={"A": "nets"}), "rows.A: 'nets' is not of the form"),
     "number for a run": (
         artifact(rows={"A": 3}),
-        "ghost.x.rows.A: expected experiment/variant, or {column label: experiment/variant}, found 3",
+        "ghost.x.rows.A: expected experiment/variant, experiment/a-* or {column label: experiment/variant}, found 3",
     ),
     "axes of an unknown experiment": (
         artifact(axes={"experiment": "nts", "row": "method"}),
