@@ -1,0 +1,67 @@
+"""Figures of training sweeps, from runs written by hand: what is drawn is what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from ghostgrad import registry
+from ghostgrad.figures import lalc, style
+from ghostgrad.record import Rows
+from ghostgrad.results import Results
+from tests.unit.fabricate import publish
+
+REGISTRY = registry.load()
+SERIES = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """The data of an artifact's figure function at laptop scale, seeds one percent apart."""
+    monkeypatch.chdir(tmp_path)
+
+    def draw(artifact_id: str, function, **options):
+        artifact = REGISTRY.artifact(artifact_id)
+        for run in REGISTRY.artifact_runs("laptop", artifact):
+            accuracy = 50.0 + run.seed + (30.0 if run.variant.startswith("lalc") else 0.0)
+            series = Rows(SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)])
+            probes = [
+                [at, at, f"{place}_{name}", k, (1 + k) * (1 + run.seed)]
+                for at in (0, 100, 1950)
+                for place in ("conv", "norm", "act", "weight")
+                for name in (*lalc.STATISTICS, "variance", "offset")
+                for k in range(5)
+            ]
+            publish(run, {"test_accuracy": accuracy}, series, probes=probes)
+        style.use(artifact_id)
+        return function(Results(REGISTRY, artifact, "laptop"), **options)
+
+    return draw
+
+
+def test_accuracy_by_batch(drawn):
+    """A curve per method over the paper's batch sizes, mean and range of the seeds."""
+    figure, data = drawn("lalc.fig4a", lalc.accuracy_by_batch)
+    rows = {(row.label, row.x): (row.mean, row.low, row.high, row.n) for row in data.itertuples()}
+    assert rows["LALC", 0] == rows["LALC", 5] == (80.5, 80.0, 81.0, 2)
+    assert rows["WarmUp", 5] == (50.5, 50.0, 51.0, 2)
+    assert {label for label, _ in rows} == {"SGD", "WarmUp", "LARS", "CLARS", "LALC"}
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()][::5] == ["128", "4k"]
+
+
+def test_training_curves(drawn):
+    """Loss and accuracy of each method against the epoch."""
+    _, data = drawn("lalc.fig4b", lalc.training_curves)
+    one = data[(data["label"] == "LALC") & (data["panel"] == "training loss")]
+    assert one["x"].tolist() == [1.0, 2.0]
+    assert one["mean"].tolist() == [0.2, 0.1]
+    assert set(data["panel"]) == {"training loss", "test accuracy (%)"}
+
+
+def test_layer_statistics_are_counted_from_the_output(drawn):
+    """The paper has the layer near the output on the left."""
+    figure, data = drawn("lalc.fig3", lalc.layer_statistics, at=[0, 100])
+    one = data[(data["panel"] == "act_activation_correlation") & (data["label"] == "step 0")]
+    assert one["x"].tolist() == [1, 2, 3, 4, 5]
+    assert one["mean"].tolist() == [7.5, 6.0, 4.5, 3.0, 1.5]
+    assert len({*data["panel"]}) == 3 * len(lalc.STATISTICS) + 2
+    assert len(figure.axes) == 24
