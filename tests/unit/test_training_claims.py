@@ -63,9 +63,9 @@ def value(variant: str) -> float:
     return ACCURACY[max((name for name in ACCURACY if variant.startswith(name)), key=len)]
 
 
-def write(claim: str, changes: dict, wide: bool = False) -> None:
-    """All runs of a claim at paper scale; `wide` spreads the seeds far apart."""
-    for run in REGISTRY.claim_runs("paper", REGISTRY.claims[claim]):
+def write(claim: str, changes: dict, wide: bool = False, scale: str = "paper") -> None:
+    """All runs of a claim at a scale; `wide` spreads the seeds far apart."""
+    for run in REGISTRY.claim_runs(scale, REGISTRY.claims[claim]):
         own = changes.get(run.variant, {})
         noise = (2000 if wide else 1) * SPREAD[run.seed]
         accuracy = own.get("accuracy", value(run.variant)) + noise
@@ -83,8 +83,8 @@ def write(claim: str, changes: dict, wide: bool = False) -> None:
         publish(run, metrics, series, probes=probes)
 
 
-def verdict(claim: str) -> str:
-    return judge(REGISTRY, REGISTRY.claims[claim], "paper")[0]
+def verdict(claim: str, scale: str = "paper") -> str:
+    return judge(REGISTRY, REGISTRY.claims[claim], scale)[0]
 
 
 @pytest.mark.parametrize("claim", WRONG)
@@ -97,6 +97,15 @@ def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
     assert verdict(claim) == "fails"
     write(claim, {}, wide=True)
     assert verdict(claim).startswith("not run (3 seeds leave it open: "), verdict(claim)
+
+
+def test_what_a_scale_changes_can_show_but_not_refute(tmp_path, monkeypatch):
+    """Small images and few updates are not the paper's; of them the ledger says what it sees and no more."""
+    monkeypatch.chdir(tmp_path)
+    write("bnres.order", {}, scale="laptop")
+    assert verdict("bnres.order", "laptop") == "holds"
+    write("bnres.order", WRONG["bnres.order"], scale="laptop")
+    assert verdict("bnres.order", "laptop") == "not run (does not show at scale laptop)"
 
 
 def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
