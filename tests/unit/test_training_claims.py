@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ghostgrad import registry
+from ghostgrad.claims.comparison import between_seeds, over_seeds
 from ghostgrad.claims.judge import judge
 from ghostgrad.record import Rows
 from tests.unit.fabricate import publish
@@ -97,6 +99,18 @@ def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
     assert verdict(claim) == "fails"
     write(claim, {}, wide=True)
     assert verdict(claim).startswith("not run (3 seeds leave it open: "), verdict(claim)
+
+
+@pytest.mark.parametrize(("relation", "level"), [("=", 0.95), ("<", 0.9)])
+def test_the_intervals_are_scipys(relation, level):
+    """Welch's of two samples, Student's of one; one-sided ones are those of 90 % on both sides."""
+    first, second = np.array([91.0, 92.5, 91.7]), np.array([90.1, 94.0])
+    one = between_seeds("x", first, second, relation=relation)
+    low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    assert (one.ours - one.noise, one.ours + one.noise) == pytest.approx((low, high))
+    one = over_seeds("x", first, 0.0, relation=relation)
+    low, high = stats.ttest_1samp(first, 0.0).confidence_interval(level)
+    assert (one.ours - one.noise, one.ours + one.noise) == pytest.approx((low, high))
 
 
 def test_what_a_scale_changes_can_show_but_not_refute(tmp_path, monkeypatch):

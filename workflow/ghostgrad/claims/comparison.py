@@ -97,25 +97,26 @@ def extreme(name: str, values: np.ndarray, paper: float, relation: str) -> Compa
     return Comparison(name, float(worst), paper, relation=relation, tolerance=0.0)
 
 
+def _over_runs(name: str, ours: float, paper: float, se: float, degrees: float, **more) -> Comparison:
+    """With Student's 95 % interval: one-sided for an inequality, two-sided for an equality."""
+    level = 0.975 if more.get("relation", "=") == "=" else 0.95
+    sigmas = float(stats.t.ppf(level, degrees)) if degrees else math.inf
+    return Comparison(name, ours, paper, se=se, sigmas=sigmas, **more)
+
+
 def over_seeds(name: str, values: np.ndarray, paper: float, **more) -> Comparison:
-    """The mean over the seeds of training runs, with Student's two-sided 95 % interval; one seed leaves all open."""
+    """The mean over the seeds of training runs; one seed leaves all open."""
     n = len(values)
-    if n < 2:
-        return Comparison(name, float(np.mean(values)), paper, se=math.inf, seeds=n, **more)
-    se = float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Comparison(name, float(np.mean(values)), paper, se=se, sigmas=stats.t.ppf(0.975, n - 1), seeds=n, **more)
+    se = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    return _over_runs(name, float(np.mean(values)), paper, se, n - 1, seeds=n, **more)
 
 
 def between_seeds(name: str, first: np.ndarray, second: np.ndarray, paper: float = 0.0, **more) -> Comparison:
-    """The difference of the means over the seeds of two kinds of training runs, with Welch's 95 % interval."""
-    delta, n = float(np.mean(first) - np.mean(second)), min(len(first), len(second))
+    """The difference of the means over the seeds of two kinds of training runs, with Welch's degrees of freedom."""
+    counts = np.array([len(first), len(second)])
+    delta, n = float(np.mean(first) - np.mean(second)), int(counts.min())
     if n < 2:
-        return Comparison(name, delta, paper, se=math.inf, seeds=n, **more)
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
-    degrees = (
-        sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
-        if any(parts)
-        else math.inf
-    )
-    sigmas = float(stats.t.ppf(0.975, degrees))
-    return Comparison(name, delta, paper, se=math.sqrt(sum(parts)), sigmas=sigmas, seeds=n, **more)
+        return _over_runs(name, delta, paper, math.inf, 0, seeds=n, **more)
+    parts = np.array([np.var(first, ddof=1), np.var(second, ddof=1)]) / counts
+    degrees = float(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum()) if parts.any() else math.inf
+    return _over_runs(name, delta, paper, float(np.sqrt(parts.sum())), degrees, seeds=n, **more)

@@ -94,12 +94,13 @@ def layer_statistics(results: Results, at: list[float]):
             axes.set_ylim(bottom=0)
         if row in (0, len(ROWS)):
             axes.set_title(list(STATISTICS.values())[column])
+        if row >= len(ROWS) - 1:
+            axes.set_xlabel("layer, from the output")
         if column == 0:
             axes.set_ylabel([*ROWS.values(), "weights"][row])
     for row, column in np.ndindex(grid.shape):
         if (row, column) not in drawn:
             grid[row, column].axis("off")
-    figure.supxlabel("layer, counted from the output", fontsize=8, y=0.02)
     grid[len(ROWS), 1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center left")
     return figure, pd.concat(frames, ignore_index=True)
 
