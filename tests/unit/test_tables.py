@@ -129,6 +129,17 @@ def test_verdict_of_finished_runs(bench, accuracies, paper, verdict):
     assert compared(bench)["A", ""]["verdict"] == verdict
 
 
+def test_without_the_papers_numbers_rows_stand_as_in_the_registry(bench):
+    """What has run does not come first."""
+    places = [(cell.row, cell.column) for cell in bench.artifact("ghost.x").cells]
+    last = next(i for i, cell in enumerate(bench.artifact("ghost.x").cells) if cell.variant == "c")
+    finish(bench, "c", [90.0, 91.0, 92.0])
+    lines = compared(bench)
+    assert [place for place in lines if place in places] == places
+    assert lines[places[last]]["ours"] == 91.0
+    assert lines[places[0]]["verdict"].startswith("not run")
+
+
 @pytest.mark.parametrize(("diverges", "verdict"), [("yes", "diverged as reported"), ("", "diverged unexpectedly")])
 def test_divergence_is_a_result(bench, diverges, verdict):
     """One seed of three is enough, and it outweighs a number that would match."""

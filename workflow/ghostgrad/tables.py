@@ -84,6 +84,9 @@ def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
         if place not in shown:
             row = dict(zip(KEYS, (*place, metric), strict=True)) | {**blank, "unit": "", "source": artifact.section}
             rows.append(_row(results, row, {}, why_not))
+    if paper.empty:  # no order but that of the registry
+        order = {place: index for index, place in enumerate(places)}
+        rows.sort(key=lambda row: order.get((row["row"], row["column"]), len(order)))
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.astype({"n": "Int64", "n_diverged": "Int64"})
 
