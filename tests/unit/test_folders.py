@@ -29,6 +29,9 @@ from ghostgrad.spec import expand
 from tests.conftest import ROOT
 from tests.unit.fabricate import one_line
 
+# torchvision means to leave the decoding of images to TorchCodec; see CHANGELOG.md.
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+
 CPU = torch.device("cpu")
 BASE = {"model": "preact_resnet", "data": "images", "batch": 8, "length": 5, "lr": 0.1, "seed": 3}
 CLASSES = ("ant", "bee")
@@ -259,7 +262,7 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
     whole = stream(root, range(3), **changes)
     read.clear()
     shares = [stream(root, range(3), Group(rank, 2), **changes) for rank in range(2)]
-    assert len([path for path in read if "train" in path.parts]) in (24, 24 + 2 * ("size" not in changes))
+    assert len([path for path in read if "train" in path.parts]) == 24 + 2 * ("size" not in changes)
     joined = [tuple(torch.cat(parts) for parts in zip(*pair, strict=True)) for pair in zip(*shares, strict=True)]
     assert same(joined, whole)
     sources = [opened(root, Group(rank, 2), input="files", **changes) for rank in range(2)]
@@ -268,12 +271,11 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
 
 def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
     """As in torchvision's recipe: the short side at size 256/224, then the centre."""
+    picture(root / "val/ant/20.png", 20, 16, 16)
     images = loaded(root, input="files", size=7, augment=["resized_crop"])
     x = folders.decode(images.test_x.path(0))
     larger = torch.nn.functional.interpolate(x[None].float(), size=(8, 8), mode="bilinear", antialias=True)[0]
-    assert torch.equal(images.test_x[0].float(), larger[:, :7, :7]) or torch.equal(
-        images.test_x[0].float(), larger[:, 1:, 1:]
-    )
+    assert (images.test_x[0].float() - larger[:, :7, :7]).abs().max() <= 1
     assert images.test_x.shape == (6, 3, 7, 7)
 
 
@@ -285,8 +287,9 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     area, ratio = height * width / 120000, width / height
     assert 0.079 < area.min() < 0.09 and 0.95 < area.max() <= 1
     assert 0.74 < ratio.min() < 0.77 and 1.3 < ratio.max() < 1.35
-    assert np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0] == pytest.approx(2000 * 0.16 / 0.92, rel=0.2)
-    assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03), "any ratio fits"
+    counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
+    assert counts == pytest.approx(counts.mean(), rel=0.1)
+    assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
     assert batches.window(10, 100, [0.99] * 22) == (0, 43, 10, 13), "none fits: the middle, at the ratio 4/3"
     assert batches.window(100, 10, [0.99] * 22) == (43, 0, 13, 10)
 
@@ -324,11 +327,12 @@ def test_a_wrong_number_of_workers(root, text, monkeypatch):
 
 def test_a_worker_that_is_killed_is_one_line(root, monkeypatch):
     """As by a system without memory."""
-    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "1")
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "2")
     monkeypatch.setattr(batches, "augment", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     text = refused(opened(root, input="files"), 0)
     assert "a process that reads images has ended (DataLoader worker" in text
     assert text.endswith("give the run more memory, or set GHOSTGRAD_LOADER_WORKERS to fewer")
+    assert multiprocessing.active_children() == [], "its fellows do not outlive it"
 
 
 def first_batch(root: Path, pipe) -> None:

@@ -193,6 +193,8 @@ def loader_workers() -> int:
 
 
 def _to_device(batches: Iterator, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the workers of `batches` hand over. An error lets go of them first: it may be held for long."""
+    told = ""
     try:
         for found in batches:
             if isinstance(found, InputError):
@@ -203,7 +205,10 @@ def _to_device(batches: Iterator, device: torch.device) -> Iterator[tuple[Tensor
         if "DataLoader worker" not in str(error):
             raise
         told = f"a process that reads images has ended ({str(error).splitlines()[0]})"
-        raise InputError(f"{told}; give the run more memory, or set GHOSTGRAD_LOADER_WORKERS to fewer") from None
+    finally:
+        del batches
+    if told:
+        raise InputError(f"{told}; give the run more memory, or set GHOSTGRAD_LOADER_WORKERS to fewer")
 
 
 def _close() -> None:
