@@ -10,6 +10,7 @@ import torch
 
 from ghostgrad import cli
 from tests.unit.fabricate import CLASSIFY, experiment, registry
+from tests.unit.insects import CLASSES, picture
 
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
@@ -55,3 +56,14 @@ def bench(tmp_path, monkeypatch):
     options = {"table": {"metrics": ["test_accuracy"], "unit": "%"}}
     table = {"title": "Accuracies", "section": "tab. 1", "rows": ROWS, "table": "final_metrics", "options": options}
     return registry(tmp_path, {"nets": body}, {"ghost.x": table})
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """20 training images and 6 of `val`, of two classes, and GHOSTGRAD_DATA_IMAGES set to them."""
+    folder = tmp_path / "insects"
+    for index in range(26):
+        split = "train" if index < 20 else "val"
+        picture(folder / split / CLASSES[index % 2] / f"{index:02}.png", index)
+    monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(folder))
+    return folder

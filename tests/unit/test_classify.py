@@ -99,7 +99,7 @@ def test_an_epoch_visits_every_image_at_most_once_in_an_order_of_its_own(digits)
     batches = InMemory(spec(), digits, CPU)
     epochs = []
     for epoch in range(2):
-        order = batches._shuffle(epoch)
+        order = batches.order.shuffle(epoch)
         assert sorted(order.tolist()) == list(range(len(digits.train_y)))
         epochs.append(order)
     assert not torch.equal(*epochs)

@@ -91,7 +91,7 @@ ROOMS = (
     ("checks", "controller"),
     ("spec", "functions", "ledger", "experiment", "registry"),
     ("record", "rng", "init", "optim", "schedules", "models", "theory"),
-    ("state", "data", "probes", "repeats"),
+    ("state", "folders", "data", "probes", "repeats"),
     ("parallel", "per_sample", "batches", "engine"),
     ("simulate", "sample", "initialize", "weights", "classify"),
     ("run",),

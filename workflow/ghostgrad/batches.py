@@ -1,64 +1,233 @@
 """The training and test images of a classify run, batch by batch.
 
 Which images a step sees and how they are augmented follow from the seed, the epoch and the step alone, so that a
-resumed run repeats exactly what an undisturbed one does, and data-parallel processes share one batch.
+resumed run repeats exactly what an undisturbed one does, data-parallel processes share one batch, and images from
+memory and from files make the same one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import atexit
+import itertools
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ghostgrad.checks import InputError
 from ghostgrad.data import Images, standardize
+from ghostgrad.folders import Files
 from ghostgrad.parallel import ALONE, Group
 from ghostgrad.rng import generator
+from ghostgrad.state import STOP_SIGNALS
 
 TEST_BATCH = 500
+OPEN: WeakSet[Iterator] = WeakSet()  # with workers
+AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of torchvision's RandomResizedCrop
+
+
+class Order:
+    """Which training images a step sees, and the random numbers of their augmentation."""
+
+    def __init__(self, spec: Mapping[str, Any], count: int, group: Group, device: torch.device | str = "cpu"):
+        self.spec, self.count, self.group, self.device = spec, count, group, device
+        self.per_epoch = count // spec["batch"]
+        if not self.per_epoch:
+            raise InputError(f"{spec['data']}: {count} training images do not fill one batch of {spec['batch']}")
+        self._shuffled = lru_cache(maxsize=1)(self.shuffle)
+
+    def shuffle(self, epoch: int) -> Tensor:
+        """The order of an epoch."""
+        return torch.randperm(self.count, generator=generator(self.spec["seed"], "shuffle", epoch)).to(self.device)
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The places of this process's images (B/processes,), and of each its window's corner in the padded image,
+        crop (2, n), whether it is flipped, flip (n,), and what `window` draws from, resized_crop (2 TRIES + 2, n)."""
+        epoch, position = divmod(step, self.per_epoch)
+        augment, batch, pad = self.spec["augment"], self.spec["batch"], self.spec["pad"]
+        rng, mine = generator(self.spec["seed"], "augment", step), self.group.share(batch)
+        draws = {}
+        if "crop" in augment:
+            draws["crop"] = torch.randint(2 * pad + 1, (2, batch), generator=rng)[:, mine]
+        if "flip" in augment:
+            draws["flip"] = torch.rand(batch, generator=rng)[mine] < 0.5
+        if "resized_crop" in augment:
+            draws["resized_crop"] = torch.rand(2 * TRIES + 2, batch, generator=rng)[:, mine]
+        return self._shuffled(epoch)[position * batch :][mine], draws
 
 
 class InMemory:
     """All images on the device as uint8, augmented there in whole batches."""
 
     def __init__(self, spec: Mapping[str, Any], images: Images, device: torch.device, group: Group = ALONE):
-        self.spec, self.device, self.group = spec, device, group
+        self.spec, self.device, self.group, self.channels = spec, device, group, images.channels
         self.x, self.y = (torch.from_numpy(part).to(device) for part in (images.train_x, images.train_y))
         self.test_x, self.test_y = (torch.from_numpy(part).to(device) for part in (images.test_x, images.test_y))
-        self.per_epoch = len(self.y) // spec["batch"]
-        if not self.per_epoch:
-            raise InputError(f"{spec['data']}: {len(self.y)} training images do not fill one batch of {spec['batch']}")
-        self._order = lru_cache(maxsize=1)(self._shuffle)
-
-    def _shuffle(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.y), generator=generator(self.spec["seed"], "shuffle", epoch)).to(self.device)
+        self.order = Order(spec, len(self.y), group, device)
+        self.per_epoch = self.order.per_epoch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's images (B/processes, 3, H, W) and labels of one step."""
-        epoch, position = divmod(step, self.per_epoch)
-        batch = self.spec["batch"]
-        rng, mine = generator(self.spec["seed"], "augment", step), self.group.share(batch)
-        chosen = self._order(epoch)[position * batch :][mine]
-        x = resize(self.spec, self.x[chosen].float() / 255)
-        if "crop" in self.spec["augment"]:
-            x = random_crop(
-                x, self.spec["pad"], torch.randint(2 * self.spec["pad"] + 1, (2, batch), generator=rng)[:, mine]
-            )
-        if "flip" in self.spec["augment"]:
-            flip = (torch.rand(batch, generator=rng)[mine] < 0.5).to(self.device)
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-        return standardize(self.spec, x), self.y[chosen]
+        chosen, draws = self.order(step)
+        x = augment(resize(self.spec, self.x[chosen].float() / 255), self.spec["pad"], draws)
+        return standardize(self.spec, x, self.channels), self.y[chosen]
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
         for x, y in list(zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True))[
             self.group.rank :: self.group.size
         ]:
-            yield standardize(self.spec, resize(self.spec, x.float() / 255)), y
+            yield standardize(self.spec, resize(self.spec, x.float() / 255), self.channels), y
+
+
+class Streamed:
+    """Images on disk, decoded and augmented as uint8 by worker processes that run ahead of the training."""
+
+    def __init__(self, spec: Mapping[str, Any], images: Images, device: torch.device, group: Group = ALONE):
+        self.spec, self.images, self.device, self.group = spec, images, device, group
+        self.workers = loader_workers()
+        self.order = Order(spec, len(images.train_y), group)
+        self.per_epoch = self.order.per_epoch
+        self._step, self._batch, self._coming = -1, None, None
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's images (B/processes, 3, H, W) and labels of one step; a probe asks for a step twice."""
+        if step != self._step:
+            if self._coming is None or step != self._step + 1:
+                self._coming = self._load(TrainBatches(self.spec, self.images, self.order), itertools.count(step))
+            self._batch, self._step = next(self._coming), step
+        return self._finish(*self._batch)
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the test images and labels, without augmentation."""
+        mine = range(self.group.rank, math.ceil(len(self.images.test_y) / TEST_BATCH), self.group.size)
+        for x, y in self._load(TestBatches(self.images), mine):
+            yield self._finish(x, y)
+
+    def _finish(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return standardize(self.spec, x.float() / 255, self.images.channels), y
+
+    def _load(self, batches: Dataset, places: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """`batches` at `places`, on the device. The workers end when the iterator is dropped, or with the process."""
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=places,
+            num_workers=self.workers,
+            worker_init_fn=_leave_signals,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context="fork" if self.workers else None,  # the list of files is shared, not copied
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+        found = _to_device(iter(loader), self.device)  # a generator that knew self would outlive it
+        OPEN.add(found)
+        for change in (atexit.unregister, atexit.register):  # before torch's own end, of five seconds for each worker
+            change(_close)
+        return found
+
+
+class TrainBatches(Dataset):
+    """Step -> uint8 images (B/processes, 3, H, W), augmented, and labels; an InputError is handed over, because what a
+    worker raises arrives as text of many lines."""
+
+    def __init__(self, spec: Mapping[str, Any], images: Images, order: Order):
+        self.files, self.y, self.spec, self.order = images.train_x, torch.from_numpy(images.train_y), spec, order
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor] | InputError:
+        chosen, draws = self.order(step)
+        try:
+            if "resized_crop" in draws:
+                x = [self._cut(*one) for one in zip(chosen.tolist(), draws["resized_crop"].T.tolist(), strict=True)]
+            else:
+                x = [self.files[index] for index in chosen.tolist()]
+        except InputError as error:
+            return error
+        return augment(torch.stack(x), self.spec["pad"], draws), self.y[chosen]
+
+    def _cut(self, index: int, draws: Sequence[float]) -> Tensor:
+        from torchvision.transforms.v2.functional import resized_crop  # torchvision takes seconds, and few runs need it
+
+        x = self.files.decode(index)
+        return resized_crop(x, *window(*x.shape[1:], draws), [self.spec["size"]] * 2, antialias=True)
+
+
+class TestBatches(Dataset):
+    """Number of a chunk -> uint8 images (TEST_BATCH, 3, H, W), the last fewer, and labels; errors as above."""
+
+    def __init__(self, images: Images):
+        self.files, self.y = images.test_x, torch.from_numpy(images.test_y)
+
+    def __getitem__(self, chunk: int) -> tuple[Tensor, Tensor] | InputError:
+        y = self.y[chunk * TEST_BATCH :][:TEST_BATCH]
+        try:
+            return torch.stack([self.files[chunk * TEST_BATCH + index] for index in range(len(y))]), y
+        except InputError as error:
+            return error
+
+
+def open_batches(
+    spec: Mapping[str, Any], images: Images, device: torch.device, group: Group = ALONE
+) -> InMemory | Streamed:
+    """The batches of a run as its spec has them read; InputError where they cannot be made."""
+    if "resized_crop" in spec["augment"]:
+        for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
+            if not found:
+                raise InputError(f"augment: resized_crop cuts windows out of image files; set {key}: {wanted}")
+    return (Streamed if isinstance(images.train_x, Files) else InMemory)(spec, images, device, group)
+
+
+def loader_workers() -> int:
+    """GHOSTGRAD_LOADER_WORKERS, else one for each thread of the run but one; 0 decodes in the run's own process."""
+    text = os.environ.get("GHOSTGRAD_LOADER_WORKERS") or str(torch.get_num_threads() - 1)
+    if not text.isdecimal():
+        raise InputError(f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it")
+    return int(text)
+
+
+def _to_device(batches: Iterator, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the workers of `batches` hand over. An error lets go of them first: it may be held for long."""
+    told = ""
+    try:
+        for found in batches:
+            if isinstance(found, InputError):
+                raise found
+            x, y = found
+            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        told = f"a process that reads images has ended ({str(error).splitlines()[0]})"
+    finally:
+        del batches
+    if told:
+        raise InputError(f"{told}; give the run more memory, or set GHOSTGRAD_LOADER_WORKERS to fewer")
+
+
+def _close() -> None:
+    for batches in list(OPEN):
+        batches.close()
+
+
+def _leave_signals(_worker: int) -> None:
+    """Obey the run alone: where all its processes are told to stop, it needs images until it has saved itself."""
+    run = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    def watch() -> None:
+        while signal.sigwaitinfo(STOP_SIGNALS).si_pid != run:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def resize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
@@ -68,12 +237,38 @@ def resize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
     return F.interpolate(x, size=(spec["size"],) * 2, mode="bilinear", align_corners=False)
 
 
+def augment(x: Tensor, pad: int, draws: Mapping[str, Tensor]) -> Tensor:
+    """Images (N, 3, H, W) of any type, cropped and flipped as Order has drawn."""
+    if "crop" in draws:
+        x = random_crop(x, pad, draws["crop"])
+    if "flip" in draws:
+        x = torch.where(draws["flip"].to(x.device)[:, None, None, None], x.flip(-1), x)
+    return x
+
+
 def random_crop(x: Tensor, pad: int, corners: Tensor) -> Tensor:
     """Pad (N, C, H, W) by `pad` zeros on every side and cut an H x W window from each image, its top and left edge in
     `corners` (2, N), 0 to 2 pad."""
     n, _, height, width = x.shape
+    if x.device.type == "cpu":  # one by one is several times as fast as an index there
+        images = zip(F.pad(x, (pad,) * 4), *corners.tolist(), strict=True)
+        return torch.stack([image[:, top : top + height, left : left + width] for image, top, left in images])
     top, left = corners.to(x.device)
     rows = top[:, None, None] + torch.arange(height, device=x.device)[:, None]
     columns = left[:, None, None] + torch.arange(width, device=x.device)
     image = torch.arange(n, device=x.device)[:, None, None]
     return F.pad(x, (pad,) * 4)[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+def window(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a window of 8 to 100 % of an image's area and a ratio of 3/4 to 4/3, from
+    2 TRIES + 2 numbers in [0, 1). Where ten do not fit, the largest central one, as in RandomResizedCrop."""
+    low, high = map(math.log, RATIO)
+    for one, other in zip(draws[:TRIES], draws[TRIES : 2 * TRIES], strict=True):
+        area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * one)
+        ratio = math.exp(low + (high - low) * other)
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return int(draws[-2] * (height - h + 1)), int(draws[-1] * (width - w + 1)), h, w
+    h, w = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
+    return (height - h) // 2, (width - w) // 2, h, w

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghostgrad import init, models, optim, probes
-from ghostgrad.batches import InMemory
+from ghostgrad.batches import InMemory, Streamed, open_batches
 from ghostgrad.checks import InputError
 from ghostgrad.data import Images
 from ghostgrad.engine import Network, configure
@@ -75,7 +75,7 @@ class Plan:
 
 
 @torch.no_grad()
-def evaluate(network: Network, batches: InMemory) -> tuple[float, float]:
+def evaluate(network: Network, batches: InMemory | Streamed) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in percent on the test images, with BN's running statistics."""
     network.group.buffers_of_first(network.model)
     network.model.eval()
@@ -107,7 +107,7 @@ def classify(
     """Train, evaluate and probe one network; a non-finite loss, in training or at the end on the test images,
     is the result `diverged`."""
     configure(spec)
-    batches = InMemory(spec, images, device, group)
+    batches = open_batches(spec, images, device, group)
     plan = Plan(spec, batches.per_epoch)
     network = Network(spec, new_model(spec, images), device, group)
     model = network.model.train()

@@ -1,8 +1,8 @@
-"""Image data sets: made or checked once by the data rule, loaded whole by every run.
+"""Image data sets: made or checked once by the data rule, loaded by every run.
 
-The manifest results/data/<name>.json holds counts, shape, class names and a checksum, but no path: data that move
-rerun nothing. `digits` are scikit-learn's 8x8 digits (Alpaydin and Kaynak 1998) as RGB images; `cifar10` is read from
-the genuine archive layout.
+The manifest results/data/<name>.json holds counts, class names and a checksum, but no path: data that move rerun
+nothing. `digits` are scikit-learn's 8x8 digits (Alpaydin and Kaynak 1998) as RGB images; `cifar10` is read from the
+genuine archive layout; `imagenet` (ILSVRC 2012) and `images`, any other, are folders of files (ghostgrad/folders.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -23,20 +24,26 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+from ghostgrad import folders
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
+
+Channels = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, in units of 1
 
 
 @dataclass
 class Images:
-    """A data set in memory: uint8 images (N, 3, H, W) and integer labels (N,), split into train and test."""
+    """A data set: uint8 images (N, 3, H, W), in memory or as files, and integer labels (N,), split into train and test.
+    `channels` are the constants of `standardize` where they are not the name's."""
 
-    train_x: np.ndarray
+    train_x: np.ndarray | Files
     train_y: np.ndarray
-    test_x: np.ndarray
+    test_x: np.ndarray | Files
     test_y: np.ndarray
     classes: list[str]
+    channels: Channels | None = None
 
     def manifest(self, name: str) -> dict:
         digest = hashlib.sha256()
@@ -97,25 +104,27 @@ class Dataset:
 
 
 DATASETS = {"cifar10": Dataset(cifar10, 50000, 10000, 10), "digits": Dataset(digits, 1497, 300, 10)}
+FOLDERS = {"images": None, "imagenet": Dataset(folders.scan, 1281167, 50000, 1000)}  # of files; None: any counts
 
 
-# Mean and standard deviation of a channel, in units of 1: CIFAR-10's of the LALC paper (app. B), the digits' own.
-CHANNELS = {
+# CIFAR-10's of the LALC paper (app. B), the digits' own, ImageNet's of torchvision.
+CHANNELS: dict[str, Channels] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "digits": ((0.3054,) * 3, (0.3760,) * 3),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
 
-def standardize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
+def standardize(spec: Mapping[str, Any], x: Tensor, channels: Channels | None = None) -> Tensor:
     """Images (N, 3, H, W) in 0..1 as the spec asks: per image (TensorFlow's per_image_standardization), per channel
-    with the data set's constants, or as they are."""
+    with `channels` or the data set's constants, or as they are."""
     match spec["standardize"]:
         case "per_image":
             values = x.flatten(1)
             deviation = values.std(dim=1, correction=0).clamp(min=values.shape[1] ** -0.5)
             return (x - values.mean(dim=1)[:, None, None, None]) / deviation[:, None, None, None]
         case "per_channel":
-            mean, deviation = (x.new_tensor(part)[:, None, None] for part in CHANNELS[spec["data"]])
+            mean, deviation = (x.new_tensor(part)[:, None, None] for part in channels or CHANNELS[spec["data"]])
             return (x - mean) / deviation
     return x
 
@@ -123,15 +132,54 @@ def standardize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
 def read(name: str) -> Images:
     """A data set by name; InputError where it is not set, damaged, or has other counts than it should."""
     if name not in DATASETS:
-        raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **WEIGHTS})}")
-    expected, shipped = DATASETS[name], name in SHIPPED_DATA
-    images = expected.reader() if shipped else expected.reader(_path(name))
-    for what, found in (("train", images.train_y), ("test", images.test_y), ("classes", images.classes)):
-        if len(found) != (wanted := getattr(expected, what)):
-            noun = what if what == "classes" else f"{what} images"
-            where = f"scikit-learn's {name}" if shipped else f"config.yaml: data.{name}"
-            raise InputError(f"{where}: {len(found)} {noun}, expected {wanted}; is this the genuine data set?")
+        raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **FOLDERS, **WEIGHTS})}")
+    expected = DATASETS[name]
+    images = expected.reader() if name in SHIPPED_DATA else expected.reader(_path(name))
+    _check_counts(name, expected, images)
     return images
+
+
+def _check_counts(name: str, expected: Dataset, found: Images | Folder) -> None:
+    for what, there in (("train", found.train_y), ("test", found.test_y), ("classes", found.classes)):
+        if len(there) != (wanted := getattr(expected, what)):
+            noun = what if what == "classes" else f"{what} images"
+            where = f"scikit-learn's {name}" if name in SHIPPED_DATA else f"config.yaml: data.{name}"
+            raise InputError(f"{where}: {len(there)} {noun}, expected {wanted}; is this the genuine data set?")
+
+
+def _scan(name: str) -> Folder:
+    folder = folders.scan(name, _path(name))
+    if FOLDERS[name]:
+        _check_counts(name, FOLDERS[name], folder)
+    return folder
+
+
+def _make_folder(name: str, manifest: Path) -> None:
+    folder = _scan(name)
+    content = folder.manifest(name)
+    if name not in CHANNELS:
+        content |= dict(zip(("mean", "std"), folder.channels(), strict=True))
+    write(manifest, json.dumps(content, indent=1) + "\n")
+
+
+def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
+    """Images in memory, or with the spec's `input: files` still on disk, cut to the spec's `size`."""
+    folder = _scan(name)
+    remedy = f"delete {manifest}, and the next build renews it"
+    try:
+        expected = json.loads(manifest.read_text(encoding="utf-8"))
+        title = {"title": expected["title"]}  # data that were renamed are the same
+        channels = CHANNELS.get(name) or (expected["mean"], expected["std"])
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{manifest}: {name} is damaged; {remedy}") from None
+    found = {**folder.manifest(name), **title}
+    if found != {key: expected.get(key) for key in found}:
+        raise InputError(f"{manifest}: {name} has changed since the data rule checked it; {remedy}")
+    size = spec.get("size", 0)
+    larger = round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size  # as torchvision's recipe
+    train, test = folder.sized(size, larger)
+    x = (train, test) if spec.get("input") == "files" else (train.read(), test.read())
+    return Images(x[0], folder.train_y, x[1], folder.test_y, folder.classes, channels)
 
 
 def vgg19_bn(path: str) -> dict[str, Tensor]:
@@ -178,22 +226,26 @@ def _path(name: str) -> str:
 def make(name: str, manifest: Path) -> None:
     """Read and check a data set or published weights, write the manifest, and for a data set that ships inside a
     package the arrays beside it, so that the runs need not import that package."""
-    if name in WEIGHTS:
-        _make_weights(name, manifest)
+    if name in WEIGHTS or name in FOLDERS:
+        (_make_weights if name in WEIGHTS else _make_folder)(name, manifest)
         return
     images = read(name)
     if name in SHIPPED_DATA:
         arrays = io.BytesIO()
-        np.savez(arrays, **{k: v for k, v in vars(images).items() if k != "classes"})
+        np.savez(arrays, **{k: v for k, v in vars(images).items() if isinstance(v, np.ndarray)})
         write(manifest.with_suffix(".npz"), arrays.getvalue())
     write(manifest, json.dumps(images.manifest(name), indent=1) + "\n")
 
 
-def load(name: str, manifest: Path) -> Images | dict[str, Tensor]:
-    """The data set or the weights that `manifest` describes; InputError if what is there now is damaged or another
-    one."""
+def load(name: str, manifest: Path, spec: Mapping[str, Any] = MappingProxyType({})) -> Images | dict[str, Tensor]:
+    """The data set or the weights that `manifest` describes, images as the run's `spec` asks; InputError if what is
+    there now is damaged or another one, or the spec asks for files where there are none."""
     if name in WEIGHTS:
         return _load_weights(name, manifest)
+    if name in FOLDERS:
+        return _load_folder(name, manifest, spec)
+    if spec.get("input") == "files":
+        raise InputError(f"input: files: data {name} is no folder of images; take {' or '.join(FOLDERS)}, or memory")
     arrays = manifest.with_suffix(".npz")
     remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
     try:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghostgrad import init, models, repeats
+from ghostgrad.checks import InputError
 from ghostgrad.data import Images, standardize
 from ghostgrad.record import Record
 from ghostgrad.state import State
@@ -30,7 +31,7 @@ def batch(spec: Mapping[str, Any], images: Images, rng: torch.Generator) -> tupl
     x, y = torch.from_numpy(images.train_x)[chosen].float() / 255, torch.from_numpy(images.train_y)[chosen]
     if spec["size"]:
         x = F.interpolate(x, size=(spec["size"],) * 2, mode="bilinear", align_corners=False)
-    return torch.randn(x.shape, generator=rng) if spec["noise"] else standardize(spec, x), y
+    return torch.randn(x.shape, generator=rng) if spec["noise"] else standardize(spec, x, images.channels), y
 
 
 def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device: torch.device) -> Tensor:
@@ -65,6 +66,8 @@ def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device
 
 def initialize(spec: Mapping[str, Any], state: State, device: torch.device, images: Images) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
+    if (there := len(images.train_y)) < spec["batch"]:
+        raise InputError(f"{spec['data']}: {there} training images do not fill one batch of {spec['batch']}")
 
     def measure(generators: list[torch.Generator]) -> Tensor:
         return torch.stack([passes(spec, images, rng, device) for rng in generators])

@@ -121,7 +121,8 @@ def processes(size: int, device: torch.device, threads: int, work: Callable) -> 
     with tempfile.TemporaryDirectory() as folder:
         meeting, context = str(Path(folder, "meeting")), mp.get_context("spawn")
         others = [
-            context.Process(target=_follow, args=(rank, size, device, meeting, threads, work), daemon=True)
+            # no daemon: those may not start the processes that read images
+            context.Process(target=_follow, args=(rank, size, device, meeting, threads, work))
             for rank in range(1, size)
         ]
         for process in others:

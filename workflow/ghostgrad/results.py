@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ class Results:
         """The cells that have a finished run."""
         done = set(zip(self.tidy["row"], self.tidy["column"].fillna(""), strict=True)) if len(self.tidy) else set()
         return [cell for cell in self.artifact.cells if (cell.row, cell.column) in done]
+
+
+def data_title(name: str) -> str:
+    """What a reader knows a data set by: its name, of a folder of images the folder's own (from its manifest)."""
+    try:
+        return str(json.loads(Path(f"results/data/{name}.json").read_text(encoding="utf-8"))["title"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return name
 
 
 def read_frame(path: Path) -> pd.DataFrame:

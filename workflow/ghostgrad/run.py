@@ -97,7 +97,7 @@ def _work(task: str, spec: Mapping[str, Any], inputs: list[Path], *context: Any)
     if "data" in spec:
         from ghostgrad import data
 
-        images.append(data.load(spec["data"], inputs[0]))
+        images.append(data.load(spec["data"], inputs[0], spec))
     state, device, *group = context
     return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
 

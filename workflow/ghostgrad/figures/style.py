@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ghostgrad.record import write
 from ghostgrad.registry import Artifact
-from ghostgrad.results import Results
+from ghostgrad.results import Results, data_title
 
 DATA_COLUMNS = ["panel", "label", "x", "mean", "se", "low", "high", "n"]
 GREY = "#555555"
@@ -219,7 +219,7 @@ def note(figure: Figure, results: Results) -> None:
     changed: dict[str, dict[str, None]] = {}
     for cell in results.measured_cells:
         for key, value in experiments[cell.experiment].scaled(cell.variant, results.scale).items():
-            text = "+".join(value) if isinstance(value, list) else str(value)
+            text = "+".join(value) if isinstance(value, list) else data_title(value) if key == "data" else str(value)
             changed.setdefault(key, {})[text] = None
     missing = [cell.label for cell in results.artifact.cells if cell not in results.measured_cells]
     text = f"scale {results.scale}"

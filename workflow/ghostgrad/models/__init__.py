@@ -9,9 +9,24 @@ from typing import Any
 
 from torch import nn
 
+from ghostgrad.checks import InputError
+
+SMALLEST = {"vgg16_bn": 32, "vgg19_bn": 32, "swin_t": 4, "vit_b_16": 16}  # pixels that leave one position at the end
+
+
+def _check_size(model: str, height: int, width: int) -> None:
+    images, least = f"model: {model} cannot run on images of {width} x {height} pixels", SMALLEST.get(model, 1)
+    if min(height, width) < least:
+        raise InputError(f"{images}; set the spec's key size: to {least} or more")
+    if model == "vit_b_16" and (height != width or height % 16):
+        raise InputError(f"{images}; set the spec's key size: to a multiple of 16")
+
 
 def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.Module:
-    """The network of a classify or initialize spec, for images of `shape` (3, H, W)."""
+    """The network of a classify or initialize spec, for images of `shape` (3, H, W), or of the spec's `size` where that
+    is set; InputError where it cannot run on them."""
+    shape = (shape[0], *[spec["size"]] * 2) if spec.get("size") else shape
+    _check_size(spec["model"], *shape[1:])
     match spec["model"]:
         case "preact_resnet":
             from ghostgrad.models.preact_resnet import PreactResNet

@@ -1,0 +1,52 @@
+"""A small folder of images and what a run makes of it, for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ghostgrad import batches, data
+from ghostgrad.checks import InputError
+from ghostgrad.parallel import ALONE, Group
+from ghostgrad.spec import expand
+from tests.unit.fabricate import one_line
+
+# torchvision means to leave the decoding of images to TorchCodec; see CHANGELOG.md.
+DECODERS = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
+CPU = torch.device("cpu")
+BASE = {"model": "preact_resnet", "data": "images", "batch": 8, "length": 5, "lr": 0.1, "seed": 3}
+CLASSES = ("ant", "bee")
+PADDED = {"augment": ["crop", "flip"], "pad": 2}
+WINDOWS = {"augment": ["resized_crop", "flip"], "size": 6}
+
+
+def spec(**changes) -> dict:
+    return expand("classify", {**BASE, **changes})
+
+
+def picture(path: Path, seed: int, width: int = 8, height: int = 8, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(path)
+
+
+def loaded(root: Path, **changes) -> data.Images:
+    """The images as a run with these changes of its spec gets them."""
+    manifest = root.parent / "images.json"
+    if not manifest.exists():
+        data.make("images", manifest)
+    return data.load("images", manifest, spec(**changes))
+
+
+def opened(root: Path, group: Group = ALONE, **changes):
+    return batches.open_batches(spec(**changes), loaded(root, **changes), CPU, group)
+
+
+def refused(call, *arguments, **more) -> str:
+    with pytest.raises(InputError) as error:
+        call(*arguments, **more)
+    return one_line(error)

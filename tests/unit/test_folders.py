@@ -1,0 +1,213 @@
+"""Folders of images: their layout, its mistakes, and what hangs on the images that were found."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ghostgrad import data, folders, models
+from ghostgrad.figures import style
+from ghostgrad.initialize import initialize
+from ghostgrad.spec import expand
+from tests.unit.insects import (
+    CLASSES,
+    CPU,
+    DECODERS,
+    loaded,
+    opened,
+    picture,
+    refused,
+    spec,
+)
+
+pytestmark = pytest.mark.filterwarnings(DECODERS)
+
+
+def test_the_layout_is_read_and_the_manifest_tells_it_without_a_path(root):
+    (root / "train/ant/notes.txt").write_text("no image")
+    (root / "train/.cache").mkdir()
+    picture(root / "train/bee/deeper/1.png", 99)
+    images = loaded(root)
+    said = json.loads((root.parent / "images.json").read_text())
+    assert (said["title"], said["train"], said["test"], said["classes"]) == ("insects", 21, 6, ["ant", "bee"])
+    assert str(root.parent) not in json.dumps(said)
+    assert images.train_x.shape == (21, 3, 8, 8)
+    assert Counter(images.train_y.tolist()) == {0: 10, 1: 11}
+    with Image.open(root / "train/ant/04.png") as image:
+        assert (images.train_x[2] == np.asarray(image).transpose(2, 0, 1)).all()
+    assert images.channels[0] == pytest.approx(images.train_x.mean((0, 2, 3)) / 255, abs=1e-6)
+    assert images.channels[1] == pytest.approx(images.train_x.std((0, 2, 3)) / 255, abs=1e-6)
+
+
+def test_test_is_read_where_there_is_no_val(root):
+    (root / "val").rename(root / "test")
+    assert len(loaded(root).test_y) == 6
+
+
+def test_a_folder_that_was_renamed_is_the_same_and_one_that_changed_is_not(root, monkeypatch):
+    loaded(root)
+    moved = root.rename(root.with_name("beetles"))
+    monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(moved))
+    assert len(loaded(root).train_y) == 20
+    picture(moved / "train/ant/77.png", 77)
+    assert re.search(r"images has changed since the data rule checked it; delete .*images\.json", refused(loaded, root))
+    (moved.parent / "images.json").write_text("{}")
+    assert "images.json: images is damaged; delete" in refused(loaded, root)
+
+
+def test_any_file_becomes_rgb(tmp_path):
+    """Grey, palette, transparent, CMYK, 16 bits, and the formats beside PNG."""
+    for name, mode in (("a.jpg", "L"), ("b.JPEG", "CMYK"), ("c.png", "L"), ("d.png", "P"), ("e.png", "LA")):
+        picture(tmp_path / name, 1, 9, 7, mode)
+    picture(tmp_path / "f.webp", 1, 9, 7)
+    picture(tmp_path / "g.gif", 1, 9, 7)
+    Image.fromarray((np.arange(63, dtype=np.uint16) * 1000).reshape(7, 9)).save(tmp_path / "h.png")
+    for path in sorted(tmp_path.iterdir()):
+        x = folders.decode(path)
+        assert (tuple(x.shape), x.dtype) == ((3, 7, 9), torch.uint8), path.name
+        if path.name in ("a.jpg", "c.png", "h.png"):
+            assert torch.equal(x[0], x[2])
+    assert folders.decode(tmp_path / "h.png")[0].flatten().tolist() == [1000 * n // 256 for n in range(63)]
+
+
+def keep_only(root: Path, name: str) -> None:
+    for path in (root / name).iterdir():
+        path.unlink()
+
+
+def flat_val(root: Path) -> None:
+    for path in list((root / "val").glob("*/*")):
+        path.rename(root / "val" / path.name)
+    for name in CLASSES:
+        (root / "val" / name).rmdir()
+
+
+LAYOUTS = {
+    "no train": (lambda r: (r / "train").rename(r / "training"), "images: no folder train in {}; put the images into"),
+    "no test": (lambda r: (r / "val").rename(r / "v"), "no folder val or test in {}; put the images into val/<class>/"),
+    "flat val": (flat_val, "{}/val holds images and no folders of classes; sort the images into one folder per class"),
+    "empty train": (lambda r: (r / "train").rename(r / "x") and (r / "train").mkdir(), "train holds no folders of"),
+    "class of train": (
+        lambda r: (r / "val/bee").rename(r / "val/wasp"),
+        "'bee' is in {}/train and not in {}/val; both",
+    ),
+    "class of val": (lambda r: picture(r / "val/cat/1.png", 1), "class 'cat' is in {}/val and not in {}/train; both"),
+    "empty class": (
+        lambda r: keep_only(r, "val/ant"),
+        "images: no images in {}/val/ant; a class has at least one (png,",
+    ),
+    "other format": (
+        lambda r: (r / "val/ant/1.bmp").touch(),
+        "{}/val/ant/1.bmp: BMP cannot be read; convert it to PNG",
+    ),
+    "broken link": (lambda r: (r / "val/ant/1.png").symlink_to("gone"), "{}/val/ant/1.png: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), LAYOUTS.values(), ids=LAYOUTS)
+def test_another_layout_is_one_line_from_the_data_rule(root, change, said):
+    change(root)
+    text = refused(data.make, "images", root.parent / "images.json")
+    assert said.replace("{}", str(root)) in text
+    assert not (root.parent / "images.json").exists()
+
+
+def test_imagenet_has_the_genuine_counts(root, monkeypatch):
+    monkeypatch.setenv("GHOSTGRAD_DATA_IMAGENET", str(root))
+    text = refused(data.make, "imagenet", root.parent / "imagenet.json")
+    assert text.endswith("data.imagenet: 20 train images, expected 1281167; is this the genuine data set?")
+    monkeypatch.setitem(data.FOLDERS, "imagenet", data.Dataset(folders.scan, 20, 6, 2))
+    (root / "train/ant/00.png").write_bytes(b"nothing is decoded")
+    data.make("imagenet", root.parent / "imagenet.json")
+    assert data.load("imagenet", root.parent / "imagenet.json", spec(input="files")).channels[0][0] == 0.485
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
+    odd = root / split / "bee/odd.png"
+    picture(odd, 50, 9, 12)
+    text = refused(loaded, root)
+    assert text.startswith(f"{odd}: 9 x 12 pixels, but {root}/train/ant/00.png has 8 x 8; set the spec's key size: to")
+    images = loaded(root, size=6)
+    assert (images.train_x.shape[1:], images.test_x.shape[1:]) == ((3, 6, 6), (3, 6, 6))
+    x = folders.decode(odd)
+    wanted = torch.nn.functional.interpolate(x[None].float(), size=(8, 6), mode="bilinear", antialias=True)[0, :, 1:-1]
+    assert (folders.fit(x, 6).float() - wanted).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
+def test_a_damaged_image_is_named(root, name, monkeypatch):
+    """By the data rule where it measures it, by a run in memory, and by one from files, from whichever process."""
+    loaded(root)
+    path = root / "train/bee/19.png"
+    if name.startswith("cut"):
+        picture(root / name, 5, 64, 64)
+        path.write_bytes((root / name).read_bytes()[:-1000])
+    elif name == "film.gif":
+        Image.new("RGB", (8, 8)).save(root / name, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
+        path.write_bytes((root / name).read_bytes())
+    else:
+        path.write_bytes(b"no image" * (name == "text.png"))
+    (root.parent / "images.json").unlink()
+    texts = [refused(data.make, "images", root.parent / "images.json")]
+    monkeypatch.setattr(folders, "MEASURED", 2)
+    monkeypatch.setattr(np, "linspace", lambda _first, _last, count: np.arange(count))
+    texts.append(refused(loaded, root))
+    for workers in "01":
+        monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", workers)
+        texts.append(refused(opened(root, input="files", batch=20), 0))
+    assert len(set(texts)) == 1
+    told = "holds 2 images in one file; give each" if name == "film.gif" else "cannot be read as an image ("
+    assert texts[0].startswith(f"{path}: {told}")
+
+
+def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
+    """torch would say that an output is too small, layers deep."""
+    text = refused(models.build, spec(model="vgg19_bn"), 2, (3, 28, 28))
+    assert text.startswith("model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32")
+    vit = expand("initialize", {"model": "vit_b_16", "data": "images", "batch": 2, "repeats": 2, "seed": 0})
+    assert refused(models.build, vit, 2, (3, 32, 40)).endswith(
+        "32 pixels; set the spec's key size: to a multiple of 16"
+    )
+    mlp = models.build(spec(model="mlp", depth=2, width=4, size=5), 2, (3, 28, 28))
+    assert mlp(torch.zeros(2, 3, 5, 5)).shape == (2, 2)
+
+
+def test_initialize_takes_them_too(root):
+    """Resized while they are read."""
+    settings = {"model": "mlp", "depth": 3, "data": "images", "size": 4, "batch": 8, "repeats": 2, "seed": 0}
+    images = loaded(root, size=4)
+    state = SimpleNamespace(load=lambda: None, pause=lambda *_: None)
+    assert initialize(expand("initialize", settings), state, CPU, images).metrics["places"] == 2
+    settings["batch"] = 21
+    text = refused(initialize, expand("initialize", settings), state, CPU, images)
+    assert text == "images: 20 training images do not fill one batch of 21"
+
+
+def test_a_figure_names_the_folder(tmp_path, monkeypatch):
+    """`data fashion-mnist`; without a manifest the data set's name."""
+    monkeypatch.chdir(tmp_path)
+    experiment = SimpleNamespace(scaled=lambda *_: {"data": "images"})
+    cell = SimpleNamespace(experiment="nets", variant="a")
+    results = SimpleNamespace(
+        artifact=SimpleNamespace(cells=[cell]),
+        registry=SimpleNamespace(experiments={"nets": experiment}),
+        scale="substitute",
+        measured_cells=[cell],
+    )
+    texts = []
+    for _ in range(2):
+        figure, _axes = style.panels()
+        style.note(figure, results)
+        texts.append(figure.get_supxlabel().replace("\n", " "))
+        Path("results/data").mkdir(parents=True, exist_ok=True)
+        Path("results/data/images.json").write_text('{"title": "fashion-mnist"}')
+    assert texts == [f"scale substitute, not the paper's: data {name}" for name in ("images", "fashion-mnist")]

@@ -1,0 +1,224 @@
+"""Batches from files: the same as from memory, by any number of workers, from any step on, and workers that end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ghostgrad import batches, data, folders
+from ghostgrad.parallel import ALONE, Group
+from tests.conftest import ROOT
+from tests.unit.insects import (
+    BASE,
+    DECODERS,
+    PADDED,
+    WINDOWS,
+    loaded,
+    opened,
+    picture,
+    refused,
+    spec,
+)
+
+pytestmark = pytest.mark.filterwarnings(DECODERS)
+
+
+@pytest.mark.parametrize("changes", [{}, PADDED, {"size": 5}, {"standardize": "per_channel"}], ids=str)
+def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
+    """Without workers, whatever the augmentation that both can do."""
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
+    memory, files = (opened(root, input=kind, **changes) for kind in ("memory", "files"))
+    assert (type(memory), type(files)) == (batches.InMemory, batches.Streamed)
+    assert memory.per_epoch == files.per_epoch == 2
+    for step in range(5):
+        assert all(torch.equal(a, b) for a, b in zip(memory(step), files(step), strict=True))
+    for one, other in zip(memory.test(), files.test(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def stream(root: Path, steps, group: Group = ALONE, **changes) -> list[tuple]:
+    source = opened(root, group, input="files", **changes)
+    return [source(step) for step in steps]
+
+
+def same(one: list[tuple], other: list[tuple]) -> bool:
+    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("changes", [PADDED, WINDOWS], ids=["crop", "resized_crop"])
+def test_workers_and_a_start_in_the_middle_change_nothing(root, changes, monkeypatch):
+    """None against two; run through, resumed at step 3, asked twice as at a probe, and back."""
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
+    through = stream(root, range(6), **changes)
+    assert len({x.sum().item() for x, _ in through}) == 6, "every step has another batch"
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "2")
+    assert same(stream(root, [3, 3, 4, 5, 1], **changes), [through[step] for step in (3, 3, 4, 5, 1)])
+    state = torch.get_rng_state()
+    stream(root, [0], **changes)
+    assert torch.equal(state, torch.get_rng_state()), "nothing is drawn from torch's own generator"
+
+
+@pytest.mark.parametrize("changes", [PADDED, WINDOWS], ids=["crop", "resized_crop"])
+def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkeypatch):
+    """And each decodes its own images alone; of the test images every chunk is one process's."""
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
+    monkeypatch.setattr(batches, "TEST_BATCH", 4)
+    read = []
+    decode = folders.decode
+    monkeypatch.setattr(folders, "decode", lambda path: read.append(path) or decode(path))
+    whole = stream(root, range(3), **changes)
+    read.clear()
+    shares = [stream(root, range(3), Group(rank, 2), **changes) for rank in range(2)]
+    assert len([path for path in read if "train" in path.parts]) == 24 + 2 * ("size" not in changes)
+    joined = [tuple(torch.cat(parts) for parts in zip(*pair, strict=True)) for pair in zip(*shares, strict=True)]
+    assert same(joined, whole)
+    sources = [opened(root, Group(rank, 2), input="files", **changes) for rank in range(2)]
+    assert sorted(len(y) for source in sources for _, y in source.test()) == [2, 4]
+
+
+def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
+    """As in torchvision's recipe: the short side at size 256/224, then the centre."""
+    picture(root / "val/ant/20.png", 20, 16, 16)
+    images = loaded(root, input="files", size=7, augment=["resized_crop"])
+    x = folders.decode(images.test_x.path(0))
+    larger = torch.nn.functional.interpolate(x[None].float(), size=(8, 8), mode="bilinear", antialias=True)[0]
+    assert (images.test_x[0].float() - larger[:, :7, :7]).abs().max() <= 1
+    assert images.test_x.shape == (6, 3, 7, 7)
+
+
+def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
+    draws = torch.rand(2000, 2 * batches.TRIES + 2, generator=torch.Generator().manual_seed(0)).tolist()
+    found = np.array([batches.window(300, 400, one) for one in draws])
+    top, left, height, width = found.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
+    area, ratio = height * width / 120000, width / height
+    assert 0.079 < area.min() < 0.09 and 0.95 < area.max() <= 1
+    assert 0.74 < ratio.min() < 0.77 and 1.3 < ratio.max() < 1.35
+    counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
+    assert counts == pytest.approx(counts.mean(), rel=0.1)
+    assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
+    assert batches.window(10, 100, [0.99] * 22) == (0, 43, 10, 13), "none fits: the middle, at the ratio 4/3"
+    assert batches.window(100, 10, [0.99] * 22) == (43, 0, 13, 10)
+
+
+REFUSED = {
+    "windows of memory": (WINDOWS, "augment: resized_crop cuts windows out of image files; set input: files"),
+    "windows of any size": ({"augment": ["resized_crop"], "input": "files"}, "image files; set size: 224"),
+    "batch": ({"batch": 21}, "images: 20 training images do not fill one batch of 21"),
+    "batch of files": ({"batch": 21, "input": "files"}, "images: 20 training images do not fill one batch of 21"),
+}
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED)
+def test_batches_that_cannot_be_made_are_refused(root, changes, said):
+    assert refused(opened, root, **changes).endswith(said)
+
+
+def test_files_of_a_data_set_that_has_none(tmp_path):
+    text = refused(data.load, "digits", tmp_path / "digits.json", spec(data="digits", input="files"))
+    assert text == "input: files: data digits is no folder of images; take images or imagenet, or memory"
+
+
+def test_more_images_than_memory_are_refused(root, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda _name: 50)
+    assert "20 images take 0 GiB of memory" in refused(loaded, root)
+    assert len(loaded(root, input="files").train_x) == 20
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "1.5"])
+def test_a_wrong_number_of_workers(root, text, monkeypatch):
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", text)
+    said = f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it"
+    assert refused(opened, root, input="files") == said
+
+
+def test_a_worker_that_is_killed_is_one_line(root, monkeypatch):
+    """As by a system without memory."""
+    monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "2")
+    monkeypatch.setattr(batches, "augment", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    text = refused(opened(root, input="files"), 0)
+    assert "a process that reads images has ended (DataLoader worker" in text
+    assert text.endswith("give the run more memory, or set GHOSTGRAD_LOADER_WORKERS to fewer")
+    assert multiprocessing.active_children() == [], "its fellows do not outlive it"
+
+
+def first_batch(root: Path, pipe) -> None:
+    """A run with two workers that sends their numbers and waits."""
+    os.environ["GHOSTGRAD_LOADER_WORKERS"] = "2"
+    source = opened(root, input="files")
+    source(0)
+    pipe.send([child.pid for child in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+def test_workers_end_with_a_run_that_is_killed(root):
+    """They look for it every five seconds."""
+    loaded(root)
+    here, there = multiprocessing.Pipe()
+    run = multiprocessing.get_context("fork").Process(target=first_batch, args=(root, there))
+    run.start()
+    workers = here.recv()
+    run.kill()
+    run.join()
+    assert len(workers) == 2
+    wait_for_the_end_of(workers, 20)
+
+
+SCRIPT = """
+import multiprocessing, sys
+from pathlib import Path
+import torch
+from ghostgrad import batches, data
+from ghostgrad.spec import parse_spec
+from ghostgrad.state import StopRequest
+
+stop = StopRequest().listen()
+task, spec = parse_spec(sys.argv[1])
+source = batches.open_batches(spec, data.load("images", Path(sys.argv[2]), spec), torch.device("cpu"))
+source(0)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+sys.stdin.readline()
+for step in range(1, 10):
+    source(step)
+print("stopped by", stop.signal, flush=True)
+"""
+
+
+def test_workers_leave_a_stop_to_the_run_and_end_with_it(root):
+    """A signal to all processes of a run, as Slurm's, is answered by process 0 when it has saved itself."""
+    loaded(root)
+    text = json.dumps({"task": "classify", **BASE, "input": "files"})
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "GHOSTGRAD_LOADER_WORKERS": "2"}
+    command = [sys.executable, "-c", SCRIPT, text, str(root.parent / "images.json")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=env, start_new_session=True, **pipes) as run:
+        workers = [int(number) for number in run.stdout.readline().split()]
+        os.killpg(run.pid, signal.SIGTERM)
+        out, _ = run.communicate("go on\n", timeout=60)
+    assert (run.returncode, out, len(workers)) == (0, "stopped by SIGTERM\n", 2)
+    wait_for_the_end_of(workers, 1)
+
+
+def wait_for_the_end_of(processes: list[int], seconds: float) -> None:
+    began = time.monotonic()
+    while any(status(process) not in ("", "Z") for process in processes):
+        assert time.monotonic() - began < seconds, "a worker outlives its run"
+        time.sleep(0.05)
+
+
+def status(process: int) -> str:
+    """The kernel's letter for what a process does, empty where there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
