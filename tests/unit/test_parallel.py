@@ -81,11 +81,15 @@ def test_more_micro_batches_are_summed_in_another_order(processes, micro, rule, 
         torch.testing.assert_close(value, one["model"][name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def undisturbed(request, tmp_path_factory, manifest) -> tuple[int, dict[str, bytes]]:
-    runner = Runner(tmp_path_factory.mktemp("whole"), "classify", manifest, resumable(request.param), request.param)
-    assert runner.start() == 0
-    return request.param, runner.files
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, manifest) -> dict[int, dict[str, bytes]]:
+    """What runs of two and of three processes publish."""
+    found = {}
+    for processes in (2, 3):
+        runner = Runner(tmp_path_factory.mktemp("whole"), "classify", manifest, resumable(processes), processes)
+        assert runner.start() == 0
+        found[processes] = runner.files
+    return found
 
 
 def resumable(processes: int) -> dict:
@@ -108,17 +112,16 @@ def alive(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_ended_and_resumed_equals_undisturbed(how, undisturbed, tmp_path, manifest):
+@pytest.mark.parametrize(("processes", "how"), [(2, "SIGKILL"), (2, "SIGTERM"), (3, "SIGKILL")])
+def test_ended_and_resumed_equals_undisturbed(processes, how, undisturbed, tmp_path, manifest):
     """And no process is left behind."""
-    processes, expected = undisturbed
     runner = Runner(tmp_path, "classify", manifest, resumable(processes), processes)
     stop = {"signal_at_step": 7, "signal": int(signal.SIGTERM)}
     plan = {"save_at": [5], "kill_at_step": 7} if how == "SIGKILL" else stop
     names = [tmp_path / name for name in ("first", "second")]
     assert runner.start(**plan, followers=str(names[0])) == (KILLED if how == "SIGKILL" else 75)
     assert runner.start(followers=str(names[1])) == 0
-    assert runner.files == expected
+    assert runner.files == undisturbed[processes]
     assert runner.starts == [0, 5 if how == "SIGKILL" else 7]
     for name in names:
         pids = [int(word) for word in name.read_text().split()]
