@@ -73,7 +73,5 @@ def random_crop(x: Tensor, pad: int, corners: Tensor) -> Tensor:
     `corners` (2, N), 0 to 2 pad."""
     n, _, height, width = x.shape
     top, left = corners.to(x.device)
-    rows = top[:, None, None] + torch.arange(height, device=x.device)[:, None]
-    columns = left[:, None, None] + torch.arange(width, device=x.device)
-    image = torch.arange(n, device=x.device)[:, None, None]
-    return F.pad(x, (pad,) * 4)[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+    windows = F.pad(x, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(n, device=x.device), :, top, left]
