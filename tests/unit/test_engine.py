@@ -11,8 +11,10 @@ import torch.nn.functional as F
 
 from ghostgrad import classify, data
 from ghostgrad.batches import InMemory
+from ghostgrad.checks import InputError
 from ghostgrad.engine import Network, configure
 from ghostgrad.parallel import ALONE
+from ghostgrad.run import what_lacks
 from ghostgrad.spec import expand
 from ghostgrad.state import State
 
@@ -103,6 +105,17 @@ def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
     assert len(count) == 1
     assert losses(saved[1]) == pytest.approx(losses(saved[0]), rel=1e-4)
     assert list(saved[1]["model"]) == list(saved[0]["model"])
+
+
+def test_a_missing_compiler_is_one_line():
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    with pytest.raises(
+        InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
+    ) as error:
+        with what_lacks():
+            raise InvalidCxxCompiler
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("on", [True, False])

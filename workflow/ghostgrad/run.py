@@ -101,12 +101,12 @@ def _work(task: str, spec: Mapping[str, Any], inputs: list[Path], *context: Any)
 
         images.append(data.load(spec["data"], inputs[0]))
     state, device, *group = context
-    with _what_lacks():
+    with what_lacks():
         return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
 
 
 @contextlib.contextmanager
-def _what_lacks() -> Iterator[None]:
+def what_lacks() -> Iterator[None]:
     """Of torch's errors, those that tell what the machine lacks become an InputError: memory, a compiler."""
     import torch
 
