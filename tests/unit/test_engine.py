@@ -110,11 +110,13 @@ def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
 def test_a_missing_compiler_is_one_line():
     from torch._inductor.exc import InvalidCxxCompiler
 
-    with pytest.raises(
-        InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
-    ) as error:
-        with what_lacks():
-            raise InvalidCxxCompiler
+    with (
+        pytest.raises(
+            InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
+        ) as error,
+        what_lacks(),
+    ):
+        raise InvalidCxxCompiler
     assert "\n" not in str(error.value)
 
 
