@@ -1,9 +1,15 @@
-"""What the update rules cost: one update of ResNet50's 161 tensors beside torch.optim.SGD(foreach), and a training step
-with CLARS's per-sample norms beside one without.
+"""What training costs.
 
-    python benchmarks/train.py [--rounds 15] [--device cpu]
+a  images a second of the engine, beside torchvision's reference training loop (goal: 1.1 times as many on two cores of
+   a CPU, 3 times on a GPU)
+b  the input pipeline, beside a step on a batch that lies in memory (at most 5 %)
+c  one update of ResNet50's 161 tensors under each rule, beside torch.optim.SGD(foreach) (at most 1.5 times)
+d  a step with CLARS's per-sample norms, beside one without (at most 1.5 times the time, 1.3 times the memory)
+e  the probes at every 100th step (at most 3 %)
 
-Ratios of medians, measured in turn in every round.
+    python benchmarks/train.py [--only a,b,c,d,e] [--rounds 15] [--threads 2] [--device cpu]
+
+Ratios of medians, measured in turn in every round. The images are random.
 """
 
 from __future__ import annotations
@@ -13,12 +19,22 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from ghostgrad import models, optim
+from ghostgrad import classify, models, optim, probes
+from ghostgrad.batches import InMemory
+from ghostgrad.data import CHANNELS, Images
+from ghostgrad.engine import Network, configure
+from ghostgrad.parallel import ALONE
 from ghostgrad.per_sample import SampleNorms
+from ghostgrad.run import keep_memory
 from ghostgrad.spec import expand
 
 RULES = {
@@ -30,23 +46,157 @@ RULES = {
 }
 BASE = {"data": "cifar10", "batch": 32, "length": 1, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "seed": 0}
 RESNET50 = {"model": "resnet50", "cifar_stem": True, "init": "default"}
+AUGMENT = {"augment": ["crop", "flip"], "pad": 4, "standardize": "per_channel"}
+NETS = {
+    "Resnet-15, batch 128": {"model": "preact_resnet", "batch": 128, **AUGMENT},
+    "ResNet50, batch 16": {**RESNET50, "batch": 16, **AUGMENT},
+}
+PROBES = {  # what is recorded of each net at the paper's scale, and what else there is
+    "Resnet-15, batch 128": ["gradients", "activations", "bn_offset", "weight_norm"],
+    "ResNet50, batch 16": ["updates", "statistics"],
+}
+FASTER = {"cpu": {"channels_last": True}, "cuda": {"channels_last": True, "precision": "bf16", "compile": True}}
+WORKERS, STEPS = 2, 3
 
 
-def medians(ways: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Seconds of each way, in turn; the first round warms up."""
+def medians(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Seconds of each way, in turn, or what it tells itself; the first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
             began = time.perf_counter()
-            way()
+            told = way()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - began)
+            times[name].append(told if isinstance(told, float) else time.perf_counter() - began)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
+def random_images(count: int = 2048) -> Images:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, count)
+    return Images(x, y, x[:10], y[:10], [str(n) for n in range(10)])
+
+
+class Engine:
+    """The training loop's pieces for one spec."""
+
+    def __init__(self, images: Images, device: torch.device, **changes: Any):
+        self.spec = expand("classify", {**BASE, **changes})
+        configure(self.spec)
+        self.batches = InMemory(self.spec, images, device)
+        self.network = Network(self.spec, classify.new_model(self.spec, images), device, ALONE)
+        self.model = self.network.model.train()
+        self.optimizer = optim.optimizer(self.spec, self.model)
+        self.at = 0
+
+    def input(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self.at += 1
+        return self.batches(self.at)
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, correct = self.network.backward(x, y)
+        self.optimizer.step()
+        loss.item(), correct.item()
+
+    def steps(self) -> None:
+        for _ in range(STEPS):
+            self.step(*self.input())
+
+
+class Pictures(Dataset):
+    """As torchvision's CIFAR10: an image is made from its bytes, then transformed."""
+
+    def __init__(self, images: Images):
+        self.x, self.y = np.ascontiguousarray(images.train_x.transpose(0, 2, 3, 1)), images.train_y
+        steps = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        self.transform = transforms.Compose([*steps, transforms.Normalize(*CHANNELS["cifar10"])])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.x[index])), int(self.y[index])
+
+
+def reference(images: Images, device: torch.device, **changes: Any) -> Callable[[], float]:
+    """Seconds of STEPS steps of the loop in torchvision's references/classification/train.py, its workers running."""
+    spec = expand("classify", {**BASE, **changes})
+    model = classify.new_model(spec, images).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    criterion = torch.nn.CrossEntropyLoss()
+    loader = DataLoader(
+        Pictures(images), spec["batch"], shuffle=True, num_workers=WORKERS, pin_memory=device.type == "cuda"
+    )
+
+    def steps() -> float:
+        began = 0.0
+        for index, (image, target) in enumerate(loader):
+            if index == 2:  # what the workers have done until now is no step's
+                began = time.perf_counter()
+            image, target = image.to(device, non_blocking=True), target.to(device, non_blocking=True)
+            output = model(image)
+            loss = criterion(output, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for k in (1, 5):
+                (output.topk(k, 1).indices == target[:, None]).float().sum().item()
+            loss.item()
+            if index == 1 + STEPS:
+                break
+        return time.perf_counter() - began
+
+    return steps
+
+
+def speed(rounds: int, device: torch.device) -> None:
+    """(a)"""
+    for name, more in NETS.items():
+        images = random_images()
+        ways = {
+            "ours": Engine(images, device, **more).steps,
+            "ours, faster": Engine(images, device, **more, **FASTER[device.type]).steps,
+            "torchvision's": reference(images, device, **more),
+        }
+        found = medians(ways, max(3, rounds // 5), device)
+        for way, seconds in found.items():
+            ratio = found["torchvision's"] / seconds
+            rate = STEPS * more["batch"] / seconds
+            print(f"(a) {name}: {rate:8.1f} images/s {way:14} {ratio:5.2f} times torchvision's", flush=True)
+
+
+def pipeline(rounds: int, device: torch.device) -> None:
+    """(b)"""
+    for name, more in NETS.items():
+        engine = Engine(random_images(), device, **more)
+        batch = engine.input()
+        found = medians({"input": engine.input, "step": lambda e=engine, b=batch: e.step(*b)}, rounds, device)
+        share = 100 * found["input"] / found["step"]
+        print(
+            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step (goal: at most 5)", flush=True
+        )
+
+
+def probing(rounds: int, device: torch.device) -> None:
+    """(e)"""
+    for name, more in NETS.items():
+        engine = Engine(random_images(), device, **more)
+        batch = engine.input()
+
+        def measured(engine=engine, batch=batch, name=name) -> None:
+            list(probes.measure(PROBES[name], engine.model, *batch))
+            if "updates" in PROBES[name]:
+                list(probes.updates(probes.weights(engine.model), engine.model, engine.optimizer))
+
+        found = medians({"probes": measured, "step": lambda e=engine, b=batch: e.step(*b)}, max(3, rounds // 5), device)
+        ratio = found["probes"] / found["step"]
+        print(f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th (goal: at most 3)", flush=True)
+
+
 def updates(rounds: int, device: torch.device) -> None:
-    """(c): the update alone, on gradients that are there."""
+    """(c), the update alone, on gradients that are there."""
     steps = {}
     for name, more in RULES.items():
         spec = expand("classify", {**BASE, **RESNET50, **more})
@@ -57,11 +207,14 @@ def updates(rounds: int, device: torch.device) -> None:
     found = medians(steps, rounds, device)
     for name, seconds in found.items():
         goal = " (goal: at most 1.5)" if name in ("lars", "lalc") else ""
-        print(f"update, {name:5} {1000 * seconds:8.2f} ms  {seconds / found['sgd']:5.2f} times sgd's{goal}", flush=True)
+        print(
+            f"(c) update, {name:5} {1000 * seconds:8.2f} ms  {seconds / found['sgd']:5.2f} times sgd's{goal}",
+            flush=True,
+        )
 
 
 def clars(rounds: int, device: torch.device) -> None:
-    """(d): forward and backward of Resnet-15 and of ResNet50 at 32 x 32, with and without per-sample norms."""
+    """(d), of forward and backward of Resnet-15 and of ResNet50 at 32 x 32, with and without per-sample norms."""
     for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
         spec = expand("classify", {**BASE, **more})
         model = models.build(spec, 10, (3, 32, 32)).to(device).train()
@@ -84,21 +237,26 @@ def clars(rounds: int, device: torch.device) -> None:
             way()
             cuda = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
             peaks[what] = cuda or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found = medians({"plain": plain, "clars": with_norms}, rounds, device)
+        found = medians({"plain": plain, "clars": with_norms}, max(3, rounds // 5), device)
         ratio, memory = found["clars"] / found["plain"], peaks["clars"] / peaks["plain"]
-        print(
-            f"step, {name}: clars {ratio:.2f} times the time (goal: at most 1.5), {memory:.2f} times the memory (1.3)"
-        )
+        print(f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5), {memory:.2f} times the memory (1.3)")
+
+
+PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     device = torch.device(given.device)
-    updates(given.rounds, device)
-    clars(max(3, given.rounds // 5), device)
+    keep_memory()
+    torch.set_num_threads(given.threads)
+    for part in given.only.split(","):
+        PARTS[part](given.rounds, device)
 
 
 if __name__ == "__main__":

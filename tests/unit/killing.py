@@ -1,9 +1,10 @@
 """Run `ghostgrad …` in a process of its own and SIGKILL it from inside at a chosen place.
 
-A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_write` and
-`kill_in_rename` (of the n-th checkpoint), `kill_before_publishing` (a file's name), `signal_at_step` with `signal`;
-`pace` is a pause in seconds at every step. The processes are forked from a
-server that has imported torch, which saves some seconds each.
+A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_step` (of a
+training, between gradient and update), `kill_in_write` and `kill_in_rename` (of the n-th checkpoint),
+`kill_before_publishing` (a file's name), `signal_at_step` with `signal`; `pace` is a pause in seconds at every step.
+Of a data-parallel run, process 0 is the one that a plan is for; `followers` names a file for the ids of the others.
+All are forked from a server that has imported torch, which saves some seconds each.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from ghostgrad import record, repeats, state
+from ghostgrad import engine, parallel, record, repeats, state
 from ghostgrad.cli import main
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.classify", "torch.optim.sgd"])
+# what torch would import at the first optimizer and at the first models, some seconds in every process
+LATE = ["torch.optim.sgd", "torch._dynamo", "ghostgrad.models.preact_resnet", "ghostgrad.models.plain", "ghostgrad.run"]
+context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.classify", *LATE])
 plan: dict = {}
 saves = 0
+inside = False
 
 
 def die() -> None:
@@ -52,6 +56,10 @@ class HalfWritten:
 
 
 def pause(self, payload, done, total, original=state.State.pause):
+    global inside
+    inside = done == plan.get("kill_in_step")
+    if "followers" in plan:
+        Path(plan["followers"]).write_text(" ".join(str(process.pid) for process in multiprocessing.active_children()))
     self.period = 0 if done in plan.get("save_at", []) else 1e9
     if done == plan.get("kill_at_step"):
         die()
@@ -65,6 +73,13 @@ def save(self, payload, original=state.State.save):
     global saves
     saves += 1
     original(self, payload)
+
+
+def backward(self, x, y, original=engine.Network.backward):
+    found = original(self, x, y)
+    if inside:
+        die()
+    return found
 
 
 def open_path(self, *arguments, original=Path.open, **options):
@@ -93,6 +108,8 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     repeats.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
+    engine.Network.backward = backward
+    parallel.mp.get_context = lambda _method: context
     state.State.pause, state.State.save = pause, save
     Path.open, Path.replace = open_path, replace
     sys.argv = ["ghostgrad", *arguments]

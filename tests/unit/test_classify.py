@@ -151,7 +151,8 @@ def test_probes_that_shrink_to_one_step_keep_the_first_position():
 
 
 def test_probes_change_no_metric_and_no_series(tmp_path, digits):
-    every = ["gradients", "activations", "bn_offset", "weight_norm"]
+    every = ["gradients", "activations", "bn_offset", "weight_norm", "weight_gradient", "bn_variance"]
+    every += ["updates", "statistics"]
     with_probes = run(tmp_path / "a", digits, probes=every, probe_at=[0, 2, 3, 6])
     without = run(tmp_path / "b", digits)
     assert with_probes.series.text() == without.series.text()
@@ -250,3 +251,106 @@ def test_length_0_evaluates_and_probes_the_initialized_network(tmp_path, digits)
 def test_a_batch_larger_than_the_data_is_one_clear_line(tmp_path, digits):
     with pytest.raises(InputError, match="digits: 1497 training images do not fill one batch of 2000"):
         run(tmp_path, digits, batch=2000)
+
+
+def correlations(x: np.ndarray, g: np.ndarray) -> dict[str, float]:
+    """What `statistics` says of a signal (B, C, …), a channel and a pair of channels at a time."""
+    channels = [part.swapaxes(0, 1).reshape(part.shape[1], -1).astype(np.float64) for part in (x, g)]
+    alive = [k for k in range(len(channels[0])) if channels[0][k].var() > 0 and channels[1][k].var() > 0]
+    x, g = (part[alive] for part in channels)
+    pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j]
+    return {
+        "activation_variance": np.mean([row.var() for row in x]),
+        "gradient_variance": np.mean([row.var() for row in g]),
+        "activation_offset": np.mean([abs(row.mean()) / row.std() for row in x]),
+        "gradient_offset": np.mean([abs(row.mean()) / row.std() for row in g]),
+        "activation_gradient_correlation": np.mean(
+            [abs(np.corrcoef(a, b)[0, 1]) for a, b in zip(x, g, strict=True)],
+        ),
+        "activation_correlation": np.mean([abs(np.corrcoef(x[i], x[j])[0, 1]) for i, j in pairs]),
+    }
+
+
+@pytest.mark.parametrize("model", ["preact_resnet", "mlp"])
+def test_statistics_equal_a_slow_loop(digits, model):
+    """Hooks and numpy.corrcoef; with a channel that is dead, which does not count."""
+    settings = spec(model=model, depth=3, width=12)
+    net = models.build(settings, 10, (3, 8, 8)).train()
+    x, y = InMemory(settings, digits, CPU)(0)
+    norms = [m for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    with torch.no_grad():
+        norms[0].weight[1] = norms[0].bias[1] = 0
+    seen = []
+    kinds = {nn.Conv2d: "conv", nn.Linear: "conv", nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm", nn.ReLU: "act"}
+    for module in net.modules():
+        if type(module) in kinds:
+            module.register_forward_hook(lambda m, _i, out: (out.retain_grad(), seen.append((kinds[type(m)], out)))[1])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    F.cross_entropy(net(x), y).backward()
+    net.load_state_dict(before)
+    net.zero_grad()
+    signals = list(seen)
+    found = {(name, k): value for name, k, value in probes.measure(["statistics"], net, x, y)}
+    expected = {}
+    for place in ("conv", "norm", "act"):
+        of_place = [out for kind, out in signals if kind == place]
+        for k, out in enumerate(of_place[:-1] if place == "conv" else of_place):  # without the logits
+            of_layer = correlations(out.detach().numpy(), out.grad.numpy())
+            expected |= {(f"{place}_{name}", k): value for name, value in of_layer.items()}
+    weights = [m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Conv2d)]
+    weights = weights or [m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Linear)]
+    for k, weight in enumerate(weights):
+        expected["weight_variance", k] = ((weight - weight.mean()) ** 2).mean().item()
+        expected["weight_offset", k] = abs(weight.mean().item()) / expected["weight_variance", k] ** 0.5
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-7), key
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_statistics_of_a_wide_layer_are_of_channels_at_even_distances():
+    rng = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(6, 300, 2, generator=rng) for _ in range(2))
+    chosen = np.linspace(0, 299, 128).round().astype(int)
+    expected = correlations(x.numpy()[:, chosen], g.numpy()[:, chosen])
+    assert probes._of_channels(x, g) == pytest.approx(expected, rel=1e-5)
+
+
+class Kept(State):
+    """Keeps the weights before every step."""
+
+    def pause(self, payload, done, total):
+        weights = {name: value.clone() for name, value in payload()["model"].items() if value.ndim == 4}
+        self.__dict__.setdefault("weights", {})[done] = list(weights.values())
+        super().pause(payload, done, total)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "lalc"])
+def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
+    """The probe at t is of update t + 1; a layer-wise rule tells of how many tensors it holds, sgd has no such rate."""
+    more = {"optimizer": rule, "eta": 0.3, "probes": ["updates"], "probe_at": [0, 4, 6]}
+    with Kept(tmp_path) as state:
+        record = classify.classify(spec(**more), state, CPU, digits)
+    found = rows(record.probes)
+    for at in (0, 4):
+        ratios = [float(row["value"]) for row in found if row["probe"] == "update_ratio" and row["step"] == str(at)]
+        old, new = state.weights[at], state.weights[at + 1]
+        hand = [((b - a).double().norm() / a.double().norm()).item() for a, b in zip(old, new, strict=True)]
+        assert ratios == pytest.approx(hand, rel=1e-4)
+    assert {row["step"] for row in found} == {"0", "4"}, "behind the last update there is none"
+    fractions = [float(row["value"]) for row in found if row["probe"] == "clipped_fraction"]
+    assert len(fractions) == (2 if rule == "lalc" else 0)
+
+
+def test_the_clipped_fraction_is_of_all_tensors(digits):
+    """One of three is held: eta |w| / |h| is 0.01 * 5 / 30 for the first, 0.01 * 5 / 0.1 and 0.01 * 1 / 0.01 behind."""
+    members = nn.ParameterList([torch.tensor([3.0, 4.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])])
+    for parameter, size in zip(members, (30.0, 0.1, 0.01), strict=True):
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.view(-1)[0] = size
+    optimizer = optim.optimizer(spec(optimizer="lalc", momentum=0.0, weight_decay=0.0, lr=0.2), members)
+    before = probes.weights(nn.Conv2d(1, 1, 1))
+    optimizer.step()
+    found = list(probes.updates(before, nn.Conv2d(1, 1, 1), optimizer))
+    assert found[-1] == ("clipped_fraction", 0, pytest.approx(1 / 3))

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry import load, load_config
-from ghostgrad.spec import parse_spec
-from tests.unit.fabricate import SIMULATE, one_line
+from ghostgrad.run import choose_device
+from ghostgrad.spec import check_together, expand, parse_spec
+from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
 
+CLASSIFIER = {"task": "classify", **CLASSIFY, "seed": 0}
 SPECS = {
     "no JSON": ("{", "--spec: not valid JSON"),
     "no object": ("[]", "--spec: task: '[]' is not allowed; valid: classify"),
@@ -21,6 +24,14 @@ SPECS = {
     "unknown key": (
         json.dumps({"task": "simulate", **SIMULATE, "seed": 0, "nrom": 1}),
         "--spec: unknown key 'nrom'; did you mean 'norm'?",
+    ),
+    "not a number": (
+        json.dumps({**CLASSIFIER, "lr": float("nan")}),
+        "--spec: lr: expected a finite number, found nan",
+    ),
+    "infinite, in a list": (
+        json.dumps({**CLASSIFIER, "lr_boundaries": [1, float("inf")]}),
+        "--spec: lr_boundaries.1: expected a finite number, found inf",
     ),
     "no seed": (json.dumps({"task": "simulate", **SIMULATE}), "--spec: key 'seed' is missing"),
 }
@@ -32,6 +43,52 @@ def test_bad_spec(text, expected):
     with pytest.raises(InputError) as error:
         parse_spec(text)
     assert expected in one_line(error)
+
+
+TOGETHER = {
+    "rates without boundaries": (0, {"lr_boundaries": [1, 2], "lr_values": [0.1]}, "lr_values: 1 rates for 2 lr_bound"),
+    "a batch that micro-batches do not fill": (1, {"micro_batch": 12}, "micro_batch: 12 does not divide the 64 images"),
+    "clars, compiled": (1, {"optimizer": "clars", "compile": True}, "compile: clars needs hooks"),
+    "a batch that does not divide": (3, {"micro_batch": 2}, "batch: 64 images do not divide by 3 GPUs"),
+    "several GPUs without micro-batches": (2, {}, "micro_batch: missing; 2 GPUs need to be told"),
+    "a share that micro-batches do not fill": (4, {"micro_batch": 32}, "micro_batch: 32 does not divide the 16 images"),
+}
+
+
+@pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
+def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
+    """`ghostgrad run` refuses them before it starts anything, and the registry before anything is submitted."""
+    text = json.dumps({**CLASSIFIER, **changes})
+    code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", str(gpus))
+    assert code == 1
+    assert err.startswith(f"ghostgrad: --spec: {expected}")
+    assert err.count("\n") == 1
+    body = experiment(task="classify", base={**CLASSIFY, **changes}, resources={"gpu": gpus})
+    with pytest.raises(InputError) as error:
+        registry(Path(), {"nets": body}).run("paper", "nets/a-s0")
+    assert f"ghost.yaml: experiments.nets.variants.a at scale paper: {expected}" in one_line(error)
+
+
+def test_values_that_fit_each_other():
+    fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "lr_values": [0.1], "compile": True}
+    check_together("classify", expand("classify", {**CLASSIFIER, **fitting}), 4, "here")
+    check_together("simulate", expand("simulate", SIMULATE), 1, "here")
+
+
+def test_only_training_uses_more_than_one_gpu(ghostgrad):
+    text = json.dumps({"task": "simulate", **SIMULATE, "seed": 0})
+    code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", "2")
+    assert code == 1
+    assert err == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify computes on more than one\n"
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.delenv("GHOSTGRAD_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choose_device(1).type == "cuda"
+    with pytest.raises(InputError, match="asks for 2 GPUs and 1 is visible"):
+        choose_device(2)
 
 
 CONFIGS = {

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ghostgrad import models, registry
+from ghostgrad.models import torchvision_nets
 from ghostgrad.spec import expand
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_models.json").read_text())
@@ -97,3 +102,67 @@ def test_outputs_are_the_stem_and_every_block():
     _, ys = build("model1").outputs(torch.randn(2, 3, 32, 32))
     shapes = [tuple(y.shape[1:]) for y in ys]
     assert shapes == [(16, 32, 32)] * 6 + [(32, 16, 16)] * 5 + [(64, 8, 8)] * 5
+
+
+NETWORKS = Path(__file__).with_name("golden") / "networks.csv"
+
+
+def networks() -> list[dict[str, str]]:
+    with NETWORKS.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def network(row: Mapping[str, str]) -> nn.Module:
+    """The row's network, without memory for its weights."""
+    spec = {"model": row["model"], "data": "cifar10", "batch": 2, "length": 0, "lr": 1, "seed": 0}
+    with torch.device("meta"):
+        shape = (3, int(row["size"]), int(row["size"]))
+        return models.build(expand("classify", {**spec, **json.loads(row["options"])}), int(row["classes"]), shape)
+
+
+@pytest.mark.parametrize("row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}")
+def test_networks_have_their_size(row):
+    """Parameters, and multiply-adds of convolutions and products for one image."""
+    net = network(row).eval()
+    with FlopCounterMode(display=False) as counted:
+        net(torch.zeros(1, 3, int(row["size"]), int(row["size"]), device="meta"))
+    found = {"parameters": sum(p.numel() for p in net.parameters()), "multiply_adds": counted.get_total_flops() // 2}
+    assert found == {key: int(row[key]) for key in found}
+
+
+def test_cifar_resnet50_has_the_papers_size():
+    """LALC app. B's changes of ResNet50 leave 23.5 M parameters and make 1.3 G multiply-adds of an image."""
+    (row,) = (row for row in networks() if row["options"] == '{"cifar_stem": true}')
+    assert (int(row["parameters"]) / 1e6, int(row["multiply_adds"]) / 1e9) == pytest.approx((23.529, 1.306), abs=6e-4)
+
+
+def shapes(net: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in net.state_dict().items()}
+
+
+def test_a_stem_of_64_filters_is_torchvisions():
+    """Of the class that narrows too, so that a narrow one differs in widths alone."""
+    theirs = shapes(torchvision.models.resnet50(num_classes=10))
+    assert shapes(torchvision_nets.NarrowResNet([3, 4, 6, 3], 10, 64, zero_gamma=False)) == theirs
+    built = [torchvision_nets.build("resnet50", 10, False, False, 32, stem_filters=n).net for n in (64, 8)]
+    assert shapes(built[0]) == theirs
+    narrow = shapes(built[1])
+    assert list(narrow) == list(theirs)
+    for name, shape in narrow.items():
+        wide = [n if n in (3, 10) or k > 1 else n // 8 for k, n in enumerate(theirs[name])]
+        assert list(shape) == wide, name
+
+
+def test_a_narrow_resnet_begins_as_torchvisions_does():
+    """He over the fan-out for convolutions; gamma 0 in the last BN of a branch where asked for."""
+    torch.manual_seed(0)
+    net = torchvision_nets.build("resnet50", 10, True, True, 32, small_stem=True, stem_filters=16).net
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
+    gammas = {
+        name.split(".")[-2]: value for name, value in net.named_parameters() if ".bn" in name and "weight" in name
+    }
+    assert gammas["bn3"].eq(0).all()
+    assert gammas["bn2"].eq(1).all()

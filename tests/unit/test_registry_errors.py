@@ -39,6 +39,10 @@ EXPERIMENTS = {
         "experiments.nets: unknown key 'variant'; did you mean 'variants'?",
     ),
     "unknown spec key in base": (base(widht=8), "experiments.nets.base: unknown key 'widht'; did you mean 'width'?"),
+    "not a number": (
+        base(weight_scale=float("inf")),
+        "ghost.yaml: experiments.nets.base.weight_scale: expected a finite number, found inf",
+    ),
     "setting in base": (base(seeds=2), "experiments.nets.base: unknown key 'seeds'"),
     "unknown key in a variant": (variant(nrom=1), "nets.variants.abc: unknown key 'nrom'; did you mean 'norm'?"),
     "unknown scale": (

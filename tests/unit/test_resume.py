@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 from pathlib import Path
@@ -65,12 +66,13 @@ def manifest(tmp_path_factory) -> Path:
 class Runner:
     """Starts processes for one run with a state folder of its own."""
 
-    def __init__(self, folder: Path, task: str, manifest: Path):
+    def __init__(self, folder: Path, task: str, manifest: Path, spec: dict | None = None, processes: int = 1):
         self.out = folder / "results" / "smoke" / "runs" / "experiment" / "variant-s0"
         self.state_root = folder / "state"
         self.output = folder / "output.txt"
         inputs = [str(manifest)] if task == "classify" else []
-        self.arguments = ["run", *inputs, "--spec", json.dumps(SPECS[task]), "--out", str(self.out)]
+        self.arguments = ["run", *inputs, "--spec", json.dumps(spec or SPECS[task]), "--out", str(self.out)]
+        self.arguments += ["--gpus", str(processes)] if processes > 1 else []
         self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
 
     def begin(self, **plan):
@@ -132,6 +134,32 @@ def test_killed_and_resumed_equals_undisturbed(case, undisturbed, tmp_path, mani
     assert runner.start() == 0
     assert runner.files == expected
     assert 0 < runner.starts[-1] < STEPS, "the process that finished the run took it up in its middle"
+
+
+SEEDS = {"lalc": 4, "lars": 3, "clars": 3, "lamb": 3, "larc": 3, "sgd": 4}  # kills of a run with that rule, 20 in all
+
+
+@pytest.mark.parametrize("rule", SEEDS)
+def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest):
+    """Between gradient and update, before and behind checkpoints at steps drawn as well; with what every rule keeps
+    from step to step, and with the probes that look at an update."""
+    spec = {**SPECS["classify"], "optimizer": rule, "nesterov": rule in ("sgd", "larc", "lalc"), "blocks": 1}
+    spec |= {"warmup": 5, "micro_batch": 8, "probes": ["updates", "statistics", "gradients"]}
+    spec |= {"probe_at": list(range(0, STEPS, 2)), "lr": 0.01}
+    rng = random.Random(rule)
+    runners = [Runner(tmp_path / name, "classify", manifest, spec) for name in ("whole", "parts")]
+    for runner in runners:
+        runner.output.parent.mkdir()
+    assert runners[0].start() == 0
+    reached = 0
+    for _ in range(SEEDS[rule]):
+        kill = rng.randrange(reached, STEPS)
+        save = rng.randint(reached, kill)
+        assert runners[1].start(save_at=[save], kill_in_step=kill) == KILLED
+        reached = save
+    assert runners[1].start() == 0
+    assert runners[1].files == runners[0].files
+    assert runners[1].starts[-1] == reached
 
 
 def test_killed_while_publishing_computes_nothing_again(undisturbed, tmp_path, manifest):

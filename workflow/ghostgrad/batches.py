@@ -250,14 +250,9 @@ def random_crop(x: Tensor, pad: int, corners: Tensor) -> Tensor:
     """Pad (N, C, H, W) by `pad` zeros on every side and cut an H x W window from each image, its top and left edge in
     `corners` (2, N), 0 to 2 pad."""
     n, _, height, width = x.shape
-    if x.device.type == "cpu":  # one by one is several times as fast as an index there
-        images = zip(F.pad(x, (pad,) * 4), *corners.tolist(), strict=True)
-        return torch.stack([image[:, top : top + height, left : left + width] for image, top, left in images])
     top, left = corners.to(x.device)
-    rows = top[:, None, None] + torch.arange(height, device=x.device)[:, None]
-    columns = left[:, None, None] + torch.arange(width, device=x.device)
-    image = torch.arange(n, device=x.device)[:, None, None]
-    return F.pad(x, (pad,) * 4)[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+    windows = F.pad(x, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(n, device=x.device), :, top, left]
 
 
 def window(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:

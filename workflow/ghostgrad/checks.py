@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,18 @@ def check(value: Any, schema: dict, where: str) -> None:
     _refuse(Draft202012Validator(schema), value, where)
 
 
+def _not_finite(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """(place, value) of every .inf and .nan, which a JSON schema takes for a number; JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield ".".join(path), value
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _not_finite(part, (*path, str(key)))
+
+
 def _refuse(validator: Draft202012Validator, value: Any, where: str) -> None:
+    for path, number in _not_finite(value):
+        raise InputError(f"{where}: {path}: expected a finite number, found {number}")
     error = best_match(validator.iter_errors(value))
     if error is not None:
         raise InputError(_one_line(error, where))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ghostgrad import init, models, optim, probes
 from ghostgrad.batches import InMemory, Streamed, open_batches
@@ -36,11 +36,6 @@ class Plan:
 
     spec: Mapping[str, Any]
     per_epoch: int
-
-    def __post_init__(self) -> None:
-        values, boundaries = len(self.spec["lr_values"]), len(self.spec["lr_boundaries"])
-        if values not in (0, boundaries):
-            raise InputError(f"lr_values: {values} rates for {boundaries} lr_boundaries; give one for each")
 
     def steps(self, value: float) -> int:
         """A positive length is at least one step; 0 stays 0."""
@@ -82,8 +77,9 @@ def evaluate(network: Network, batches: InMemory | Streamed) -> tuple[float, flo
     found = torch.zeros(3, dtype=torch.float64, device=network.device)
     for x, y in batches.test():
         logits = network(x)
-        right = (logits.argmax(1) == y).sum()
-        found += torch.stack([F.cross_entropy(logits, y, reduction="sum").double(), right, torch.tensor(len(y))])
+        found[0] += F.cross_entropy(logits, y, reduction="sum")
+        found[1] += (logits.argmax(1) == y).sum()
+        found[2] += len(y)
     network.model.train()
     loss, correct, images = network.group.total(found).tolist()
     return loss / images, 100 * correct / images
@@ -138,7 +134,7 @@ def classify(
         state.pause(checkpoint, step, plan.length)
         at = plan.probes.get(step)
         if at is not None:
-            for probe, index, value in probes.measure(spec["probes"], model, *batches(step)):
+            for probe, index, value in probed_by_first(network, spec, *batches(step)):
                 probed.add(at, step, probe, index, value)
         if step == plan.length:
             break
@@ -184,13 +180,21 @@ def classify(
     return Record(final_metrics(series, step, diverged_at, model), series, probed)
 
 
+def probed_by_first(
+    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor
+) -> Iterator[tuple[str, int, float]]:
+    """(probe, index, value) on the images that BN sees first; of process 0, whatever the number of processes."""
+    if network.group.rank == 0:
+        yield from probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro])
+
+
 def restore(
     saved: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, processes: int, folder: Path
 ) -> None:
     """Put a checkpoint into model and optimizer; InputError where it is of other code or of another process count, of
     which the sums of gradients are rounded otherwise."""
-    if saved.get("processes", 1) != processes:
-        told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
+    if (before := saved.get("processes", 1)) != processes:
+        told = f"saved by {before} process(es), one per GPU, not {processes}"
         raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
     try:
         model.load_state_dict(saved["model"])

@@ -17,7 +17,7 @@ from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.inspection import Scale, configured, plan, results_of, show, status
 from ghostgrad.registry import Artifact
-from ghostgrad.spec import SCALES, parse_spec
+from ghostgrad.spec import SCALES, check_together, parse_spec
 from ghostgrad.tidy import refuse_stale, tidy
 
 app = typer.Typer(
@@ -118,6 +118,7 @@ def run(
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     task, expanded = parse_spec(spec)
+    check_together(task, expanded, gpus, "--spec")
     execute(task, expanded, out, inputs, threads, gpus)
 
 

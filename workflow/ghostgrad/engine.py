@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -34,9 +33,7 @@ class Network:
         self.model = model.to(device, memory_format=self.layout)
         self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
         self.micro = spec["micro_batch"] or spec["batch"] // group.size
-        self.run = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False) if group.size > 1 else model
-        if spec["compile"]:
-            self.run = torch.compile(self.run)
+        self.run = torch.compile(self.model) if spec["compile"] else self.model
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) in float32. In bfloat16 weights and their updates stay float32."""
@@ -44,19 +41,14 @@ class Network:
             return self.run(x.contiguous(memory_format=self.layout)).float()
 
     def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the gradient of the mean cross-entropy over every process's images to the parameters', `micro` images at
-        a time; the mean loss and the number of correct answers, over all processes."""
+        """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
+        time; the mean loss and the number of correct answers, over all processes."""
         loss = correct = torch.zeros((), device=self.device)
-        pieces = list(zip(x.split(self.micro), y.split(self.micro), strict=True))
-        for index, (images, labels) in enumerate(pieces):
-            with self._quiet() if index < len(pieces) - 1 else nullcontext():
-                logits = self(images)
-                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
-                share.backward()
+        for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
+            logits = self(images)
+            share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+            share.backward()
             loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])
         told = self.group.total(torch.stack([loss / self.group.size, correct.float()]))
         return told[0], told[1]
-
-    def _quiet(self) -> AbstractContextManager:
-        """Gradients stay with this process."""
-        return self.run.no_sync() if self.group.size > 1 else nullcontext()

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from ghostgrad.checks import InputError, nearest, validate
-from ghostgrad.spec import RunSpec, canonical_json, expand
+from ghostgrad.spec import RunSpec, canonical_json, check_together, expand
 
 SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
 META = (*SETTINGS, "scales", "only", "like")
@@ -153,7 +153,9 @@ class Experiment:
         if variant not in self.variants_at(scale):
             return ()
         merged, settings = self.merge(variant, scale)
-        validate({**merged, "seed": 0}, self.task, f"{self.where}.variants.{variant} at scale {scale}")
+        place = f"{self.where}.variants.{variant} at scale {scale}"
+        validate({**merged, "seed": 0}, self.task, place)
+        check_together(self.task, expand(self.task, merged), settings["resources"].get("gpu", 0), place)
         return tuple(
             RunSpec(
                 scale=scale,

@@ -5,6 +5,8 @@ Of every step's batch each process takes an equal share; what BN sees at a time 
 matter of how many processes there are. Gradients are averaged; BN's running statistics are those of process 0.
 
 torchrun would turn the exit code 75 of a run that saved itself into 1, and answers for signals that are the run's own.
+DistributedDataParallel sums in other pieces in its first step than later, so that a resumed run of more than two
+processes would round otherwise than an undisturbed one.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from ghostgrad.checks import InputError
 from ghostgrad.state import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
+
+GRACE = 5  # seconds in which the process that knows best may speak first
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,15 @@ class Group:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Every process's mean in the place of its own, in one sum."""
+        if self.size > 1:
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(flat)
+            flat /= self.size
+            pieces = flat.split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(list(gradients), [p.view(g.shape) for p, g in zip(pieces, gradients, strict=True)])
 
     def agree(self, value: Any) -> Any:
         """Process 0's value, in every one of them."""
@@ -91,12 +107,13 @@ def _join(group: Group, device: torch.device, meeting: str) -> torch.device:
     return device
 
 
-def _exit_with(others: list[int], ending: threading.Event, why: str) -> None:
+def _exit_with(others: list[int], why: str, grace: float = 0, ending: threading.Event | None = None) -> None:
     """Leave as soon as one of the processes has, unless this one is `ending` them itself."""
+    ending = ending or threading.Event()
 
     def watch() -> None:
         connection.wait(others)
-        if not ending.wait(10):  # the same error may be on its way here, with a clearer word
+        if not ending.wait(grace):
             log.error("%s", why)
             os._exit(1)
 
@@ -106,15 +123,35 @@ def _exit_with(others: list[int], ending: threading.Event, why: str) -> None:
 def _follow(rank: int, size: int, device: torch.device, meeting: str, threads: int, work: Callable) -> None:
     for number in STOP_SIGNALS:  # a whole process group is told; process 0 decides
         signal.signal(number, signal.SIG_IGN)
-    _exit_with([mp.parent_process().sentinel], threading.Event(), "process 0 is gone")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    first = mp.parent_process().sentinel
+    _exit_with([first], f"process {rank} ends: process 0 is gone")
     torch.set_num_threads(threads)
     group = Group(rank, size)
-    work(Follower(), _join(group, device, meeting), group)
+    try:
+        work(Follower(), _join(group, device, meeting), group)
+    except InputError as error:  # process 0 meets the same, says it and ends this one
+        time.sleep(GRACE)
+        log.error("process %d: %s", rank, error)
+        sys.exit(1)
+    connection.wait([first])  # that it still saves or measures is no reason to miss this one
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """What is started inside begins with the stop signals blocked: it must not die of one while it imports torch."""
+    resource_tracker.ensure_running()  # its own start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def processes(size: int, device: torch.device, threads: int, work: Callable) -> Iterator[tuple[torch.device, Group]]:
-    """Start `work(state, device, group)` in size - 1 further processes and be process 0 among them inside."""
+    """Start `work(state, device, group)` in size - 1 further processes and be process 0 among them inside. InputError
+    where one of them is lost."""
     if size == 1:
         yield device, ALONE
         return
@@ -125,13 +162,19 @@ def processes(size: int, device: torch.device, threads: int, work: Callable) -> 
             context.Process(target=_follow, args=(rank, size, device, meeting, threads, work))
             for rank in range(1, size)
         ]
-        for process in others:
-            process.start()
-        ending = threading.Event()
-        _exit_with([process.sentinel for process in others], ending, "a data-parallel process ended; see above")
+        with _signals_later():
+            for process in others:
+                process.start()
+        ending, sentinels = threading.Event(), [process.sentinel for process in others]
+        _exit_with(sentinels, "a data-parallel process ended; see above", GRACE, ending)
         try:
             group = Group(0, size)
             yield _join(group, device, meeting), group
+        except RuntimeError as error:  # torch's of a broken connection, or one of this process's own
+            if connection.wait(sentinels, 1):
+                codes = ", ".join(str(process.exitcode) for process in others if process.exitcode is not None)
+                raise InputError(f"a data-parallel process ended (exit code {codes}); see above") from error
+            raise
         finally:
             ending.set()
             for process in others:

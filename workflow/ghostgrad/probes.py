@@ -1,4 +1,5 @@
-"""Quantities recorded inside training; a probe at t sees the weights after t updates and the batch of update t.
+"""Quantities recorded inside training; a probe at t sees the weights after t updates and the batch of update t, of it
+the first `micro_batch` images, which BN sees at a time, where the spec has such.
 
 Every probe leaves the run as it was: it draws nothing at random, restores BN's running statistics and touches no
 parameter's gradient.

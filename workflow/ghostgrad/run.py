@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ def choose_device(gpus: int):
         raise InputError(f"GHOSTGRAD_DEVICE: '{name}' is not allowed{nearest(name, ('cpu', 'cuda'))}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu")
+    if name == "cuda" and (found := torch.cuda.device_count()) < gpus:
+        raise InputError(f"the run asks for {gpus} GPUs and {found} is visible; give it as many as it asks for")
     return torch.device(name)
 
 
@@ -99,7 +101,26 @@ def _work(task: str, spec: Mapping[str, Any], inputs: list[Path], *context: Any)
 
         images.append(data.load(spec["data"], inputs[0], spec))
     state, device, *group = context
-    return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
+    with what_lacks():
+        return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
+
+
+@contextlib.contextmanager
+def what_lacks() -> Iterator[None]:
+    """Of torch's errors, those that tell what the machine lacks become an InputError: memory, a compiler."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
+        text = (str(error) or "the machine has no more").splitlines()[0]
+        if isinstance(error, torch.OutOfMemoryError):
+            raise InputError(f"out of GPU memory: {text}") from None
+        if isinstance(error, MemoryError) or "can't allocate memory" in text:
+            raise InputError(f"out of memory: {text}") from None
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise InputError(f"compile: torch cannot compile the network: {text}") from None
+        raise
 
 
 def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int) -> None:
@@ -117,13 +138,6 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     try:
         with processes(count, device, threads, work) as (mine, group):
             record = work(state, mine, *([group] if count > 1 else []))
-    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
-        text = str(error) or "the machine has no more"
-        if isinstance(error, torch.OutOfMemoryError):
-            raise InputError(f"out of GPU memory: {text.splitlines()[0]}") from None
-        if isinstance(error, MemoryError) or "can't allocate memory" in text:
-            raise InputError(f"out of memory: {text.splitlines()[0]}") from None
-        raise
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)

@@ -83,6 +83,27 @@ def expand(task: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_together(task: str, spec: Mapping[str, Any], gpus: int, where: str) -> None:
+    """InputError where the values of an expanded spec, each valid by itself, do not fit each other or the GPUs."""
+    if task != "classify":
+        if gpus > 1:
+            raise InputError(f"{where}: {gpus} GPUs for a run of {task}; only classify computes on more than one")
+        return
+    batch, micro, each = spec["batch"], spec["micro_batch"], spec["batch"] // max(1, gpus)
+    rates, boundaries = len(spec["lr_values"]), len(spec["lr_boundaries"])
+    problems = {
+        f"lr_values: {rates} rates for {boundaries} lr_boundaries; give one for each": rates not in (0, boundaries),
+        f"batch: {batch} images do not divide by {gpus} GPUs": gpus > 1 and batch % gpus,
+        f"micro_batch: missing; {gpus} GPUs need to be told how many images BN sees at a time": gpus > 1 and not micro,
+        f"micro_batch: {micro} does not divide the {each} images of batch that a GPU has": micro and each % micro,
+        "compile: clars needs hooks, which are not compiled; leave it out": spec["compile"]
+        and spec["optimizer"] == "clars",
+    }
+    for problem, found in problems.items():
+        if found:
+            raise InputError(f"{where}: {problem}")
+
+
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """Task and expanded spec from JSON text (`ghostgrad run --spec`); InputError if it is not a valid one."""
     try:

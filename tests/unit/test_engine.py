@@ -1,0 +1,141 @@
+"""How a network is computed changes nothing of what is computed: precision, memory format, compilation, switches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ghostgrad import classify, data
+from ghostgrad.batches import InMemory
+from ghostgrad.checks import InputError
+from ghostgrad.engine import Network, configure
+from ghostgrad.parallel import ALONE
+from ghostgrad.run import what_lacks
+from ghostgrad.spec import expand
+from ghostgrad.state import State
+
+CPU = torch.device("cpu")
+BASE = {"model": "preact_resnet", "data": "digits", "blocks": 1, "filters": 8, "batch": 32, "length": 5, "lr": 0.05}
+BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
+MLP = {"model": "mlp", "depth": 3, "width": 32}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.digits()
+
+
+class Last(State):
+    """Keeps what a checkpoint behind the last step would hold."""
+
+    def pause(self, payload, done, total):
+        if done == total:
+            self.last = payload()
+        super().pause(payload, done, total)
+
+
+def run(folder, digits, **changes) -> dict:
+    with Last(folder) as state:
+        classify.classify(expand("classify", {**BASE, **changes}), state, CPU, digits)
+        return state.last
+
+
+def losses(saved: dict) -> list[float]:
+    return [row[k] for row in saved["series"] for k in (4, 6)]
+
+
+@pytest.fixture(scope="module")
+def plain(digits, tmp_path_factory):
+    torch.set_num_threads(1)  # a module's fixture comes before the one that sets it for every test
+    return run(tmp_path_factory.mktemp("plain"), digits)
+
+
+def test_fp32_is_a_plain_loop_bit_by_bit(plain, digits):
+    spec = expand("classify", BASE)
+    batches, model = InMemory(spec, digits, CPU), classify.new_model(spec, digits)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    for step in range(5):
+        x, y = batches(step)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        assert plain["series"][step][4] == loss.item()
+    for name, value in model.state_dict().items():
+        assert torch.equal(plain["model"][name], value), name
+
+
+def test_bfloat16_keeps_weights_in_float32(plain, tmp_path, digits):
+    found = run(tmp_path, digits, precision="bf16")
+    kept = [*found["model"].values(), *(state["momentum_buffer"] for state in found["optimizer"]["state"].values())]
+    assert {value.dtype for value in kept} == {torch.float32, torch.int64}  # int64: BN's count of batches
+    assert losses(found) == pytest.approx(losses(plain), rel=0.05)
+    assert losses(found) != pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_bfloat16_gives_logits_in_float32(digits):
+    spec = expand("classify", {**BASE, "precision": "bf16"})
+    network = Network(spec, classify.new_model(spec, digits), CPU, ALONE)
+    seen = []
+    network.model.classifier.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    assert network(torch.rand(4, 3, 8, 8)).dtype == torch.float32
+    assert seen == [torch.bfloat16]
+
+
+def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
+    found = run(tmp_path, digits, channels_last=True)
+    assert losses(found) == pytest.approx(losses(plain), rel=1e-3)
+    weight = found["model"]["blocks.0.conv2.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain["model"]["blocks.0.conv2.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert list(found["model"]) == list(plain["model"])
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
+    """And a checkpoint has the plain model's names: it resumes with either."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    compiled, count = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda model: count.append(model) or compiled(model))
+    saved = [run(tmp_path / str(on), digits, compile=on, **MLP) for on in (False, True)]
+    assert len(count) == 1
+    assert losses(saved[1]) == pytest.approx(losses(saved[0]), rel=1e-4)
+    assert list(saved[1]["model"]) == list(saved[0]["model"])
+
+
+def test_a_missing_compiler_is_one_line():
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    with (
+        pytest.raises(
+            InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
+        ) as error,
+        what_lacks(),
+    ):
+        raise InvalidCxxCompiler
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_deterministic_sets_torchs_switches(on, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        configure(expand("classify", {**BASE, "deterministic": on}))
+        assert torch.are_deterministic_algorithms_enabled() == on
+        assert torch.backends.cudnn.benchmark == (not on)
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == on
+    finally:
+        configure(expand("classify", BASE))
+
+
+@pytest.mark.parametrize(("precision", "on"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
+    try:
+        configure(expand("classify", {**BASE, "precision": precision}))
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == on
+    finally:
+        configure(expand("classify", BASE))
