@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ghostgrad import registry
+from ghostgrad import registry, tables
 from ghostgrad.claims.comparison import between_seeds, over_seeds
 from ghostgrad.claims.judge import judge
 from ghostgrad.record import Rows
@@ -45,7 +45,8 @@ WRONG = {
     "lalc.decay": {"sgd": {"late": 1.6}},
     "lalc.accum": {"lalc_accumulated-4k": {"accuracy": 91.0}},
     "lalc.small_batch": {"warmup-128": {"accuracy": 90.0}},
-    "lalc.large_batch": {"lars_1e3-4k": {"accuracy": 97.0}},
+    "lalc.large_batch": {"warmup-4k": {"accuracy": 97.0}},
+    "lalc.large_scaling": {"lars_1e3-4k": {"accuracy": 97.0}},
     "lalc.instability": {"sgd-4k": {"early": 70.0}},
     "lalc.warmup": {"lalc_warmup-4k": {"accuracy": 97.0}},
     "lalc.scaling": {"lars_1e2-128": {"accuracy": 97.0}},
@@ -130,15 +131,21 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
     first = {run.variant: (run,) for run in REGISTRY.claim_runs("paper", claim) if not run.seed}
     monkeypatch.setattr(REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant])
     assert judge(REGISTRY, claim, "paper")[0].startswith("not run (1 seeds leave it open")
+    table = tables.build(REGISTRY, REGISTRY.artifact("bnres.order"), "paper", None)
+    assert table["ours"].tolist() == pytest.approx([2.0, 80.0])
+    assert table["ours_se"].isna().all(), "one run has no standard error"
 
 
+@pytest.mark.parametrize("gpu", [True, False])
 @pytest.mark.parametrize(("seconds", "told"), [(250.0, "holds"), (150.0, "holds as corrected")])
-def test_the_cost_of_clars_is_measured(seconds, told, tmp_path, monkeypatch):
-    """From env.json, over all process starts of a run."""
+def test_the_cost_of_clars_is_measured(seconds, told, gpu, tmp_path, monkeypatch):
+    """From env.json, over all process starts of a run: on a GPU its time and memory, else the CPU's."""
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
         folder = publish(run, {"test_accuracy": 90.0})
         cost = seconds if run.variant.startswith("clars") else 100.0
-        starts = [{"cpu_s": 1.0, "gpu_s": cost / 2, "gpu_peak_mb": cost}] * 2
+        starts = [{"cpu_s": 1.0, "gpu_s": cost / 2, "peak_mb": 1, "gpu_peak_mb": cost}] * 2
+        if not gpu:
+            starts = [{"cpu_s": cost / 2, "gpu_s": 0.0, "peak_mb": cost, "gpu_peak_mb": None}] * 2
         (Path(folder) / "env.json").write_text(json.dumps(starts))
     assert verdict("lalc.clars_cost") == told

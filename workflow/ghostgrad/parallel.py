@@ -171,8 +171,11 @@ def processes(size: int, device: torch.device, threads: int, work: Callable) -> 
             group = Group(0, size)
             yield _join(group, device, meeting), group
         except RuntimeError as error:  # torch's of a broken connection, or one of this process's own
-            if connection.wait(sentinels, 1):
-                codes = ", ".join(str(process.exitcode) for process in others if process.exitcode is not None)
+            if gone := connection.wait(sentinels, 1):
+                lost = [process for process in others if process.sentinel in gone]
+                for process in lost:
+                    process.join(1)  # its pipe closes a moment before there is an exit code
+                codes = ", ".join(str(process.exitcode) for process in lost)
                 raise InputError(f"a data-parallel process ended (exit code {codes}); see above") from error
             raise
         finally:

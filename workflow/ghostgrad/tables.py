@@ -187,7 +187,7 @@ def _of_claim(results: Results) -> pd.DataFrame:
                 "relation": one.relation if column == "as printed" else one.corrected_relation,
                 "paper": number,
                 "ours": one.ours,
-                "ours_se": one.se or math.nan,
+                "ours_se": one.error or math.nan,
                 "delta": one.ours - number,
                 "tolerance": one.tolerance,
                 "verdict": "match" if agrees else "off",
@@ -195,6 +195,7 @@ def _of_claim(results: Results) -> pd.DataFrame:
             }
         )
     rows = rows or [{"row": artifact.title, "verdict": told}]
-    table = pd.DataFrame(rows, columns=COLUMNS).assign(scale=results.scale, source=claim.section)
-    text = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
-    return table.fillna(text).astype({"n": "Int64", "n_diverged": "Int64"})
+    blank = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
+    common = {"scale": results.scale, "source": claim.section}
+    table = pd.DataFrame([{**blank, **row, **common} for row in rows], columns=COLUMNS)
+    return table.astype({"n": "Int64", "n_diverged": "Int64"})

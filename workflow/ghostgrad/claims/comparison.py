@@ -34,6 +34,11 @@ class Comparison:
     seeds: int = 0  # of training runs, where there are so few that they may leave it open
 
     @property
+    def error(self) -> float | None:
+        """The standard error to show; None where there is none or one run gives none."""
+        return self.se if 0 < self.se < math.inf else None
+
+    @property
     def noise(self) -> float:
         return self.sigmas * self.se
 

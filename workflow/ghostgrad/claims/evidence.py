@@ -78,10 +78,10 @@ class Evidence:
         return np.array([frame[metric].iloc[0] for frame in self._frames(variant, "metrics.csv", metric)], dtype=float)
 
     def early_accuracy(self, variant: str) -> np.ndarray:
-        """Training accuracy in percent over the first quarter of training, (seeds,); rows of the series cover equal
+        """Training accuracy in percent over the first half of training, (seeds,); rows of the series cover equal
         spans."""
         frames = self._frames(variant, "series.csv", "train_accuracy")
-        early = (frame["train_accuracy"][frame["step"] <= frame["step"].max() / 4] for frame in frames)
+        early = (frame["train_accuracy"][frame["step"] <= frame["step"].max() / 2] for frame in frames)
         return np.array([values.mean() for values in early])
 
     def costs(self, variant: str, key: str) -> np.ndarray:
@@ -91,5 +91,5 @@ class Evidence:
             path = Path(run.directory, "env.json")
             self.used.append((str(path), key))
             starts = json.loads(path.read_text(encoding="utf-8"))
-            found.append(sum(start.get(key) or math.nan for start in starts))
+            found.append(sum(math.nan if start.get(key) is None else start[key] for start in starts))
         return np.array(found)

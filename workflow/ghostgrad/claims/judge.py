@@ -65,7 +65,7 @@ def ledger(registry: Registry, scale: str) -> list[dict]:
                 "relation": c.relation if c.paper is not None else None,
                 "paper": c.paper,
                 "ours": c.ours,
-                "ours_se": c.se or None,
+                "ours_se": c.error,
                 "corrected_relation": c.corrected_relation if c.corrected is not None else None,
                 "corrected": c.corrected,
             }
