@@ -87,6 +87,11 @@ class Checkout:
         return counts
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: the tests on Slurm and of killed runs wait more than they compute."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "checkout")

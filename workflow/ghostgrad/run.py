@@ -129,14 +129,15 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     from ghostgrad.parallel import processes
 
     keep_memory()
-    torch.set_num_threads(threads)
     device, count = choose_device(gpus), max(1, gpus)
+    each = max(1, threads // count)
+    torch.set_num_threads(each)
     name = f"{count} x " * (count > 1)
-    name += torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {threads} thread(s)"
+    name += torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {each} thread(s)"
     state.start(environment(task, name))
     work = partial(_work, task, spec, inputs)
     try:
-        with processes(count, device, threads, work) as (mine, group):
+        with processes(count, device, each, work) as (mine, group):
             record = work(state, mine, *([group] if count > 1 else []))
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None

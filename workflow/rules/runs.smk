@@ -27,7 +27,7 @@ rule simulate:
         experiment=of_task("simulate"),
     conda:
         "../../envs/train.yaml"
-    threads: 1
+    threads: run_resource("threads", 1)
     resources:
         gpu=run_resource("gpu", 0),
         mem_mb=run_resource("mem_mb", 2000),
