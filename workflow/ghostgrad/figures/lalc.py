@@ -139,5 +139,7 @@ def training_curves(results: Results):
             frames.append(frame)
             places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
         axes.set(xlabel="epoch", ylabel=title)
+        if quantity == "train_loss":
+            style.log_y(axes)
         style.direct_labels(axes, places, left=False)
     return figure, pd.concat(frames, ignore_index=True)

@@ -225,7 +225,9 @@ def note(figure: Figure, results: Results) -> None:
     text = f"scale {results.scale}"
     if changed:
         text += ", not the paper's: " + ", ".join(f"{key} {'/'.join(values)}" for key, values in changed.items())
-    if missing:
+    if len(missing) > 6:
+        text += f"; not run: {len(missing)} of {len(results.artifact.cells)} cells"
+    elif missing:
         text += f"; not run: {', '.join(missing)}"
     lines = textwrap.fill(text, int(figure.get_figwidth() * 21), max_lines=2, placeholder=" …")
     figure.supxlabel(lines, fontsize=6, color=GREY, x=0.99, ha="right")
