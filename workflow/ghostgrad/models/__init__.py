@@ -9,9 +9,17 @@ from typing import Any
 
 from torch import nn
 
+from ghostgrad.checks import InputError
+
+STEM = ("cifar_stem", "small_stem", "stem_filters")
+SEQNET = ("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip")
+
 
 def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.Module:
     """The network of a classify or initialize spec, for images of `shape` (3, H, W)."""
+    family = spec["model"].rstrip("0123456789")
+    if family in ("seqnet", "diracnet", "isonet"):
+        return _self_drawn(family, spec, classes)
     match spec["model"]:
         case "preact_resnet":
             from ghostgrad.models.preact_resnet import PreactResNet
@@ -32,3 +40,21 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
 
     more = {key: spec[key] for key in ("small_stem", "stem_filters") if key in spec}
     return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1], **more)
+
+
+def _self_drawn(family: str, spec: Mapping[str, Any], classes: int) -> nn.Module:
+    """A network that its initialization makes what it is; InputError where the spec has another."""
+    if spec["init"] != "default":
+        raise InputError(f"init: {spec['model']} has an initialization of its own, default, not {spec['init']}")
+    depth, options = int(spec["model"].removeprefix(family)), {key: spec[key] for key in STEM}
+    if family == "seqnet":
+        from ghostgrad.models.seqnet import SeqNet
+
+        return SeqNet(depth, classes, **options, **{key: spec[key] for key in SEQNET})
+    if family == "diracnet":
+        from ghostgrad.models.diracnet import DiracNet
+
+        return DiracNet(depth, classes, **options)
+    from ghostgrad.models.isonet import ISONet
+
+    return ISONet(depth, classes, **options)
