@@ -68,6 +68,15 @@ def test_orthogonal_rows(kind, square, k, out):
     torch.testing.assert_close(second @ second.mT, square * torch.eye(out), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("k", "out"), [(2, 16), (4, 32)])
+@pytest.mark.parametrize(("kind", "square"), [("orthogonal", 2), ("looks-linear", 4)])
+def test_rows_that_widen_a_tied_convolution_are_orthogonal_to_the_others(kind, square, k, out):
+    made = module(8, k, (1, 1), out, kind, tied=True)
+    second = torch.cat([init.centre(made.first.weight).mT, made.second.rest.weight[:, :, 0, 0]])
+    unit = torch.eye(out, dtype=torch.float64)
+    torch.testing.assert_close(second @ second.mT, square * unit, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("k", "sizes"), [(2, (3, 1)), (2, (1, 3)), (4, (1, 1))])
 def test_a_looks_linear_module_is_linear(k, sizes, tied):
