@@ -232,6 +232,8 @@ def test_resnet50_gn_has_group_norms_alone():
     assert [m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)] == [32] * 53
     narrow = unbuilt("resnet50_gn", stem_filters=12)
     assert {m.num_groups for m in narrow.modules() if isinstance(m, nn.GroupNorm)} == {4, 8, 16, 32}
+    _, seen = narrow.outputs(torch.empty(2, 3, 64, 64, device="meta"))
+    assert len(seen) == 49
 
 
 def test_with_group_norm_no_image_sees_another():
