@@ -8,6 +8,7 @@ PlainNet50 is ResNet50 without its shortcuts (Ghost sec. 5), ResNet50-GN has Gro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torchvision.models as zoo
 from torch import Tensor, nn
@@ -62,13 +63,21 @@ WIDTH = 64  # torchvision's filters of a ResNet's stem
 class NarrowResNet(ResNet):
     """torchvision's ResNet with `filters` in the place of 64 and every other width in proportion."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], layers: list[int], filters: int, **options: object):
+    def __init__(
+        self,
+        layers: list[int],
+        classes: int,
+        filters: int,
+        zero_gamma: bool,
+        block: type[BasicBlock] | type[Bottleneck] = Bottleneck,
+        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ):
         self.filters = filters
-        super().__init__(block, layers, **options)
+        super().__init__(block, layers, classes, zero_init_residual=zero_gamma, norm_layer=norm_layer)
         self.conv1 = nn.Conv2d(3, filters, 7, stride=2, padding=3, bias=False)
         he(self.conv1)
-        self.bn1 = self._norm_layer(filters)
-        self.fc = nn.Linear(8 * filters * block.expansion, self.fc.out_features)
+        self.bn1 = norm_layer(filters)
+        self.fc = nn.Linear(8 * filters * block.expansion, classes)
 
     def _make_layer(self, block: type[Bottleneck], planes: int, blocks: int, stride: int = 1, dilate: bool = False):
         if planes == WIDTH:
@@ -87,8 +96,10 @@ def resnet(name: str, classes: int, filters: int, zero_gamma: bool) -> ResNet:
     if zero_gamma and block is PlainBottleneck:
         raise InputError("zero_gamma: nothing goes through a network without shortcuts")
     norm = group_norm if name == "resnet50_gn" else nn.BatchNorm2d
-    options = {"num_classes": classes, "zero_init_residual": zero_gamma, "norm_layer": norm}
-    net = ResNet(block, layers, **options) if filters == WIDTH else NarrowResNet(block, layers, filters, **options)
+    if filters == WIDTH:
+        net = ResNet(block, layers, classes, zero_init_residual=zero_gamma, norm_layer=norm)
+    else:
+        net = NarrowResNet(layers, classes, filters, zero_gamma, block, norm)
     for module in net.modules():
         if isinstance(module, PlainBottleneck):
             module.downsample = None
