@@ -284,6 +284,13 @@ def test_images_of_eight_pixels(model):
     assert net.outputs(torch.randn(2, 3, 8, 8))[1][-1].shape[-2:] == (1, 1)
 
 
+@pytest.mark.parametrize("model", ["seqnet50", "diracnet18", "isonet18"])
+def test_no_per_sample_norms(model):
+    """Those of a weight that two layers share, or that is no layer's own, would be wrong."""
+    with pytest.raises(InputError, match=f"optimizer: clars has no per-sample norms for {model}"):
+        unbuilt(model, optimizer="clars")
+
+
 @pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
 def test_an_initialization_of_its_own(model):
     with pytest.raises(InputError, match=f"init: {model} has an initialization of its own"):

@@ -43,9 +43,12 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
 
 
 def _self_drawn(family: str, spec: Mapping[str, Any], classes: int) -> nn.Module:
-    """A network that its initialization makes what it is; InputError where the spec has another."""
+    """A network that its initialization makes what it is; InputError where the spec has another, or an update rule that
+    takes every weight for that of one plain layer."""
     if spec["init"] != "default":
         raise InputError(f"init: {spec['model']} has an initialization of its own, default, not {spec['init']}")
+    if spec["optimizer"] == "clars":
+        raise InputError(f"optimizer: clars has no per-sample norms for {spec['model']}")
     depth, options = int(spec["model"].removeprefix(family)), {key: spec[key] for key in STEM}
     if family == "seqnet":
         from ghostgrad.models.seqnet import SeqNet
