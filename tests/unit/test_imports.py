@@ -90,7 +90,7 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 ROOMS = (
     ("checks", "controller"),
     ("spec", "functions", "ledger", "experiment", "registry"),
-    ("record", "rng", "init", "optim", "schedules", "models", "theory"),
+    ("record", "rng", "init", "optim", "orthogonal", "schedules", "models", "theory"),
     ("state", "folders", "data", "probes", "repeats"),
     ("parallel", "per_sample", "batches", "engine"),
     ("simulate", "sample", "initialize", "weights", "classify"),
@@ -99,7 +99,7 @@ ROOMS = (
     ("inspection",),
     ("cli",),
 )
-COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "rng", "init", "optim", "schedules", "models"}
+COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "rng", "init", "optim", "orthogonal", "schedules", "models"}
 READING = {*ROOMS[7], "theory"}
 LIBRARY = ROOT / "workflow" / "ghostgrad"
 

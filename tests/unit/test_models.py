@@ -14,8 +14,9 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ghostgrad import models, registry
+from ghostgrad import models, probes, registry
 from ghostgrad.models import torchvision_nets
+from ghostgrad.per_sample import SampleNorms
 from ghostgrad.spec import expand
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_models.json").read_text())
@@ -166,3 +167,27 @@ def test_a_narrow_resnet_begins_as_torchvisions_does():
     }
     assert gammas["bn3"].eq(0).all()
     assert gammas["bn2"].eq(1).all()
+
+
+def test_probes_see_what_works_in_place_overwrites():
+    """torchvision's ReLU and its sum of shortcut and branch work in place; what a probe tells, and the norms of the
+    samples' gradients, are those of a network that does not."""
+    narrow = {"model": "resnet50", "cifar_stem": True, "stem_filters": 8, "init": "default", "data": "digits"}
+    spec = expand("classify", {**narrow, "batch": 8, "length": 1, "lr": 0.1, "seed": 0})
+    x, y = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(8)
+    found = []
+    for inplace in (True, False):
+        torch.manual_seed(0)
+        model = models.build(spec, 10, (3, 16, 16)).train()
+        for module in model.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = inplace
+        norms = SampleNorms(model)
+        with norms.collect():
+            F.cross_entropy(model(x), y).backward()
+        kinds = ["statistics", "gradients", "activations", "bn_variance"]
+        found.append((list(norms.means().values()), list(probes.measure(kinds, model, x, y))))
+    assert found[0] == found[1]
+    ends = [value for name, k, value in found[0][1] if name == "activation_variance" and k > 0 and k % 3 == 0]
+    assert len(ends) == 16
+    assert max(ends) < 1.3, "the last BN of a branch has variance 1 over batch and positions, its sum with y about 2"

@@ -39,6 +39,43 @@ def seqnet_module(kind: str, gaussian: Tensor) -> Tensor:
     raise ValueError(f"unknown module_init {kind!r}")
 
 
+ORTHONORMAL = ("orthogonal", "looks-linear")  # the kinds of seqnet_module whose W has orthogonal columns
+
+
+def seqnet_pair(kind: str, d: int, k: int, out: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Both weights of a SeqNet module, W (kd, d) and M (out, kd), out >= d (Ghost app. B.2); from torch's global
+    generator if no other is given.
+
+    The first d rows of M are W^T or, untied, drawn as W is. The paper does not say what the others are where a stage
+    ends; here, of W's law, or orthogonal to all rows before and as long as they are, as in its author's code.
+    """
+    first = seqnet_module(kind, torch.randn(k * d, d, generator=generator))
+    second = first.mT
+    if kind == "untied":
+        second = seqnet_module(kind, torch.randn(k * d, d, generator=generator)).mT
+    if out == d:
+        return first, second
+    drawn = torch.randn(k * d, out - d, generator=generator)
+    if kind not in ORTHONORMAL:
+        return first, torch.cat([second, seqnet_module(kind, drawn).mT])
+    length = torch.linalg.vector_norm(first[:, 0])
+    q, upper = torch.linalg.qr(torch.cat([first / length, drawn], 1))
+    more = (q * torch.sign(torch.diagonal(upper)))[:, d:] * length
+    return first, torch.cat([second, more.mT])
+
+
+def centre(weight: Tensor) -> Tensor:
+    """The middle tap (out, in) of a convolution's weight (out, in, h, w), h and w odd; a view."""
+    return weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
+
+
+def centre_only(weight: Tensor, middle: Tensor) -> None:
+    """Set the weight of a convolution to `middle` (out, in) at its middle tap and to 0 elsewhere (Ghost sec. 4.2)."""
+    with torch.no_grad():
+        weight.zero_()
+        centre(weight).copy_(middle)
+
+
 def initialize(model: nn.Module, kind: str, generator: torch.Generator, std: float = 0.01) -> None:
     """Draw the weights of every convolution and linear layer of `model`, in the order of `modules()`; biases become 0.
 

@@ -96,8 +96,9 @@ def _statistics(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[str, i
     """The probe `statistics`, from one pass in train mode."""
     seen: dict[str, list[Tensor]] = {place: [] for place in PLACES}
 
-    def watch(place: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def watch(place: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen[place].append(output)
+        return output.clone()  # what comes behind may work in place
 
     hooks = [
         module.register_forward_hook(partial(watch, place))

@@ -11,6 +11,8 @@ from torch import nn
 
 from ghostgrad.checks import InputError
 
+STEM = ("cifar_stem", "small_stem", "stem_filters")
+SEQNET = ("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip")
 SMALLEST = {"vgg16_bn": 32, "vgg19_bn": 32, "swin_t": 4, "vit_b_16": 16}  # pixels that leave one position at the end
 
 
@@ -27,6 +29,9 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
     is set; InputError where it cannot run on them."""
     shape = (shape[0], *[spec["size"]] * 2) if spec.get("size") else shape
     _check_size(spec["model"], *shape[1:])
+    family = spec["model"].rstrip("0123456789")
+    if family in ("seqnet", "diracnet", "isonet"):
+        return _self_drawn(family, spec, classes)
     match spec["model"]:
         case "preact_resnet":
             from ghostgrad.models.preact_resnet import PreactResNet
@@ -47,3 +52,24 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
 
     more = {key: spec[key] for key in ("small_stem", "stem_filters") if key in spec}
     return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1], **more)
+
+
+def _self_drawn(family: str, spec: Mapping[str, Any], classes: int) -> nn.Module:
+    """A network that its initialization makes what it is; InputError where the spec has another, or an update rule that
+    takes every weight for that of one plain layer."""
+    if spec["init"] != "default":
+        raise InputError(f"init: {spec['model']} has an initialization of its own, default, not {spec['init']}")
+    if spec["optimizer"] == "clars":
+        raise InputError(f"optimizer: clars has no per-sample norms for {spec['model']}")
+    depth, options = int(spec["model"].removeprefix(family)), {key: spec[key] for key in STEM}
+    if family == "seqnet":
+        from ghostgrad.models.seqnet import SeqNet
+
+        return SeqNet(depth, classes, **options, **{key: spec[key] for key in SEQNET})
+    if family == "diracnet":
+        from ghostgrad.models.diracnet import DiracNet
+
+        return DiracNet(depth, classes, **options)
+    from ghostgrad.models.isonet import ISONet
+
+    return ISONet(depth, classes, **options)

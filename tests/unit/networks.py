@@ -1,0 +1,70 @@
+"""The networks of the Ghost paper's tables for tests: built from a classify spec, counted, and trained for a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostgrad import models, optim
+from ghostgrad.models.seqnet import SeqModule
+from ghostgrad.spec import expand
+
+
+def spec(model: str, **keys: Any) -> dict[str, Any]:
+    given = {"model": model, "data": "digits", "batch": 4, "length": 1, "lr": 0.01, "seed": 0, "init": "default"}
+    return expand("classify", {**given, **keys})
+
+
+def build(model: str, seed: int = 0, classes: int = 10, **keys: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return models.build(spec(model, **keys), classes, (3, 64, 64))
+
+
+def unbuilt(model: str, **keys: Any) -> nn.Module:
+    """At its paper's size, without memory for it."""
+    with torch.device("meta"):
+        return models.build(spec(model, **keys), 1000, (3, 224, 224))
+
+
+def counts(net: nn.Module) -> tuple[int, int]:
+    """Parameters, and multiply-adds of products and convolutions for one image of 224 x 224, of an unbuilt network."""
+    with FlopCounterMode(display=False) as counter:
+        net.eval()(torch.empty(1, 3, 224, 224, device="meta"))
+    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
+
+
+def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:
+    """One update on random images; the names of the parameters that it left where they were."""
+    images = torch.Generator().manual_seed(1)
+    x, y = torch.randn(4, 3, size, size, generator=images), torch.tensor([0, 1, 2, 3])
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = optim.optimizer(keys, net)
+    loss = F.cross_entropy(net.train()(x), y)
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    return [name for name, p in net.named_parameters() if torch.equal(p, before[name])]
+
+
+def modules(net: nn.Module) -> list[SeqModule]:
+    return [m for m in net.modules() if isinstance(m, SeqModule)]
+
+
+def module(
+    d: int = 8, k: int = 2, sizes: tuple[int, int] = (3, 1), out: int = 0, kind: str = "random", tied: bool = False
+) -> SeqModule:
+    """One module in float64, initialized; without a pool."""
+    torch.manual_seed(3)
+    made = SeqModule(d, k, sizes, out or d, tied, False, "none")
+    made.draw(kind)
+    return made.double()
+
+
+def images(*shape: int, seed: int = 1) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,181 @@
+"""Orthogonal regularization against a loop over its formula, and which weights it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostgrad import orthogonal
+from ghostgrad.checks import InputError
+from tests.unit.networks import build, unbuilt
+
+SHAPES = [(6, 3), (3, 6), (4, 4), (6, 3), (2, 8), (1, 5)]
+
+
+def matrices(seed: int = 0) -> list[Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=stream, dtype=torch.float64).requires_grad_() for shape in SHAPES]
+
+
+def by_loop(weights: list[Tensor], eta: float, traces: list[float] | None = None) -> float:
+    """The paper's formula, element by element; `traces` in the place of the matrices' own."""
+    total = 0.0
+    for index, weight in enumerate(weights):
+        w = weight.tolist()
+        if len(w) < len(w[0]):
+            w = [list(column) for column in zip(*w, strict=True)]
+        n = len(w[0])
+        sigma = [[sum(row[i] * row[j] for row in w) for j in range(n)] for i in range(n)]
+        trace = traces[index] if traces else sum(sigma[i][i] for i in range(n))
+        total += sum((n / trace * sigma[i][j] - (i == j)) ** 2 for i in range(n) for j in range(n))
+    return eta * total
+
+
+@pytest.mark.parametrize("through_trace", [False, True])
+def test_penalty_is_the_formula(through_trace):
+    weights = matrices()
+    found = orthogonal.penalty(weights, 0.3, through_trace)
+    assert found.item() == pytest.approx(by_loop(weights, 0.3), rel=1e-7)
+
+
+@pytest.mark.parametrize("through_trace", [False, True])
+def test_gradient_is_that_of_finite_differences(through_trace):
+    """With the trace held at its value, or not."""
+    weights, step = matrices(), 1e-6
+    traces = None if through_trace else [w.square().sum().item() for w in weights]
+    orthogonal.penalty(weights, 0.3, through_trace).backward()
+    for index, weight in enumerate(weights):
+        numeric = torch.zeros_like(weight)
+        for position in range(weight.numel()):
+            ends = []
+            for sign in (1, -1):
+                moved = [w.detach().clone() for w in weights]
+                moved[index].view(-1)[position] += sign * step
+                ends.append(by_loop(moved, 0.3, traces))
+            numeric.view(-1)[position] = (ends[0] - ends[1]) / (2 * step)
+        torch.testing.assert_close(weight.grad, numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_the_traces_gradient_is_what_keeps_the_length():
+    """The literal formula has no gradient along W; with the trace held fixed it has, where W is not orthogonal."""
+    for through_trace in (True, False):
+        (weight,) = weights = matrices()[:1]
+        orthogonal.penalty(weights, 1.0, through_trace).backward()
+        along = (weight.grad * weight).sum().item()
+        assert (abs(along) < 1e-6) == through_trace
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8), (5, 5)])
+def test_it_vanishes_where_the_smaller_side_is_orthogonal(shape):
+    """Whatever its length; it does not where it is not."""
+    q, _ = torch.linalg.qr(torch.randn(max(shape), min(shape), dtype=torch.float64))
+    weight = 7 * (q if shape[0] > shape[1] else q.mT)
+    assert orthogonal.penalty([weight], 1.0).item() < 1e-12
+    assert orthogonal.penalty([weight + 0.1], 1.0).item() > 1e-3
+
+
+def test_it_is_computed_in_the_weights_own_precision():
+    weights = [w.detach().float() for w in matrices()]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = orthogonal.penalty(weights, 1.0)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(by_loop(weights, 1.0), rel=1e-5)
+
+
+# --- which weights ---
+
+
+def taken(model: str, **keys) -> Counter:
+    return Counter(tuple(w.shape) for w in orthogonal.weights(unbuilt(model, **keys)))
+
+
+def bottle(conv2: bool, conv4: bool = True, rest: bool = False) -> Counter:
+    """Of SeqNet50: Conv3 of every block; Conv2; Conv4, or the rows of it that widen."""
+    found = Counter()
+    for d, blocks, out in zip((64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True):
+        found[(4 * d, d)] += blocks
+        found[(d, 2 * d)] += blocks * conv2
+        found[(d, 4 * d)] += (blocks - 1) * conv4
+        found[(out, 4 * d)] += conv4
+        found[(out - d, 4 * d)] += rest
+    return +found
+
+
+def test_of_a_seqbottle_the_free_1x1_convolutions():
+    assert taken("seqnet50") == bottle(conv2=False)
+    assert taken("seqnet50", tie_conv2=False) == bottle(conv2=True)
+    assert taken("seqnet50", tie_conv4=True) == bottle(conv2=False, conv4=False, rest=True)
+
+
+def test_of_other_positions_the_free_1x1_convolutions():
+    """Second: Conv1, which Conv2's middle tap is tied to, too. Third: Conv1 and Conv2, and the rows that widen behind
+    the 3x3."""
+    second = bottle(conv2=False)
+    third = Counter()
+    for d, blocks, out in zip((64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True):
+        second[(2 * d, d)] += blocks
+        third[(4 * d, d)] += blocks
+        third[(d, 4 * d)] += blocks
+        third[(out - d, 2 * d)] += 1
+    assert taken("seqnet50", position="second") == second
+    assert taken("seqnet50", position="third") == third
+
+
+def test_of_a_seqbasic_conv2_or_what_it_shares_once():
+    free, shared = taken("seqnet34"), taken("seqnet34", tie_conv2=True)
+    expected, tied = Counter(), Counter()
+    for d, blocks, out in zip((64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 512), strict=True):
+        expected[(d, 2 * d)] += blocks - 1
+        expected[(out, 2 * d)] += 1
+        tied[(2 * d, d)] += blocks
+        tied[(out - d, 2 * d)] += out > d
+    assert free == expected
+    assert shared == +tied
+
+
+def test_of_a_skip_seqnet_the_shortcuts_too():
+    expected = bottle(conv2=False) + Counter({(128, 64): 1, (256, 128): 1, (512, 256): 1, (2048, 512): 1})
+    assert taken("seqnet50", skip=True) == expected
+
+
+def test_of_a_resnet_the_1x1_convolutions():
+    found = orthogonal.weights(unbuilt("resnet50"))
+    assert len(found) == 2 * 16 + 4
+
+
+@pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
+def test_of_a_network_without_any_none(model):
+    with pytest.raises(InputError, match="no 1x1 convolution"):
+        orthogonal.weights(unbuilt(model))
+
+
+def reached(net: nn.Module) -> set[str]:
+    """The parameters that the penalty has a gradient of."""
+    orthogonal.penalty(orthogonal.weights(net), 1e-4).backward()
+    return {name for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_its_gradient_reaches_what_it_takes_and_nothing_else():
+    net = build("seqnet50", stem_filters=4)
+    found = {name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
+    assert reached(net) == {f"{name}.weight" for name in found}
+
+
+def test_of_a_shared_matrix_it_reaches_the_middle_tap():
+    net = build("seqnet18", stem_filters=4, tie_conv2=True)
+    names = {name for name, _ in net.named_parameters() if name.endswith(("first.weight", "rest.weight"))}
+    assert reached(net) == names
+    gradient = net.stages[0][0].branch[0].first.weight.grad
+    assert torch.count_nonzero(gradient) == gradient[:, :, 1, 1].numel()
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "looks-linear"])
+def test_orthogonal_initializations_are_at_its_minimum(kind):
+    """R-Init is not."""
+    for model in ("seqnet18", "seqnet50"):
+        net = build(model, stem_filters=8, seqnet_init=kind)
+        assert orthogonal.penalty(orthogonal.weights(net), 1.0).item() < 1e-6
+        assert orthogonal.penalty(orthogonal.weights(build(model, stem_filters=8)), 1.0).item() > 1

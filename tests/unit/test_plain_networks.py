@@ -1,0 +1,300 @@
+"""What SeqNet is compared with: DiracNet, ISONet, PlainNet50 and ResNets, each against what defines it."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from ghostgrad.checks import InputError
+from ghostgrad.models.diracnet import DiracConv
+from ghostgrad.models.isonet import SReLU
+from ghostgrad.models.torchvision_nets import PlainBottleneck
+from tests.unit.networks import build, counts, spec, step, unbuilt
+
+
+def convolutions(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(m.weight.shape) for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+# --- counts ---
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_resnets_are_torchvisions(model):
+    ours = build(model, classes=1000, seed=2)
+    torch.manual_seed(2)
+    theirs = getattr(torchvision.models, model)(weights=None).state_dict()
+    assert all(torch.equal(theirs[name], value) for name, value in ours.net.state_dict().items())
+    assert len(theirs) == len(ours.net.state_dict())
+
+
+FULL = {
+    "resnet18": (11_689_512, 1_814_073_344),
+    "resnet34": (21_797_672, 3_663_761_408),
+    "resnet50": (25_557_032, 4_089_184_256),
+    "resnet101": (44_549_160, 7_801_405_440),
+    "resnet50_gn": (25_557_032, 4_089_184_256),
+    "plainnet50": (22_780_456, 3_729_522_688),
+    "diracnet18": (11_523_368, 1_794_805_760),
+    "diracnet34": (21_638_952, 3_644_493_824),
+    "isonet18": (11_511_784, 1_794_805_760),
+    "isonet34": (21_616_232, 3_644_493_824),
+    "isonet50": (22_757_736, 3_729_522_688),
+    "isonet101": (41_723_752, 7_441_743_872),
+}
+
+
+@pytest.mark.parametrize("model", FULL)
+def test_counts_stay(model):
+    assert counts(unbuilt(model)) == FULL[model]
+
+
+def kernels(depth: int) -> list[tuple[int, int, int]]:
+    """Outputs, inputs and taps of a ResNet's convolutions without its projections."""
+    found, into = [(64, 3, 49)], 64
+    for d, blocks in zip((64, 128, 256, 512), BLOCKS[depth], strict=True):
+        for _ in range(blocks):
+            if depth >= 50:
+                found += [(d, into, 1), (d, d, 9), (4 * d, d, 1)]
+            else:
+                found += [(d, into, 9), (d, d, 9)]
+            into = found[-1][0]
+    return found
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_parameters_are_those_counted_by_hand(depth):
+    """ISONet has a bias b of the activation for every output, DiracNet a, b, gamma and beta, and its stem the latter
+    two."""
+    weights, outputs = sum(math.prod(kernel) for kernel in kernels(depth)), sum(out for out, *_ in kernels(depth))
+    classifier = (kernels(depth)[-1][0] + 1) * 1000
+    assert FULL[f"isonet{depth}"][0] == weights + outputs + classifier
+    if depth < 50:
+        assert FULL[f"diracnet{depth}"][0] == weights + 4 * outputs - 2 * 64 + classifier
+    if depth == 50:
+        assert FULL["plainnet50"][0] == weights + 2 * outputs + classifier
+
+
+# --- DiracNet ---
+
+
+@pytest.mark.parametrize(("into", "out"), [(6, 6), (4, 8)])
+def test_a_dirac_convolution_is_a_sum(into, out):
+    """a x + b conv(x, W / |W|), filter by filter; where it widens x has no more channels to give."""
+    torch.manual_seed(0)
+    made = DiracConv(into, out)
+    assert made.a.eq(1).all()
+    assert made.b.eq(0.1).all()
+    with torch.no_grad():
+        made.a.uniform_(-2, 2)
+        made.b.uniform_(-2, 2)
+    x = torch.randn(2, into, 5, 5)
+    norms = made.weight.square().sum((1, 2, 3), keepdim=True).sqrt()
+    passed = F.pad(x, (0, 0, 0, 0, 0, out - into))
+    expected = made.a[:, None, None] * passed + made.b[:, None, None] * F.conv2d(x, made.weight / norms, padding=1)
+    torch.testing.assert_close(made(x), expected)
+
+
+def test_a_dirac_filter_has_no_length():
+    """Its gradient has no part along it, and twice the weight is the same layer."""
+    torch.manual_seed(0)
+    made, x = DiracConv(4, 4).double(), torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    y = made(x)
+    y.square().sum().backward()
+    along = (made.weight.grad * made.weight).sum((1, 2, 3))
+    assert made.weight.grad.norm() > 1e-3
+    assert along.abs().max() < 1e-12 * made.weight.grad.norm() * made.weight.norm()
+    with torch.no_grad():
+        made.weight.mul_(2)
+    torch.testing.assert_close(made(x), y)
+
+
+def folded(convolution: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that is another one and BN in evaluation."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return convolution * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+
+
+@pytest.mark.parametrize("model", ["diracnet18", "diracnet34"])
+def test_a_trained_diracnet_is_a_chain_of_relu_and_convolution(model):
+    """What the paper folds it to, of as many layers as its name says."""
+    net = build(model, stem_filters=4).train()
+    for _ in range(2):
+        net(torch.randn(8, 3, 64, 64))
+    net.double().eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    y = F.max_pool2d(F.conv2d(x, *folded(net.stem[0].weight, net.stem[1]), stride=2, padding=3), 3, 2, 1)
+    layers = 2
+    for stage, blocks in enumerate(net.stages):
+        y = F.max_pool2d(y, 2) if stage else y
+        for block in blocks:
+            y = F.conv2d(F.relu(y), *folded(block[-2].explicit(), block[-1]), padding=1)
+            layers += 1
+    logits = F.linear(F.relu(y).mean((2, 3)), net.head[-1].weight, net.head[-1].bias)
+    torch.testing.assert_close(net(x), logits)
+    assert layers == int(model[-2:])
+
+
+# --- ISONet ---
+
+
+def test_shifted_relu():
+    """max(x, b), -1 at first, of slope 1 on a share Phi(1) of N(0, 1): where ReLU passes half of a gradient's square,
+    it passes 0.84; b takes the rest."""
+    torch.manual_seed(0)
+    made, x = SReLU(2).double(), torch.randn(4, 2, 500, 500, dtype=torch.float64, requires_grad=True)
+    y = made(x)
+    torch.testing.assert_close(y, x.clamp(min=-1))
+    y.sum().backward()
+    share, phi = x.grad.square().mean().item(), 0.5 * (1 + math.erf(math.sqrt(0.5)))
+    assert share == pytest.approx(phi, abs=4 * math.sqrt(phi * (1 - phi) / x.numel()))
+    torch.testing.assert_close(made.b.grad, (x.grad == 0).sum((0, 2, 3)).double())
+    with torch.no_grad():
+        made.b.zero_()
+        assert torch.equal(made(x), F.relu(x))
+
+
+@pytest.mark.parametrize("model", ["isonet18", "isonet34", "isonet50", "isonet101"])
+def test_an_isonet_is_an_isometry_at_first(model):
+    """Without its activations, behind the stem and where nothing strides, a signal and a gradient keep their norm; a
+    stride keeps every other position."""
+    net = build(model, stem_filters=4).double()
+    for module in net.modules():
+        if isinstance(module, SReLU):
+            nn.init.constant_(module.b, -1e6)
+    torch.manual_seed(0)
+    for stage in net.stages:
+        into = next(m for m in stage.modules() if isinstance(m, nn.Conv2d)).in_channels
+        x = torch.randn(2, into, 8, 8, dtype=torch.float64, requires_grad=True)
+        y = stage(x)
+        kept = x[..., :: 8 // y.shape[-1], :: 8 // y.shape[-1]]
+        shared = min(into, y.shape[1], *(m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d)))
+        torch.testing.assert_close(y[:, :shared], kept[:, :shared])
+        assert not y[:, shared:].abs().gt(1e-6).any()
+        y.backward(y.detach())
+        assert x.grad.norm().item() == pytest.approx(kept[:, :shared].norm().item())
+        if stage is net.stages[0]:
+            assert y.norm().item() == pytest.approx(x.norm().item())
+
+
+def test_an_isonet_has_neither_norms_nor_biases():
+    net = build("isonet50", stem_filters=4)
+    assert not [m for m in net.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
+    assert not [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    assert sum(isinstance(m, SReLU) for m in net.modules()) == 49
+
+
+# --- PlainNet50 and ResNets ---
+
+
+def test_plainnet50_has_resnet50s_convolutions_without_its_shortcuts():
+    """Drawn from one seed they are the same, too."""
+    plain, residual = build("plainnet50", seed=3), build("resnet50", seed=3)
+    shapes = convolutions(residual.net)
+    downsampling = {name for name in shapes if "downsample" in name}
+    assert len(downsampling) == 4
+    assert convolutions(plain.net) == {name: shapes[name] for name in shapes if name not in downsampling}
+    other = residual.net.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in plain.net.state_dict().items())
+
+
+def test_plainnet50_has_no_shortcut_and_a_relu_behind_every_norm():
+    net = build("plainnet50", stem_filters=4).double().train()
+    x = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    y = F.max_pool2d(F.relu(net.net.bn1(net.net.conv1(x))), 3, 2, 1)
+    blocks = [m for m in net.net.modules() if isinstance(m, PlainBottleneck)]
+    assert len(blocks) == 16
+    for block in blocks:
+        for number in (1, 2, 3):
+            y = F.relu(getattr(block, f"bn{number}")(getattr(block, f"conv{number}")(y)))
+    logits, seen = net.outputs(x)
+    torch.testing.assert_close(logits, net.net.fc(y.mean((2, 3))))
+    assert len(seen) == 49
+
+
+def test_plainnet50_takes_no_zero_gamma():
+    with pytest.raises(InputError, match="zero_gamma"):
+        unbuilt("plainnet50", zero_gamma=True)
+
+
+def test_resnet50_gn_has_group_norms_alone():
+    net = unbuilt("resnet50_gn")
+    assert not [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert [m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)] == [32] * 53
+    narrow = unbuilt("resnet50_gn", stem_filters=12)
+    assert {m.num_groups for m in narrow.modules() if isinstance(m, nn.GroupNorm)} == {4, 8, 16, 32}
+    _, seen = narrow.outputs(torch.empty(2, 3, 64, 64, device="meta"))
+    assert len(seen) == 49
+
+
+def test_with_group_norm_no_image_sees_another():
+    """Unlike with BN, in train mode."""
+    x = torch.randn(4, 3, 64, 64)
+    for model, alone in (("resnet50_gn", True), ("resnet50", False)):
+        net = build(model, stem_filters=32).train()
+        same = torch.allclose(net(x)[:2], net(x[:2]), rtol=1e-3, atol=1e-3)
+        assert same == alone
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet101", "resnet50_gn", "plainnet50"])
+def test_narrow_networks_are_in_proportion(model):
+    wide, narrow = convolutions(unbuilt(model)), convolutions(unbuilt(model, stem_filters=16))
+    assert narrow == {
+        name: (out // 4, into // 4 if into > 3 else 3, *size) for name, (out, into, *size) in wide.items()
+    }
+
+
+@pytest.mark.parametrize("filters", [64, 16])
+@pytest.mark.parametrize(("model", "places"), [("resnet18", 17), ("resnet34", 33)])
+def test_zero_gamma_of_a_basic_block(model, places, filters):
+    """No gradient inside a branch, all of it on the shortcuts; every norm on the path is watched."""
+    net = build(model, stem_filters=filters, zero_gamma=True).train()
+    logits, seen = net.outputs(torch.randn(2, 3, 32, 32))
+    gradients = torch.autograd.grad(logits.square().sum(), seen)
+    assert len(seen) == places
+    assert all((g == 0).all() for g in gradients[1::2])
+    assert all(g.any() for g in gradients[::2])
+
+
+# --- all of them ---
+
+
+@pytest.mark.parametrize("model", FULL)
+def test_one_update(model):
+    """Every convolution moves, as does the classifier. Behind zeros some of ISONet's activations have nothing to
+    move."""
+    stuck = step(build(model, stem_filters=8), spec(model, weight_decay=1e-4))
+    assert not [name for name in stuck if not re.search(r"\.\d+\.b$", name)]
+    assert "isonet" in model or not stuck
+
+
+@pytest.mark.parametrize("model", ["diracnet18", "isonet50", "resnet18", "plainnet50"])
+def test_images_of_eight_pixels(model):
+    net = build(model, stem_filters=8, cifar_stem=True, small_stem=True)
+    step(net, spec(model), size=8)
+    assert net.outputs(torch.randn(2, 3, 8, 8))[1][-1].shape[-2:] == (1, 1)
+
+
+@pytest.mark.parametrize("model", ["seqnet50", "diracnet18", "isonet18"])
+def test_no_per_sample_norms(model):
+    """Those of a weight that two layers share, or that is no layer's own, would be wrong."""
+    with pytest.raises(InputError, match=f"optimizer: clars has no per-sample norms for {model}"):
+        unbuilt(model, optimizer="clars")
+
+
+@pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
+def test_an_initialization_of_its_own(model):
+    with pytest.raises(InputError, match=f"init: {model} has an initialization of its own"):
+        unbuilt(model, init="he_normal")
+    one, two, other = (build(model, seed=seed, stem_filters=4).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["stem.0.weight"], other["stem.0.weight"])
