@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ghostgrad import classify, data
+from ghostgrad import classify, data, orthogonal
 from ghostgrad.batches import InMemory
 from ghostgrad.checks import InputError
 from ghostgrad.engine import Network, configure
@@ -139,3 +139,25 @@ def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == on
     finally:
         configure(expand("classify", BASE))
+
+
+@pytest.mark.parametrize("through_trace", [False, True])
+def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace):
+    """However many micro-batches there are; the loss that is told is the cross-entropy."""
+    net = {"model": "seqnet50", "cifar_stem": True, "small_stem": True, "stem_filters": 4, "init": "default"}
+    options = {**BASE, **net, "micro_batch": 8, "orthogonal_trace": through_trace}
+    spec, without = (expand("classify", {**options, "orthogonal": eta}) for eta in (0.5, 0))
+    x, y = InMemory(spec, digits, CPU)(0)
+    found = []
+    for one in (spec, without):
+        network = Network(one, classify.new_model(one, digits).train(), CPU, ALONE)
+        loss, _ = network.backward(x, y)
+        found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
+    (loss, model, grads), (other_loss, _, plain_grads) = found
+    assert loss == other_loss
+    penalty = orthogonal.penalty(orthogonal.weights(model), 0.5, through_trace)
+    own = torch.autograd.grad(penalty, list(model.parameters()), allow_unused=True)
+    assert sum(g is not None for g in own) == 32
+    for total, of_loss, of_penalty in zip(grads, plain_grads, own, strict=True):
+        expected = of_loss if of_penalty is None else of_loss + of_penalty
+        torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)

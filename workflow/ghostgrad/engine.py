@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghostgrad import orthogonal
 from ghostgrad.parallel import Group
 
 
@@ -34,6 +35,7 @@ class Network:
         self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
         self.micro = spec["micro_batch"] or spec["batch"] // group.size
         self.run = torch.compile(self.model) if spec["compile"] else self.model
+        self.eta, self.through_trace = spec["orthogonal"], spec["orthogonal_trace"]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) in float32. In bfloat16 weights and their updates stay float32."""
@@ -42,13 +44,16 @@ class Network:
 
     def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
-        time; the mean loss and the number of correct answers, over all processes."""
+        time, and of orthogonal regularization; the mean cross-entropy and the number of correct answers, over all
+        processes."""
         loss = correct = torch.zeros((), device=self.device)
         for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
             logits = self(images)
             share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
             share.backward()
             loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        if self.eta:
+            orthogonal.penalty(orthogonal.weights(self.model), self.eta, self.through_trace).backward()
         self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])
         told = self.group.total(torch.stack([loss / self.group.size, correct.float()]))
         return told[0], told[1]

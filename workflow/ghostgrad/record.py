@@ -39,6 +39,7 @@ NUMERIC_MODULES = {
         "init",
         "models",
         "optim",
+        "orthogonal",
         "parallel",
         "per_sample",
         "probes",

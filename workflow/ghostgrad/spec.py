@@ -90,14 +90,15 @@ def check_together(task: str, spec: Mapping[str, Any], gpus: int, where: str) ->
             raise InputError(f"{where}: {gpus} GPUs for a run of {task}; only classify computes on more than one")
         return
     batch, micro, each = spec["batch"], spec["micro_batch"], spec["batch"] // max(1, gpus)
+    clars = spec["optimizer"] == "clars"
     rates, boundaries = len(spec["lr_values"]), len(spec["lr_boundaries"])
     problems = {
         f"lr_values: {rates} rates for {boundaries} lr_boundaries; give one for each": rates not in (0, boundaries),
         f"batch: {batch} images do not divide by {gpus} GPUs": gpus > 1 and batch % gpus,
         f"micro_batch: missing; {gpus} GPUs need to be told how many images BN sees at a time": gpus > 1 and not micro,
         f"micro_batch: {micro} does not divide the {each} images of batch that a GPU has": micro and each % micro,
-        "compile: clars needs hooks, which are not compiled; leave it out": spec["compile"]
-        and spec["optimizer"] == "clars",
+        "compile: clars needs hooks, which are not compiled; leave it out": clars and spec["compile"],
+        "orthogonal: clars is of the samples' losses alone; leave it out": clars and spec["orthogonal"],
     }
     for problem, found in problems.items():
         if found:
