@@ -18,8 +18,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper. `module` and `function` compute its comparisons; an editorial one has quotes instead,
-    one that waits for training names the artifact that will decide it."""
+    """One statement of a paper. `module` and `function` compute its comparisons; an editorial one has quotes."""
 
     id: str
     module: str
@@ -30,11 +29,10 @@ class Claim:
     corrected: str = ""
     runs: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
-    waits_for: str = ""
 
     @property
     def computed(self) -> bool:
-        return not self.quotes and not self.waits_for
+        return not self.quotes
 
 
 def load(workflow: Path) -> dict[str, Claim]:
@@ -60,11 +58,9 @@ def _claim(name: str, module: str, bodies: Mapping[str, Mapping], where: str) ->
     for key in ("section", "statement"):
         if key not in body:
             raise InputError(f"{where}: {name}: key '{key}' is missing")
-    ways = [key for key in ("paper", "quotes", "waits_for") if key in body]
+    ways = [key for key in ("paper", "quotes") if key in body]
     if len(ways) != 1:
-        raise InputError(
-            f"{where}: {name}: needs one of paper, quotes and waits_for; found {', '.join(ways) or 'none'}"
-        )
+        raise InputError(f"{where}: {name}: needs paper or quotes; found {' and '.join(ways) or 'neither'}")
     lists = {key: tuple(body.pop(key, ())) for key in ("runs", "quotes")}
     # ghost.prop3_8 -> prop3_8, E-G8 -> e_g8, X1 -> x1
     function = source.partition(".")[2] or source.replace("-", "_").lower()

@@ -7,7 +7,7 @@ one repeat are not independent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -204,6 +204,12 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             se = std / len(values) ** 0.5 if len(values) else np.nan
             mean = float(values.mean())  # NaN where every seed diverged before there was a value
             yield Measured(cell.row, cell.column, metric, mean, std, se, len(mine), diverged, unit)
+
+
+def top1(results: Results) -> Iterator[Measured]:
+    """ImageNet's top-1 accuracy at the end: final_metrics of the test accuracy under its own name."""
+    for measured in final_metrics(results, ["test_accuracy"], "%"):
+        yield replace(measured, metric="top1")
 
 
 def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:

@@ -53,8 +53,9 @@ class Passes:
 
 
 def _weights(model: nn.Module) -> list[Tensor]:
-    """Of every convolution or, in a net without any, of every linear layer."""
-    found = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    """Of every convolution, but for those that torchvision's ResNets have in their shortcuts, or, in a net without any,
+    of every linear layer."""
+    found = [m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and "downsample" not in name]
     return found or [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
 
 

@@ -116,9 +116,6 @@ class Registry:
     def _check_claims(self) -> None:
         for claim in self.claims.values():
             where = f"{shown(self.workflow)}/claims/{claim.module}.yaml: {claim.id}"
-            if claim.waits_for and claim.waits_for not in self.artifacts:
-                known = nearest(claim.waits_for, self.artifacts)
-                raise InputError(f"{where}.waits_for: '{claim.waits_for}' is no artifact{known}")
             list(self._cells({"rows": {run: run for run in claim.runs}}, where))
 
     def claim_runs(self, scale: str, claim: Claim) -> tuple[RunSpec, ...]:

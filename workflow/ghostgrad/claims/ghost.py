@@ -254,3 +254,10 @@ def a_depth(e: Evidence) -> Iterator[Comparison]:
     for depth in (40, 80):
         selu, relu = (e.final(f"plain_depth/{name}-{depth}", "train_accuracy") for name in ("selu", "relu"))
         yield between_seeds(f"training accuracy at {depth} layers, SELU less ReLU, %", selu, relu, relation=">")
+
+
+def b2_resnet_orth(e: Evidence) -> Iterator[Comparison]:
+    gains = []
+    for with_it, without in (("seqnet50", "seqnet50-free"), ("resnet50-orthogonal", "resnet50")):
+        gains.append(e.final(f"imagenet/{with_it}", "test_accuracy") - e.final(f"imagenet/{without}", "test_accuracy"))
+    yield between_seeds("gain of SeqNet50 less that of ResNet50, %", *gains, relation=">")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ghostgrad.claims.comparison import Comparison, average
+from ghostgrad.claims.comparison import Comparison, average, between_seeds
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.claims.ghost import HALF_DIGIT, MODULES, PI, PRINTED_RATES, C, prop3_8
 from ghostgrad.measures import CURVE_STATISTICS, jackknife
@@ -180,6 +180,13 @@ def e_g26(e: Evidence) -> Iterator[Comparison]:
     truth = relu_maxpool_forward(), relu_maxpool_backward()
     for name, printed, true in zip(("forward", "backward"), (0.492, 0.25), truth, strict=True):
         yield average(f"R_{name[0]} of ReLU and pool", e.samples("operators/pool", f"relu_pool_{name}"), printed, true)
+
+
+def e_g20(e: Evidence) -> Iterator[Comparison]:
+    for depth, corrected in (("50", {}), ("101", {"corrected": 0.0, "corrected_relation": "<"})):
+        nets = (e.final(f"imagenet/{family}{depth}", "train_accuracy") for family in ("seqnet", "resnet"))
+        name = f"training accuracy of SeqNet{depth} less ResNet{depth}'s, %"
+        yield between_seeds(name, *nets, relation=">", tolerance=0.0, **corrected)
 
 
 def e_g27(e: Evidence) -> Iterator[Comparison]:

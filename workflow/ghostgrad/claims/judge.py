@@ -25,8 +25,6 @@ def judge(registry: Registry, claim: Claim, scale: str) -> tuple[str, list[Compa
     """Verdict, comparisons and evidence of a claim at a scale."""
     if claim.quotes:
         return "editorial", [], " | ".join(claim.quotes)
-    if claim.waits_for:
-        return f"not run ({claim.waits_for} will decide it)", [], ""
     evidence = Evidence(registry, scale, [])
     try:
         found = comparisons(claim, evidence)

@@ -124,22 +124,7 @@ def accuracy_by_batch(results: Results):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-CURVES = {"train_loss": "training loss", "test_accuracy": "test accuracy (%)"}
-
-
 def training_curves(results: Results):
-    """Training loss and test accuracy against the epoch, a curve per method; mean and range over seeds (fig. 4b, 5)."""
-    figure, grid = style.sheet(1, len(CURVES), width=8.4, height=3.2)
-    frames = []
-    for axes, (quantity, title) in zip(grid[0], CURVES.items(), strict=True):
-        places = []
-        for index, cell in enumerate(results.measured_cells):
-            frame = style.over_seeds(results.frame(cell, "series.csv"), "epoch", quantity, title, cell.label)
-            style.curve(axes, frame, cell.label, index)
-            frames.append(frame)
-            places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
-        axes.set(xlabel="epoch", ylabel=title)
-        if quantity == "train_loss":
-            style.log_y(axes)
-        style.direct_labels(axes, places, left=False)
-    return figure, pd.concat(frames, ignore_index=True)
+    """Training loss and test accuracy against the epoch (fig. 4b, 5)."""
+    parts = {"train_loss": "training loss", "test_accuracy": "test accuracy (%)"}
+    return style.by_epoch(results, parts, logarithmic="train_loss")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -148,6 +148,25 @@ def curve(axes: Axes, frame: pd.DataFrame, label: str, index: int = 0, marker: s
     width = mpl.rcParams["lines.linewidth"] * 0.55**twins
     style = {"color": colour, "linestyle": dash, "linewidth": width, "marker": marker, "markersize": 3}
     axes.plot(frame["x"], frame["mean"], gid=str(dash), **style)
+
+
+def by_epoch(results: Results, parts: Mapping[str, str], logarithmic: str = "") -> tuple[Figure, pd.DataFrame]:
+    """A panel per column of series.csv in `parts`, named by its value, against the epoch; a curve per cell, mean and
+    range over seeds."""
+    figure, grid = sheet(1, len(parts), width=4.2 * len(parts), height=3.2)
+    frames = []
+    for axes, (quantity, title) in zip(grid[0], parts.items(), strict=True):
+        places = []
+        for index, cell in enumerate(results.measured_cells):
+            frame = over_seeds(results.frame(cell, "series.csv"), "epoch", quantity, title, cell.label)
+            curve(axes, frame, cell.label, index)
+            frames.append(frame)
+            places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
+        axes.set(xlabel="epoch", ylabel=title)
+        if quantity == logarithmic:
+            log_y(axes)
+        direct_labels(axes, places, left=False)
+    return figure, pd.concat(frames, ignore_index=True)
 
 
 def hollow(axes: Axes, x: np.ndarray, y: np.ndarray, look: tuple = (BLACK, SOLID), legend: str | None = None) -> None:
