@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from ghostgrad import registry
+from ghostgrad import measures, registry
 from ghostgrad.figures import lalc, style
 from ghostgrad.record import Rows
 from ghostgrad.results import Results
@@ -31,6 +32,8 @@ def drawn(tmp_path, monkeypatch):
                 for name in (*lalc.STATISTICS, "variance", "offset")
                 for k in range(5)
             ]
+            probes += [[at, at, "clipped_fraction", 0, 0.2 + run.seed / 10] for at in (0, 100, 1950)]
+            probes += [[at, at, "gradient_variance", k, 1 + k] for at in (0, 100, 1950) for k in range(5)]
             publish(run, {"test_accuracy": accuracy}, series, probes=probes)
         style.use(artifact_id)
         return function(Results(REGISTRY, artifact, "laptop"), **options)
@@ -65,3 +68,16 @@ def test_layer_statistics_are_counted_from_the_output(drawn):
     assert one["mean"].tolist() == [7.5, 6.0, 4.5, 3.0, 1.5]
     assert len({*data["panel"]}) == 3 * len(lalc.STATISTICS) + 2
     assert len(figure.axes) == 24
+
+
+def test_quantities_over_time(drawn):
+    """What the probe recorded at each position, and the rate that a curve over layers gives: here the first of five
+    layers has the smallest variance."""
+    _, data = drawn("lalc.self_disable", lalc.over_time, quantity="clipped_fraction")
+    one = data[data["label"] == "batch 128"]
+    assert one["x"].tolist() == [0, 100, 1950]
+    assert one["mean"].tolist() == [0.25] * 3
+    _, data = drawn("lalc.decay", lalc.over_time, quantity="explosion_rate")
+    rate = measures.fitted_rate(np.sqrt(np.arange(1, 6)))
+    assert data["mean"].tolist() == pytest.approx([rate] * 3)
+    assert rate < 1

@@ -16,10 +16,10 @@ from ghostgrad.parallel import Group
 
 
 def configure(spec: Mapping[str, Any]) -> None:
-    """Set torch's switches; to be called before the first CUDA operation. TF32 is of CUDA only; with deterministic
-    algorithms a step repeats bit by bit on a GPU too."""
-    tf32 = spec["precision"] == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    """Set torch's switches; to be called before the first CUDA operation. TF32 is of convolutions on CUDA only; with
+    deterministic algorithms a step repeats bit by bit on a GPU too."""
+    torch.backends.cudnn.allow_tf32 = spec["precision"] == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = not spec["deterministic"]
     if spec["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

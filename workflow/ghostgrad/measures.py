@@ -307,4 +307,4 @@ def coefficients(results: Results) -> Iterator[Measured]:
             best = max(found, key=lambda one: one.ours)
             of = tuple((one.row, one.column) for one in found)
             eta = float(best.row.rpartition(" ")[2])
-            yield Measured(f"{method}, best", column, "eta", eta, n=len(found), of=of)
+            yield Measured(f"{method}, best", column, "eta", eta, of=of)

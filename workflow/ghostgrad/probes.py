@@ -4,9 +4,10 @@ the first `micro_batch` images, which BN sees at a time, where the spec has such
 Every probe leaves the run as it was: it draws nothing at random, restores BN's running statistics and touches no
 parameter's gradient.
 
-gradients     gradient_variance, gradient_norm: of dl/dy_k at block output y_k (index k, 0 is the stem). Variance over
-              the batch (1/B) of each feature (c, h, w), averaged over features; Frobenius norm over the batch; l is
-              the mean cross-entropy (BN-ResNet paper sec. 4.4).
+gradients     gradient_variance, gradient_norm: of dl/dy_k at block output y_k, index k; 0 is the stem of a BN-ResNet
+              or SeqNet, else the first normalization's output. Variance over the batch (1/B) of each feature
+              (c, h, w), averaged over features; Frobenius norm over the batch; l is the mean cross-entropy
+              (BN-ResNet paper sec. 4.4).
 activations   activation_variance: of y_k, in the same way.
 bn_offset     bn_offset_mean, bn_offset_median: |beta/gamma| over the channels of BN layer k (BN-ResNet paper app. F).
 weight_norm   weight_norm: Frobenius norm of the k-th convolution's weight, in the order of modules(); of the k-th

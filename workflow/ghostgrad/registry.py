@@ -135,7 +135,7 @@ class Registry:
             source, body = like, {**bodies[like][0], **{key: value for key, value in body.items() if key != "like"}}
         if (claim := self.claims.get(name)) and claim.computed and not body.get("table"):
             # a claim without a table of its own is shown as the ledger's comparisons
-            body = {**body, "table": "claim", "from": "none", "rows": {run: run for run in claim.runs}}
+            body = {"rows": {run: run for run in claim.runs}, **body, "table": "claim", "from": "none"}
         cells = tuple(self._cells(body, where))
         planned = body.get("status") == "planned"
         kind = body.get("kind") or ("figure" if body.get("figure") else "table")

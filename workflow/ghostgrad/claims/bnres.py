@@ -210,6 +210,8 @@ def order(e: Evidence) -> Iterator[Comparison]:
     models = [e.final(f"resnet15_cifar/model{n}", "test_accuracy") for n in (1, 2, 3)]
     for n, (better, worse) in enumerate(pairwise(models), 1):
         yield between_seeds(f"test accuracy of Model-{n} less Model-{n + 1}'s, %", better, worse, relation=">")
+    yield between_seeds("Model-2 close behind: the first difference", models[0], models[1], 5.0, relation="<")
+    yield over_seeds("test accuracy of Model-3, %", models[2], 10.0, tolerance=1.0)
 
 
 def _variances(e: Evidence, variant: str, at: float) -> np.ndarray:
@@ -219,9 +221,9 @@ def _variances(e: Evidence, variant: str, at: float) -> np.ndarray:
 
 def trend(e: Evidence) -> Iterator[Comparison]:
     for at in (25000, 50000):
-        scales = np.split(_variances(e, "model1", at), 3, axis=1)
-        rise = np.mean([blocks[:, 0] - blocks[:, -1] for blocks in scales], axis=0)
-        yield over_seeds(f"rise within a scale at step {at:,}", rise, 0.0, relation=">")
+        for scale, blocks in enumerate(np.split(_variances(e, "model1", at), 3, axis=1), 1):
+            rise = blocks[:, 0] - blocks[:, -1]
+            yield over_seeds(f"rise within scale {scale} at step {at:,}", rise, 0.0, relation=">")
 
 
 def gradient_range(e: Evidence) -> Iterator[Comparison]:

@@ -50,8 +50,8 @@ class Comparison:
             return False
         delta = abs(self.ours - self.paper)
         if self.relation == "=":
-            return delta <= self.tolerance + self.noise and self.noise > self.tolerance
-        return delta <= self.tolerance + self.noise
+            return not (delta + self.noise <= self.tolerance or delta - self.noise > self.tolerance)
+        return not delta > self.tolerance + self.noise  # NaN leaves it open too
 
     def agrees(self, number: float, relation: str) -> bool:
         delta, slack = self.ours - number, self.tolerance + self.noise
@@ -64,6 +64,8 @@ class Comparison:
                 return delta <= slack
             case ">=":
                 return delta >= -slack
+        if self.seeds:  # equivalence has to be shown
+            return abs(delta) + self.noise <= self.tolerance
         return abs(delta) <= slack
 
     @property
@@ -103,9 +105,8 @@ def extreme(name: str, values: np.ndarray, paper: float, relation: str) -> Compa
 
 
 def _over_runs(name: str, ours: float, paper: float, se: float, degrees: float, **more) -> Comparison:
-    """With Student's 95 % interval: one-sided for an inequality, two-sided for an equality."""
-    level = 0.975 if more.get("relation", "=") == "=" else 0.95
-    sigmas = float(stats.t.ppf(level, degrees)) if degrees else math.inf
+    """With Student's one-sided 95 % bound; for an equality one on either side, within its tolerance (equivalence)."""
+    sigmas = float(stats.t.ppf(0.95, degrees)) if degrees else math.inf
     return Comparison(name, ours, paper, se=se, sigmas=sigmas, **more)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +70,9 @@ class Evidence:
         for frame in self._frames(variant, "probes.csv", f"{quantity} at {at:g}"):
             found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
             rows.append(found.sort_values("index")["value"].to_numpy())
+        if len({len(row) for row in rows}) > 1 or not len(rows[0]):
+            ended = sum(not len(row) for row in rows)
+            raise Missing(f"{ended} of {len(rows)} seeds of {variant} ended before {at:g}")
         return np.stack(rows)
 
     def final(self, variant: str, metric: str) -> np.ndarray:
@@ -78,18 +80,24 @@ class Evidence:
         return np.array([frame[metric].iloc[0] for frame in self._frames(variant, "metrics.csv", metric)], dtype=float)
 
     def early_accuracy(self, variant: str) -> np.ndarray:
-        """Training accuracy in percent over the first half of training, (seeds,); rows of the series cover equal
-        spans."""
-        frames = self._frames(variant, "series.csv", "train_accuracy")
-        early = (frame["train_accuracy"][frame["step"] <= frame["step"].max() / 2] for frame in frames)
-        return np.array([values.mean() for values in early])
+        """Training accuracy in percent over the first quarter of the planned training, (seeds,); rows of the series
+        cover equal spans. A run that diverged counts as what it was until then."""
+        quarter = self._runs(variant)[0].spec["length"] / 4
+        found = []
+        for frame in self._frames(variant, "series.csv", "train_accuracy"):
+            early = frame["train_accuracy"][frame["at"] <= quarter]
+            found.append(early.mean() if len(early) else frame["train_accuracy"].iloc[0])
+        return np.array(found)
 
     def costs(self, variant: str, key: str) -> np.ndarray:
-        """A number of env.json, summed over the process starts of a seed, (seeds,); NaN where it is not there."""
+        """A number of env.json, (seeds,): of a peak the highest of a seed's process starts, else their sum; Missing
+        where a start was killed before it was told."""
         found = []
         for run in self._runs(variant):
             path = Path(run.directory, "env.json")
             self.used.append((str(path), key))
-            starts = json.loads(path.read_text(encoding="utf-8"))
-            found.append(sum(math.nan if start.get(key) is None else start[key] for start in starts))
-        return np.array(found)
+            starts = [start.get(key) for start in json.loads(path.read_text(encoding="utf-8"))]
+            if None in starts:
+                raise Missing(f"no {key} of a process of {variant} that was killed")
+            found.append(max(starts) if key.endswith("peak_mb") else sum(starts))
+        return np.array(found, dtype=float)

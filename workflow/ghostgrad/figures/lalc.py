@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ghostgrad.figures import style
 from ghostgrad.figures.style import DATA_COLUMNS
+from ghostgrad.measures import fitted_rate
 from ghostgrad.results import Results
 
 
@@ -120,6 +122,33 @@ def accuracy_by_batch(results: Results):
         places.append((row, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
     axes.set_xticks(range(len(columns)), columns)
     axes.set(xlabel="batch size in the paper", ylabel="test accuracy (%)")
+    style.direct_labels(axes, places, left=False)
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+TIMED = {"clipped_fraction": "fraction of tensors clipped", "explosion_rate": "factor per layer"}
+
+
+def over_time(results: Results, quantity: Literal["clipped_fraction", "explosion_rate"]):
+    """A probed quantity against the paper's position, a curve per cell; mean and range over seeds. The rate is fitted
+    to the standard deviations of the gradient over layers."""
+    figure, (axes,) = style.panels(height=3.2)
+    frames, places = [], []
+    for index, cell in enumerate(results.measured_cells):
+        probes = results.frame(cell, "probes.csv")
+        if quantity == "clipped_fraction":
+            found = probes[probes["probe"] == quantity]
+        else:
+            curves = probes[probes["probe"] == "gradient_variance"].groupby(["seed", "at"])["value"]
+            found = curves.apply(lambda values: fitted_rate(np.sqrt(values.to_numpy()))).reset_index()
+        frame = style.over_seeds(found, "at", "value", "", cell.label)
+        style.curve(axes, frame, cell.label, index, marker="o")
+        frames.append(frame)
+        places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
+    unit = results.registry.cell_runs(results.scale, results.measured_cells[0])[0].spec["unit"]
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set(xlabel=f"{unit} in the paper", ylabel=TIMED[quantity], xlim=(0, None))
+    axes.axhline(0.0 if quantity == "clipped_fraction" else 1.0, color="#cccccc", linewidth=0.6, zorder=0)
     style.direct_labels(axes, places, left=False)
     return figure, pd.concat(frames, ignore_index=True)
 
