@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ghostgrad import measures, registry
-from ghostgrad.figures import lalc, style
+from ghostgrad.figures import ghost, lalc, style
 from ghostgrad.record import Rows
 from ghostgrad.results import Results
 from tests.unit.fabricate import publish
@@ -17,12 +17,12 @@ SERIES = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_los
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """The data of an artifact's figure function at laptop scale, seeds one percent apart."""
+    """The data of an artifact's figure function, seeds one percent apart."""
     monkeypatch.chdir(tmp_path)
 
-    def draw(artifact_id: str, function, **options):
+    def draw(artifact_id: str, function, scale: str = "laptop", **options):
         artifact = REGISTRY.artifact(artifact_id)
-        for run in REGISTRY.artifact_runs("laptop", artifact):
+        for run in REGISTRY.artifact_runs(scale, artifact):
             accuracy = 50.0 + run.seed + (30.0 if run.variant.startswith("lalc") else 0.0)
             series = Rows(SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)])
             probes = [
@@ -34,9 +34,10 @@ def drawn(tmp_path, monkeypatch):
             ]
             probes += [[at, at, "clipped_fraction", 0, 0.2 + run.seed / 10] for at in (0, 100, 1950)]
             probes += [[at, at, "gradient_variance", k, 1 + k] for at in (0, 100, 1950) for k in range(5)]
+            probes += [[at, at, "weight_gradient", k, 1.0 + k + run.seed] for at in (0, 50) for k in range(5)]
             publish(run, {"test_accuracy": accuracy}, series, probes=probes)
         style.use(artifact_id)
-        return function(Results(REGISTRY, artifact, "laptop"), **options)
+        return function(Results(REGISTRY, artifact, scale), **options)
 
     return draw
 
@@ -81,3 +82,14 @@ def test_quantities_over_time(drawn):
     rate = measures.fitted_rate(np.sqrt(np.arange(1, 6)))
     assert data["mean"].tolist() == pytest.approx([rate] * 3)
     assert rate < 1
+
+
+def test_weight_gradients_and_accuracies_of_the_ghost_papers_networks(drawn):
+    """At paper scale, five seeds: convolutions counted from 1, both accuracies against the epoch."""
+    _, data = drawn("ghost.fig4_right", ghost.weight_gradients, scale="paper", at=50)
+    one = data[data["label"] == "SeqNet50"]
+    assert one["x"].tolist() == [1, 2, 3, 4, 5]
+    assert (one["mean"].iloc[0], one["low"].iloc[0], one["high"].iloc[0], one["n"].iloc[0]) == (3.0, 1.0, 5.0, 5)
+    _, data = drawn("ghost.fig7", ghost.accuracy_curves, scale="paper")
+    assert set(data["panel"]) == {"training accuracy (%)", "validation accuracy (%)"}
+    assert set(data["label"]) == {"ResNet50", "SeqNet50"}
