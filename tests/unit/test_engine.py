@@ -151,7 +151,7 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace)
     found = []
     for one in (spec, without):
         network = Network(one, classify.new_model(one, digits).train(), CPU, ALONE)
-        loss, _ = network.backward(x, y)
+        loss, _ = network.backward(x, y, 0)
         found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
     (loss, model, grads), (other_loss, _, plain_grads) = found
     assert loss == other_loss

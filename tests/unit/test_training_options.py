@@ -9,7 +9,9 @@ import math
 import pytest
 import torch
 
-from ghostgrad import classify, data
+from ghostgrad import classify, data, probes
+from ghostgrad.engine import Network
+from ghostgrad.parallel import Group
 from ghostgrad.spec import expand
 from ghostgrad.state import State, Stopped
 
@@ -100,3 +102,49 @@ def test_initial_weights(digits):
     assert one.net.conv1.weight.shape == (64, 3, 3, 3)
     assert torch.equal(one.net.fc.weight, two.net.fc.weight)
     assert not torch.equal(one.net.fc.weight, other.net.fc.weight)
+
+
+DROPOUT = {"model": "mlp", "depth": 3, "width": 32, "activation": "dropout"}
+
+
+def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
+    """A stopped run goes on, whatever drew from torch's global generator, and that one is left alone."""
+    whole = run(tmp_path / "whole", digits, **DROPOUT)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=1, **DROPOUT)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    parts = run(tmp_path / "parts", digits, **DROPOUT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)
+
+
+def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
+    """And see the masks of their step, in a run that was stopped too."""
+    more = {"probes": ["gradients", "statistics"], "probe_at": [0, 2, 4], **DROPOUT}
+    without, whole = run(tmp_path / "without", digits, **DROPOUT), run(tmp_path / "whole", digits, **more)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=3, **more)
+    parts = run(tmp_path / "parts", digits, **more)
+    assert (whole.series.text(), whole.metrics) == (without.series.text(), without.metrics)
+    assert parts.probes.text() == whole.probes.text()
+
+
+def test_masks_differ_by_seed_step_and_process(digits):
+    spec = expand("classify", {**BASE, **DROPOUT})
+    model, x = classify.new_model(spec, digits), torch.ones(4, 3, 8, 8)
+    found = []
+    for seed, rank, step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
+        network = Network({**spec, "seed": seed}, model, CPU, Group(rank, 2))
+        with network.masks(step):
+            found.append(network(x))
+    assert torch.equal(found[0], found[-1])
+    assert all(not torch.equal(found[0], other) for other in found[1:-1])
+
+
+def test_a_probe_by_itself_leaves_torchs_generator_alone(digits):
+    model = classify.new_model(expand("classify", {**BASE, **DROPOUT}), digits)
+    x, y = torch.rand(8, 3, 8, 8), torch.arange(8)
+    before = torch.get_rng_state()
+    list(probes.measure(["gradients", "statistics"], model, x, y))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def classify(
         state.pause(checkpoint, step, plan.length)
         at = plan.probes.get(step)
         if at is not None:
-            for probe, index, value in probed_by_first(network, spec, *batches(step)):
+            for probe, index, value in probed_by_first(network, spec, *batches(step), step):
                 probed.add(at, step, probe, index, value)
         if step == plan.length:
             break
@@ -146,10 +146,10 @@ def classify(
         optimizer.zero_grad(set_to_none=True)
         if sample_norms:
             with sample_norms.collect():
-                loss, correct = network.backward(x, y)
+                loss, correct = network.backward(x, y, step)
             optimizer.sample_norms = sample_norms.means(group)
         else:
-            loss, correct = network.backward(x, y)
+            loss, correct = network.backward(x, y, step)
         before = probes.weights(model) if at is not None and "updates" in spec["probes"] else None
         optimizer.step()
         if before:
@@ -181,11 +181,14 @@ def classify(
 
 
 def probed_by_first(
-    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor
-) -> Iterator[tuple[str, int, float]]:
-    """(probe, index, value) on the images that BN sees first; of process 0, whatever the number of processes."""
-    if network.group.rank == 0:
-        yield from probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro])
+    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor, step: int
+) -> list[tuple[str, int, float]]:
+    """(probe, index, value) on the images that BN sees first, with the masks of `step`; of process 0, whatever the
+    number of processes."""
+    if network.group.rank != 0:
+        return []
+    with network.masks(step):
+        return list(probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro]))
 
 
 def restore(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ghostgrad import orthogonal
 from ghostgrad.parallel import Group
+from ghostgrad.rng import generator, global_kept
 
 
 def configure(spec: Mapping[str, Any]) -> None:
@@ -35,6 +37,7 @@ class Network:
         self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
         self.micro = spec["micro_batch"] or spec["batch"] // group.size
         self.run = torch.compile(self.model) if spec["compile"] else self.model
+        self.seed, self.drops = spec["seed"], any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
         self.eta, self.through_trace = spec["orthogonal"], spec["orthogonal_trace"]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -42,16 +45,23 @@ class Network:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.run(x.contiguous(memory_format=self.layout)).float()
 
-    def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def masks(self, step: int) -> AbstractContextManager[None]:
+        """Within, Dropout draws this process's masks of a step, whatever was drawn before."""
+        if not self.drops:
+            return nullcontext()
+        return global_kept(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
+
+    def backward(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
-        time, and of orthogonal regularization; the mean cross-entropy and the number of correct answers, over all
-        processes."""
+        time and with the masks of `step`, and of orthogonal regularization; the mean cross-entropy and the number of
+        correct answers, over all processes."""
         loss = correct = torch.zeros((), device=self.device)
-        for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
-            logits = self(images)
-            share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
-            share.backward()
-            loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        with self.masks(step):
+            for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
+                logits = self(images)
+                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+                share.backward()
+                loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
         if self.eta:
             orthogonal.penalty(orthogonal.weights(self.model), self.eta, self.through_trace).backward()
         self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])
