@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ghostgrad import classify, data, probes
+from ghostgrad.checks import InputError
 from ghostgrad.engine import Network
 from ghostgrad.parallel import Group
 from ghostgrad.spec import expand
@@ -148,3 +149,32 @@ def test_a_probe_by_itself_leaves_torchs_generator_alone(digits):
     before = torch.get_rng_state()
     list(probes.measure(["gradients", "statistics"], model, x, y))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("other", [{"weight_decay": 0.0}, {"seed": 1}, {"optimizer": "lalc"}])
+def test_a_checkpoint_of_another_spec_is_one_line(tmp_path, digits, other):
+    with pytest.raises(Stopped):
+        run(tmp_path, digits, stop_at=2)
+    with pytest.raises(InputError, match="a checkpoint of another spec; delete it to start over") as error:
+        run(tmp_path, digits, **other)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["lalc", "lamb"])
+def test_a_checkpoint_from_before_an_option_was_added_goes_on(tmp_path, digits, rule):
+    """What its groups lack or have otherwise is the spec's; LAMB's count, once kept in its groups, stays."""
+    more = {"optimizer": rule, "lr": 0.01}
+    whole = run(tmp_path / "whole", digits, **more)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=3, **more)
+    with State(tmp_path / "parts") as state:
+        saved = state.load()
+        del saved["spec"]
+        for group in saved["optimizer"]["param_groups"]:
+            del group["raw_norm"], group["eta"]
+            group["momentum"] = 0.1
+            if rule == "lamb":
+                group["t"] = {saved["optimizer"]["state"][p].pop("t") for p in group["params"]}.pop()
+        state.save(saved)
+    parts = run(tmp_path / "parts", digits, **more)
+    assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)

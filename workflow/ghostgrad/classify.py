@@ -23,6 +23,7 @@ from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
 from ghostgrad.schedules import learning_rate
+from ghostgrad.spec import canonical_json
 from ghostgrad.state import State
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def classify(
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
     if saved := group.agree(state.load()):
-        restore(saved, model, optimizer, group.size, state.folder)
+        restore(saved, spec, model, optimizer, group.size, state.folder)
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
@@ -123,6 +124,7 @@ def classify(
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "spec": canonical_json("classify", spec),
             "processes": group.size,
             "step": step,
             "window": dict(window),
@@ -192,16 +194,24 @@ def probed_by_first(
 
 
 def restore(
-    saved: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, processes: int, folder: Path
+    saved: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    processes: int,
+    folder: Path,
 ) -> None:
-    """Put a checkpoint into model and optimizer; InputError where it is of other code or of another process count, of
-    which the sums of gradients are rounded otherwise."""
+    """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
+    process count, of which the sums of gradients are rounded otherwise."""
+    own = canonical_json("classify", spec)
+    if saved.get("spec", own) != own:  # a checkpoint without one is from before specs were saved
+        raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
     if (before := saved.get("processes", 1)) != processes:
         told = f"saved by {before} process(es), one per GPU, not {processes}"
         raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
     try:
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optim.resume(optimizer, saved["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         remedy = f"({str(error).splitlines()[0]}); delete it to start over"
         raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None

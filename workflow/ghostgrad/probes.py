@@ -67,10 +67,8 @@ def _norms(model: nn.Module) -> list[nn.Module]:
 @contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """BN's running statistics and, for Dropout, torch's generators are afterwards what they were."""
-    buffers, drops = (
-        [value.clone() for value in model.buffers()],
-        any(isinstance(m, nn.Dropout) for m in model.modules()),
-    )
+    buffers = [value.clone() for value in model.buffers()]
+    drops = any(isinstance(module, nn.Dropout) for module in model.modules())
     with global_kept(device) if drops else nullcontext():
         yield
     with torch.no_grad():
