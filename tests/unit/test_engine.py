@@ -95,6 +95,14 @@ def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
     assert list(found["model"]) == list(plain["model"])
 
 
+def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
+    """torch ends the process there."""
+    spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
+    with pytest.raises(InputError, match="channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
+        Network(spec, classify.new_model(spec, digits), CPU, ALONE)
+    Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, ALONE)
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
     """And a checkpoint has the plain model's names: it resumes with either."""

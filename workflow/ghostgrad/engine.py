@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad import orthogonal
+from ghostgrad.checks import InputError
 from ghostgrad.parallel import Group
 from ghostgrad.rng import generator, global_kept
+
+NARROW = 8  # channels
 
 
 def configure(spec: Mapping[str, Any]) -> None:
@@ -28,10 +31,21 @@ def configure(spec: Mapping[str, Any]) -> None:
     torch.use_deterministic_algorithms(spec["deterministic"])
 
 
+def check_layout(model: nn.Module) -> None:
+    """InputError for a model that torch cannot compute in channels_last on a CPU: it ends the process at narrow
+    convolutions (1x1 with stride) behind the stem."""
+    channels = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+    if channels and min(channels) < NARROW:
+        told = f"a convolution of {min(channels)} channels, fewer than {NARROW}"
+        raise InputError(f"channels_last: torch fails on a CPU at {told}; leave it out")
+
+
 class Network:
     """A model on a device as a spec has it computed; `model` is the model itself."""
 
     def __init__(self, spec: Mapping[str, Any], model: nn.Module, device: torch.device, group: Group):
+        if spec["channels_last"] and device.type == "cpu":
+            check_layout(model)
         self.layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
         self.model = model.to(device, memory_format=self.layout)
         self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
