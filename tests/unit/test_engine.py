@@ -98,7 +98,7 @@ def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
 def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
     """torch ends the process there."""
     spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
-    with pytest.raises(InputError, match="channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
+    with pytest.raises(InputError, match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
         Network(spec, classify.new_model(spec, digits), CPU, ALONE)
     Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, ALONE)
 
