@@ -96,7 +96,7 @@ class Engine:
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss, correct = self.network.backward(x, y)
+        loss, correct = self.network.backward(x, y, self.at)
         self.optimizer.step()
         loss.item(), correct.item()
 

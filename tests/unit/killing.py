@@ -75,8 +75,8 @@ def save(self, payload, original=state.State.save):
     original(self, payload)
 
 
-def backward(self, x, y, original=engine.Network.backward):
-    found = original(self, x, y)
+def backward(self, x, y, step, original=engine.Network.backward):
+    found = original(self, x, y, step)
     if inside:
         die()
     return found

@@ -53,6 +53,43 @@ TOGETHER = {
     "several GPUs without micro-batches": (2, {}, "micro_batch: missing; 2 GPUs need to be told"),
     "a share that micro-batches do not fill": (4, {"micro_batch": 32}, "micro_batch: 32 does not divide the 16 images"),
 }
+VGG = {"model": "vgg", "depth": 21}
+UNFIT = {
+    "Nesterov without momentum": ({"nesterov": True, "momentum": 0}, "nesterov: needs a momentum above 0"),
+    "Nesterov, of LALC": ({"nesterov": True, "momentum": 0, "optimizer": "lalc"}, "nesterov: needs a momentum"),
+    "Nesterov, of LARS": ({"nesterov": True, "momentum": 0.9, "optimizer": "lars"}, "nesterov: lars has no such"),
+    "raw_norm of SGD": ({"raw_norm": True}, "raw_norm: sgd has no such option, but lalc; leave it out"),
+    "gamma_outside of LALC": ({"gamma_outside": True, "optimizer": "lalc"}, "gamma_outside: lalc has no such option"),
+    "decay_in_trust of LARS": ({"decay_in_trust": True, "optimizer": "lars"}, "decay_in_trust: lars has no such"),
+    "BN of one image": ({"micro_batch": 1}, "micro_batch: BN has no variance of 1 image"),
+    "a VGG of 20 layers": ({**VGG, "depth": 20}, "depth: vgg has five equal groups and a classifier, 5n + 1 layers"),
+    "boundaries that go back": ({"lr_boundaries": [2, 1]}, "lr_boundaries: not in ascending order"),
+    "cosine with boundaries": ({"lr_boundaries": [2], "schedule": "cosine"}, "lr_boundaries: schedule cosine has none"),
+    "a crop without a border": ({"augment": ["crop"]}, "pad: missing; without it crop"),
+    "a stem in VGG19": ({"model": "vgg19_bn", "cifar_stem": True}, "cifar_stem: vgg19_bn has no such stem"),
+    "a stem in an MLP": ({"model": "mlp", "small_stem": True}, "small_stem: mlp has no such stem"),
+    "a small stem alone": ({"model": "resnet18", "small_stem": True}, "small_stem: is a form of the CIFAR stem"),
+    "zero gamma in a VGG": ({**VGG, "zero_gamma": True}, "zero_gamma: vgg has no branches"),
+    "zero gamma in a SeqNet": (
+        {"model": "seqnet18", "init": "default", "zero_gamma": True},
+        "zero_gamma: seqnet18 has",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), UNFIT.values(), ids=UNFIT)
+def test_options_that_training_would_stumble_over_or_ignore(changes, expected):
+    with pytest.raises(InputError) as error:
+        check_together("classify", expand("classify", {**CLASSIFIER, **changes}), 0, "here")
+    assert one_line(error).startswith(f"here: {expected}")
+
+
+@pytest.mark.parametrize("depth", [5, 20])
+def test_initialize_refuses_the_same_depths(depth):
+    spec = {"model": "vgg", "data": "digits", "batch": 8, "repeats": 16, "seed": 0, "depth": depth}
+    with pytest.raises(InputError, match=f"depth: vgg .* not {depth}$"):
+        check_together("initialize", expand("initialize", spec), 0, "here")
+    check_together("initialize", expand("initialize", {**spec, "depth": 6}), 0, "here")
 
 
 @pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
@@ -73,6 +110,8 @@ def test_values_that_fit_each_other():
     fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "lr_values": [0.1], "compile": True}
     check_together("classify", expand("classify", {**CLASSIFIER, **fitting}), 4, "here")
     check_together("simulate", expand("simulate", SIMULATE), 1, "here")
+    for one in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
+        check_together("classify", expand("classify", {**CLASSIFIER, **one, "micro_batch": 1}), 1, "here")
 
 
 def test_only_training_uses_more_than_one_gpu(ghostgrad):

@@ -95,6 +95,14 @@ def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
     assert list(found["model"]) == list(plain["model"])
 
 
+def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
+    """torch ends the process there."""
+    spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
+    with pytest.raises(InputError, match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
+        Network(spec, classify.new_model(spec, digits), CPU, ALONE)
+    Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, ALONE)
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
     """And a checkpoint has the plain model's names: it resumes with either."""
@@ -151,7 +159,7 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace)
     found = []
     for one in (spec, without):
         network = Network(one, classify.new_model(one, digits).train(), CPU, ALONE)
-        loss, _ = network.backward(x, y)
+        loss, _ = network.backward(x, y, 0)
         found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
     (loss, model, grads), (other_loss, _, plain_grads) = found
     assert loss == other_loss

@@ -9,7 +9,10 @@ import math
 import pytest
 import torch
 
-from ghostgrad import classify, data
+from ghostgrad import classify, data, probes
+from ghostgrad.checks import InputError
+from ghostgrad.engine import Network
+from ghostgrad.parallel import Group
 from ghostgrad.spec import expand
 from ghostgrad.state import State, Stopped
 
@@ -100,3 +103,78 @@ def test_initial_weights(digits):
     assert one.net.conv1.weight.shape == (64, 3, 3, 3)
     assert torch.equal(one.net.fc.weight, two.net.fc.weight)
     assert not torch.equal(one.net.fc.weight, other.net.fc.weight)
+
+
+DROPOUT = {"model": "mlp", "depth": 3, "width": 32, "activation": "dropout"}
+
+
+def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
+    """A stopped run goes on, whatever drew from torch's global generator, and that one is left alone."""
+    whole = run(tmp_path / "whole", digits, **DROPOUT)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=1, **DROPOUT)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    parts = run(tmp_path / "parts", digits, **DROPOUT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)
+
+
+def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
+    """And see the masks of their step, in a run that was stopped too."""
+    more = {"probes": ["gradients", "statistics"], "probe_at": [0, 2, 4], **DROPOUT}
+    without, whole = run(tmp_path / "without", digits, **DROPOUT), run(tmp_path / "whole", digits, **more)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=3, **more)
+    parts = run(tmp_path / "parts", digits, **more)
+    assert (whole.series.text(), whole.metrics) == (without.series.text(), without.metrics)
+    assert parts.probes.text() == whole.probes.text()
+
+
+def test_masks_differ_by_seed_step_and_process(digits):
+    spec = expand("classify", {**BASE, **DROPOUT})
+    model, x = classify.new_model(spec, digits), torch.ones(4, 3, 8, 8)
+    found = []
+    for seed, rank, step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
+        network = Network({**spec, "seed": seed}, model, CPU, Group(rank, 2))
+        with network.masks(step):
+            found.append(network(x))
+    assert torch.equal(found[0], found[-1])
+    assert all(not torch.equal(found[0], other) for other in found[1:-1])
+
+
+def test_a_probe_by_itself_leaves_torchs_generator_alone(digits):
+    model = classify.new_model(expand("classify", {**BASE, **DROPOUT}), digits)
+    x, y = torch.rand(8, 3, 8, 8), torch.arange(8)
+    before = torch.get_rng_state()
+    list(probes.measure(["gradients", "statistics"], model, x, y))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("other", [{"weight_decay": 0.0}, {"seed": 1}, {"optimizer": "lalc"}])
+def test_a_checkpoint_of_another_spec_is_one_line(tmp_path, digits, other):
+    with pytest.raises(Stopped):
+        run(tmp_path, digits, stop_at=2)
+    with pytest.raises(InputError, match="a checkpoint of another spec; delete it to start over") as error:
+        run(tmp_path, digits, **other)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["lalc", "lamb"])
+def test_a_checkpoint_from_before_an_option_was_added_goes_on(tmp_path, digits, rule):
+    """What its groups lack or have otherwise is the spec's; LAMB's count, once kept in its groups, stays."""
+    more = {"optimizer": rule, "lr": 0.01}
+    whole = run(tmp_path / "whole", digits, **more)
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", digits, stop_at=3, **more)
+    with State(tmp_path / "parts") as state:
+        saved = state.load()
+        del saved["spec"]
+        for group in saved["optimizer"]["param_groups"]:
+            del group["raw_norm"], group["eta"]
+            group["momentum"] = 0.1
+            if rule == "lamb":
+                group["t"] = {saved["optimizer"]["state"][p].pop("t") for p in group["params"]}.pop()
+        state.save(saved)
+    parts = run(tmp_path / "parts", digits, **more)
+    assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
 from ghostgrad.schedules import learning_rate
+from ghostgrad.spec import canonical_json
 from ghostgrad.state import State
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def classify(
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
     if saved := group.agree(state.load()):
-        restore(saved, model, optimizer, group.size, state.folder)
+        restore(saved, spec, model, optimizer, group.size, state.folder)
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
@@ -123,6 +124,7 @@ def classify(
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "spec": canonical_json("classify", spec),
             "processes": group.size,
             "step": step,
             "window": dict(window),
@@ -134,7 +136,7 @@ def classify(
         state.pause(checkpoint, step, plan.length)
         at = plan.probes.get(step)
         if at is not None:
-            for probe, index, value in probed_by_first(network, spec, *batches(step)):
+            for probe, index, value in probed_by_first(network, spec, *batches(step), step):
                 probed.add(at, step, probe, index, value)
         if step == plan.length:
             break
@@ -146,10 +148,10 @@ def classify(
         optimizer.zero_grad(set_to_none=True)
         if sample_norms:
             with sample_norms.collect():
-                loss, correct = network.backward(x, y)
+                loss, correct = network.backward(x, y, step)
             optimizer.sample_norms = sample_norms.means(group)
         else:
-            loss, correct = network.backward(x, y)
+            loss, correct = network.backward(x, y, step)
         before = probes.weights(model) if at is not None and "updates" in spec["probes"] else None
         optimizer.step()
         if before:
@@ -181,24 +183,35 @@ def classify(
 
 
 def probed_by_first(
-    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor
-) -> Iterator[tuple[str, int, float]]:
-    """(probe, index, value) on the images that BN sees first; of process 0, whatever the number of processes."""
-    if network.group.rank == 0:
-        yield from probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro])
+    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor, step: int
+) -> list[tuple[str, int, float]]:
+    """(probe, index, value) on the images that BN sees first, with the masks of `step`; of process 0, whatever the
+    number of processes."""
+    if network.group.rank != 0:
+        return []
+    with network.masks(step):
+        return list(probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro]))
 
 
 def restore(
-    saved: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, processes: int, folder: Path
+    saved: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    processes: int,
+    folder: Path,
 ) -> None:
-    """Put a checkpoint into model and optimizer; InputError where it is of other code or of another process count, of
-    which the sums of gradients are rounded otherwise."""
+    """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
+    process count, of which the sums of gradients are rounded otherwise."""
+    own = canonical_json("classify", spec)
+    if saved.get("spec", own) != own:  # a checkpoint without one is from before specs were saved
+        raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
     if (before := saved.get("processes", 1)) != processes:
         told = f"saved by {before} process(es), one per GPU, not {processes}"
         raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
     try:
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optim.resume(optimizer, saved["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         remedy = f"({str(error).splitlines()[0]}); delete it to start over"
         raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad import orthogonal
+from ghostgrad.checks import InputError
 from ghostgrad.parallel import Group
+from ghostgrad.rng import generator, global_kept
+
+NARROW = 8  # channels
 
 
 def configure(spec: Mapping[str, Any]) -> None:
@@ -26,15 +31,27 @@ def configure(spec: Mapping[str, Any]) -> None:
     torch.use_deterministic_algorithms(spec["deterministic"])
 
 
+def check_layout(model: nn.Module) -> None:
+    """InputError for a model that torch cannot compute in channels_last on a CPU: it ends the process at narrow
+    convolutions (1x1 with stride) behind the stem."""
+    channels = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+    if channels and min(channels) < NARROW:
+        told = f"a convolution of {min(channels)} channels, fewer than {NARROW}"
+        raise InputError(f"channels_last: torch fails on a CPU at {told}; leave it out")
+
+
 class Network:
     """A model on a device as a spec has it computed; `model` is the model itself."""
 
     def __init__(self, spec: Mapping[str, Any], model: nn.Module, device: torch.device, group: Group):
+        if spec["channels_last"] and device.type == "cpu":
+            check_layout(model)
         self.layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
         self.model = model.to(device, memory_format=self.layout)
         self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
         self.micro = spec["micro_batch"] or spec["batch"] // group.size
         self.run = torch.compile(self.model) if spec["compile"] else self.model
+        self.seed, self.drops = spec["seed"], any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
         self.eta, self.through_trace = spec["orthogonal"], spec["orthogonal_trace"]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -42,16 +59,23 @@ class Network:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.run(x.contiguous(memory_format=self.layout)).float()
 
-    def backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def masks(self, step: int) -> AbstractContextManager[None]:
+        """Within, Dropout draws this process's masks of a step, whatever was drawn before."""
+        if not self.drops:
+            return nullcontext()
+        return global_kept(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
+
+    def backward(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
-        time, and of orthogonal regularization; the mean cross-entropy and the number of correct answers, over all
-        processes."""
+        time and with the masks of `step`, and of orthogonal regularization; the mean cross-entropy and the number of
+        correct answers, over all processes."""
         loss = correct = torch.zeros((), device=self.device)
-        for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
-            logits = self(images)
-            share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
-            share.backward()
-            loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+        with self.masks(step):
+            for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
+                logits = self(images)
+                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+                share.backward()
+                loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
         if self.eta:
             orthogonal.penalty(orthogonal.weights(self.model), self.eta, self.through_trace).backward()
         self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])

@@ -170,16 +170,18 @@ class LAMB(Layerwise):
     """Adam's direction, scaled to the tensor's norm."""
 
     def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
-        mu, beta2, t = group["momentum"], group["beta2"], group.setdefault("t", 0) + 1
-        group["t"] = t
+        mu, beta2 = group["momentum"], group["beta2"]
+        for p in w:
+            self.state[p]["t"] = self.state[p].get("t", 0) + 1
+        counts = [self.state[p]["t"] for p in w]
         m, v = self.buffers(w, "mean"), self.buffers(w, "square")
         torch._foreach_lerp_(m, g, 1 - mu)
         torch._foreach_mul_(v, beta2)
         torch._foreach_addcmul_(v, g, g, 1 - beta2)
-        below = torch._foreach_div(v, 1 - beta2**t)
+        below = torch._foreach_div(v, [1 - beta2**t for t in counts])
         torch._foreach_sqrt_(below)
         torch._foreach_add_(below, group["adam_eps"])
-        u = torch._foreach_div(m, 1 - mu**t)
+        u = torch._foreach_div(m, [1 - mu**t for t in counts])
         torch._foreach_div_(u, below)
         torch._foreach_add_(u, w, alpha=group["weight_decay"])
         found = norms([*w, *u])
@@ -201,6 +203,20 @@ def optimizer(spec: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimize
             groups, lr=spec["lr"], momentum=spec["momentum"], nesterov=spec["nesterov"], foreach=True
         )
     return RULES[spec["optimizer"]](groups, spec["lr"], **{name: spec[name] for name in OPTIONS})
+
+
+def resume(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put a state_dict's tensors and counts into an optimizer; the groups' options stay the spec's, so that a state
+    from before an option was added fits too."""
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, mine in zip(optimizer.param_groups, options, strict=True):
+        if "t" in group:  # where LAMB once kept its count
+            for p in group["params"]:
+                optimizer.state[p].setdefault("t", group["t"])
+        members = group["params"]
+        group.clear()
+        group.update(params=members, **mine)
 
 
 def parameter_groups(spec: Mapping[str, Any], model: nn.Module) -> list[dict[str, Any]]:

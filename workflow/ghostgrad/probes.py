@@ -1,8 +1,8 @@
 """Quantities recorded inside training; a probe at t sees the weights after t updates and the batch of update t, of it
 the first `micro_batch` images, which BN sees at a time, where the spec has such.
 
-Every probe leaves the run as it was: it draws nothing at random, restores BN's running statistics and touches no
-parameter's gradient.
+Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and BN's running
+statistics and touches no parameter's gradient.
 
 gradients     gradient_variance, gradient_norm: of dl/dy_k at block output y_k, index k; 0 is the stem of a BN-ResNet
               or SeqNet, else the first normalization's output. Variance over the batch (1/B) of each feature
@@ -27,7 +27,7 @@ statistics    of the k-th convolution's, normalization's and activation's output
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.optim import Layerwise
+from ghostgrad.rng import global_kept
 
 
 def _variance(x: Tensor) -> float:
@@ -65,10 +66,12 @@ def _norms(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """BN's running statistics are afterwards what they were."""
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """BN's running statistics and, for Dropout, torch's generators are afterwards what they were."""
     buffers = [value.clone() for value in model.buffers()]
-    yield
+    drops = any(isinstance(module, nn.Dropout) for module in model.modules())
+    with global_kept(device) if drops else nullcontext():
+        yield
     with torch.no_grad():
         for value, kept in zip(model.buffers(), buffers, strict=True):
             value.copy_(kept)
@@ -77,7 +80,7 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 def _passes(model: nn.Module, x: Tensor, y: Tensor) -> Passes:
     bn_inputs: list[Tensor] = []
     hooks = [m.register_forward_pre_hook(lambda _, args: bn_inputs.append(args[0].detach())) for m in _norms(model)]
-    with _buffers_kept(model):
+    with _undisturbed(model, x.device):
         logits, outputs = model.outputs(x)
         gradients = torch.autograd.grad(F.cross_entropy(logits, y), [*outputs, *_weights(model)])
     for hook in hooks:
@@ -108,7 +111,7 @@ def _statistics(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[str, i
         for place, kinds in PLACES.items()
         if isinstance(module, kinds)
     ]
-    with _buffers_kept(model):
+    with _undisturbed(model, x.device):
         logits = model(x)
         seen["conv"].pop()  # the logits
         signals = [(place, k, signal) for place, outputs in seen.items() for k, signal in enumerate(outputs)]
