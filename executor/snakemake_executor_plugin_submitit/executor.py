@@ -93,20 +93,29 @@ class Executor(RemoteExecutor):
         from snakemake_executor_plugin_submitit import exits
 
         exits.install(self)  # the scheduler sets its own handlers after the executor's constructor
+        ready = []
         for job in jobs:
             self.run_job_pre(job)
-            self.run_job(job)
+            if (one := self._prepared(job)) is not None:
+                ready.append(one)
+        self.outbox.add(ready)  # at once: however slowly they were prepared, they share arrays
 
     def run_job(self, job: Any) -> None:
+        if (one := self._prepared(job)) is not None:
+            self.outbox.add([one])
+
+    def _prepared(self, job: Any) -> Any:
+        """What is to be submitted of a job; None of one that is refused."""
         from snakemake_executor_plugin_submitit import packing
         from snakemake_executor_plugin_submitit.request import RequestError
 
         code = "CODE" in {trigger.name for trigger in self.workflow.dag_settings.rerun_triggers}
         try:
-            self.outbox.add([packing.waiting(job, self.format_job_exec(job), self.settings, code)])
+            return packing.waiting(job, self.format_job_exec(job), self.settings, code)
         except Exception as error:
             text = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
             self.outbox.refuse(job, text)
+            return None
 
     # --- from the wait thread ---
 
