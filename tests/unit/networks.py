@@ -31,10 +31,10 @@ def unbuilt(model: str, **keys: Any) -> nn.Module:
         return models.build(spec(model, **keys), 1000, (3, 224, 224))
 
 
-def counts(net: nn.Module) -> tuple[int, int]:
-    """Parameters, and multiply-adds of products and convolutions for one image of 224 x 224, of an unbuilt network."""
+def counts(net: nn.Module, size: int = 224) -> tuple[int, int]:
+    """Parameters, and multiply-adds of products and convolutions for one image, of an unbuilt network."""
     with FlopCounterMode(display=False) as counter:
-        net.eval()(torch.empty(1, 3, 224, 224, device="meta"))
+        net.eval()(torch.empty(1, 3, size, size, device="meta"))
     return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
 
 

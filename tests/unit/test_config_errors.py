@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
+from ghostgrad.consistency import check_together
 from ghostgrad.registry import load, load_config
 from ghostgrad.run import choose_device
-from ghostgrad.spec import check_together, expand, parse_spec
+from ghostgrad.spec import expand, parse_spec
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
 
 CLASSIFIER = {"task": "classify", **CLASSIFY, "seed": 0}
@@ -54,6 +55,7 @@ TOGETHER = {
     "a share that micro-batches do not fill": (4, {"micro_batch": 32}, "micro_batch: 32 does not divide the 16 images"),
 }
 VGG = {"model": "vgg", "depth": 21}
+SEQNET = {"model": "seqnet50", "init": "default"}
 UNFIT = {
     "Nesterov without momentum": ({"nesterov": True, "momentum": 0}, "nesterov: needs a momentum above 0"),
     "Nesterov, of LALC": ({"nesterov": True, "momentum": 0, "optimizer": "lalc"}, "nesterov: needs a momentum"),
@@ -70,6 +72,34 @@ UNFIT = {
     "a stem in an MLP": ({"model": "mlp", "small_stem": True}, "small_stem: mlp has no such stem"),
     "a small stem alone": ({"model": "resnet18", "small_stem": True}, "small_stem: is a form of the CIFAR stem"),
     "zero gamma in a VGG": ({**VGG, "zero_gamma": True}, "zero_gamma: vgg has no branches"),
+    "zero gamma without shortcuts": ({"model": "plainnet50", "zero_gamma": True}, "zero_gamma: plainnet50 has"),
+    "windows of memory": (
+        {"data": "images", "augment": ["resized_crop"], "size": 6},
+        "augment: resized_crop cuts windows out of image files; set input: files",
+    ),
+    "windows of any size": (
+        {"data": "images", "augment": ["resized_crop"], "input": "files"},
+        "augment: resized_crop cuts windows out of image files; set size: 224",
+    ),
+    "files of a data set that has none": (
+        {"input": "files"},
+        "input: files: data digits is no folder of images; take images or imagenet, or memory",
+    ),
+    "He's weights in an ISONet": ({"model": "isonet18", "init": "he_normal"}, "init: isonet18 has an initialization"),
+    "CLARS of shared weights": (
+        {"model": "seqnet50", "init": "default", "optimizer": "clars"},
+        "optimizer: clars has no per-sample norms for seqnet50",
+    ),
+    "a second tie in a SeqBasic": ({**SEQNET, "model": "seqnet18", "tie_conv4": True}, "tie_conv4: a SeqBasic has two"),
+    "a third 3x3 in a SeqBasic": (
+        {**SEQNET, "model": "seqnet34", "position": "third"},
+        "position: third is of the SeqBottle",
+    ),
+    "orthogonal rows without room": (
+        {**SEQNET, "position": "third", "seqnet_init": "orthogonal"},
+        "seqnet_init: orthogonal has no 4d rows in 2d dimensions",
+    ),
+    "untied and tied": ({**SEQNET, "seqnet_init": "untied"}, "seqnet_init: untied leaves nothing to tie"),
     "zero gamma in a SeqNet": (
         {"model": "seqnet18", "init": "default", "zero_gamma": True},
         "zero_gamma: seqnet18 has",
@@ -110,6 +140,9 @@ def test_values_that_fit_each_other():
     fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "lr_values": [0.1], "compile": True}
     check_together("classify", expand("classify", {**CLASSIFIER, **fitting}), 4, "here")
     check_together("simulate", expand("simulate", SIMULATE), 1, "here")
+    untied = {**SEQNET, "seqnet_init": "untied", "tie_conv2": False}
+    for one in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
+        check_together("classify", expand("classify", {**CLASSIFIER, **one}), 1, "here")
     for one in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
         check_together("classify", expand("classify", {**CLASSIFIER, **one, "micro_batch": 1}), 1, "here")
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from ghostgrad.checks import InputError
 from ghostgrad.models.diracnet import DiracConv
 from ghostgrad.models.isonet import SReLU
 from ghostgrad.models.torchvision_nets import PlainBottleneck
@@ -37,27 +36,6 @@ def test_resnets_are_torchvisions(model):
     assert len(theirs) == len(ours.net.state_dict())
 
 
-FULL = {
-    "resnet18": (11_689_512, 1_814_073_344),
-    "resnet34": (21_797_672, 3_663_761_408),
-    "resnet50": (25_557_032, 4_089_184_256),
-    "resnet101": (44_549_160, 7_801_405_440),
-    "resnet50_gn": (25_557_032, 4_089_184_256),
-    "plainnet50": (22_780_456, 3_729_522_688),
-    "diracnet18": (11_523_368, 1_794_805_760),
-    "diracnet34": (21_638_952, 3_644_493_824),
-    "isonet18": (11_511_784, 1_794_805_760),
-    "isonet34": (21_616_232, 3_644_493_824),
-    "isonet50": (22_757_736, 3_729_522_688),
-    "isonet101": (41_723_752, 7_441_743_872),
-}
-
-
-@pytest.mark.parametrize("model", FULL)
-def test_counts_stay(model):
-    assert counts(unbuilt(model)) == FULL[model]
-
-
 def kernels(depth: int) -> list[tuple[int, int, int]]:
     """Outputs, inputs and taps of a ResNet's convolutions without its projections."""
     found, into = [(64, 3, 49)], 64
@@ -77,11 +55,11 @@ def test_parameters_are_those_counted_by_hand(depth):
     two."""
     weights, outputs = sum(math.prod(kernel) for kernel in kernels(depth)), sum(out for out, *_ in kernels(depth))
     classifier = (kernels(depth)[-1][0] + 1) * 1000
-    assert FULL[f"isonet{depth}"][0] == weights + outputs + classifier
+    assert counts(unbuilt(f"isonet{depth}"))[0] == weights + outputs + classifier
     if depth < 50:
-        assert FULL[f"diracnet{depth}"][0] == weights + 4 * outputs - 2 * 64 + classifier
+        assert counts(unbuilt(f"diracnet{depth}"))[0] == weights + 4 * outputs - 2 * 64 + classifier
     if depth == 50:
-        assert FULL["plainnet50"][0] == weights + 2 * outputs + classifier
+        assert counts(unbuilt("plainnet50"))[0] == weights + 2 * outputs + classifier
 
 
 # --- DiracNet ---
@@ -221,11 +199,6 @@ def test_plainnet50_has_no_shortcut_and_a_relu_behind_every_norm():
     assert len(seen) == 49
 
 
-def test_plainnet50_takes_no_zero_gamma():
-    with pytest.raises(InputError, match="zero_gamma"):
-        unbuilt("plainnet50", zero_gamma=True)
-
-
 def test_resnet50_gn_has_group_norms_alone():
     net = unbuilt("resnet50_gn")
     assert not [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -268,7 +241,11 @@ def test_zero_gamma_of_a_basic_block(model, places, filters):
 # --- all of them ---
 
 
-@pytest.mark.parametrize("model", FULL)
+NETWORKS = """resnet18 resnet34 resnet50 resnet101 resnet50_gn plainnet50 diracnet18 diracnet34 isonet18 isonet34
+isonet50 isonet101""".split()
+
+
+@pytest.mark.parametrize("model", NETWORKS)
 def test_one_update(model):
     """Every convolution moves, as does the classifier. Behind zeros some of ISONet's activations have nothing to
     move."""
@@ -284,17 +261,8 @@ def test_images_of_eight_pixels(model):
     assert net.outputs(torch.randn(2, 3, 8, 8))[1][-1].shape[-2:] == (1, 1)
 
 
-@pytest.mark.parametrize("model", ["seqnet50", "diracnet18", "isonet18"])
-def test_no_per_sample_norms(model):
-    """Those of a weight that two layers share, or that is no layer's own, would be wrong."""
-    with pytest.raises(InputError, match=f"optimizer: clars has no per-sample norms for {model}"):
-        unbuilt(model, optimizer="clars")
-
-
 @pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
 def test_an_initialization_of_its_own(model):
-    with pytest.raises(InputError, match=f"init: {model} has an initialization of its own"):
-        unbuilt(model, init="he_normal")
     one, two, other = (build(model, seed=seed, stem_filters=4).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["stem.0.weight"], other["stem.0.weight"])

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad import init, optim
-from ghostgrad.checks import InputError
 from ghostgrad.models.seqnet import SeqNet, Tied
 from ghostgrad.theory import costs
 from tests.unit.networks import build, counts, images, module, modules, spec, step, unbuilt
@@ -68,19 +67,6 @@ def test_parameters_are_those_counted_by_hand(case):
     keys = {renamed.get(key, key): value for key, value in case.items() if key != "depth"}
     found = sum(p.numel() for p in unbuilt(f"seqnet{case['depth']}", **keys).parameters())
     assert found == by_hand(**given)
-
-
-@pytest.mark.parametrize(
-    ("depth", "found"),
-    [
-        (18, (14_626_728, 4_331_704_320)),
-        (34, (25_853_480, 6_386_913_280)),
-        (50, (38_265_768, 8_263_827_456)),
-        (101, (67_250_088, 14_378_074_112)),
-    ],
-)
-def test_counts_stay(depth, found):
-    assert counts(unbuilt(f"seqnet{depth}")) == found
 
 
 def test_multiply_adds_are_the_closed_forms():
@@ -171,21 +157,6 @@ def test_networks_equal_their_equations(variant):
             parameter.add_(0.1 * torch.randn_like(parameter))
     x = images(8, 3, 64, 64)
     torch.testing.assert_close(net(x), reference(net, x, sizes, "skip" in keys), rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("model", "keys", "told"),
-    [
-        ("seqnet18", {"tie_conv4": True}, "tie_conv4: a SeqBasic has two convolutions"),
-        ("seqnet34", {"position": "third"}, "position: third is of the SeqBottle"),
-        ("seqnet50", {"position": "third", "seqnet_init": "orthogonal"}, "has no 4d rows in 2d dimensions"),
-        ("seqnet50", {"seqnet_init": "untied"}, "untied leaves nothing to tie"),
-        ("seqnet50", {"init": "he_normal"}, "init: seqnet50 has an initialization of its own"),
-    ],
-)
-def test_what_no_seqnet_is(model, keys, told):
-    with pytest.raises(InputError, match=told):
-        unbuilt(model, **keys)
 
 
 # --- tying ---

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ghostgrad import batches, data, folders
+from ghostgrad import batches, folders
 from ghostgrad.parallel import ALONE, Group
 from tests.conftest import ROOT
 from tests.unit.insects import (
@@ -27,7 +27,6 @@ from tests.unit.insects import (
     opened,
     picture,
     refused,
-    spec,
 )
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
@@ -112,8 +111,6 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
 
 
 REFUSED = {
-    "windows of memory": (WINDOWS, "augment: resized_crop cuts windows out of image files; set input: files"),
-    "windows of any size": ({"augment": ["resized_crop"], "input": "files"}, "image files; set size: 224"),
     "batch": ({"batch": 21}, "images: 20 training images do not fill one batch of 21"),
     "batch of files": ({"batch": 21, "input": "files"}, "images: 20 training images do not fill one batch of 21"),
 }
@@ -122,11 +119,6 @@ REFUSED = {
 @pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED)
 def test_batches_that_cannot_be_made_are_refused(root, changes, said):
     assert refused(opened, root, **changes).endswith(said)
-
-
-def test_files_of_a_data_set_that_has_none(tmp_path):
-    text = refused(data.load, "digits", tmp_path / "digits.json", spec(data="digits", input="files"))
-    assert text == "input: files: data digits is no folder of images; take images or imagenet, or memory"
 
 
 def test_more_images_than_memory_are_refused(root, monkeypatch):

@@ -162,19 +162,16 @@ def test_a_checkpoint_of_another_spec_is_one_line(tmp_path, digits, other):
 
 @pytest.mark.parametrize("rule", ["lalc", "lamb"])
 def test_a_checkpoint_from_before_an_option_was_added_goes_on(tmp_path, digits, rule):
-    """What its groups lack or have otherwise is the spec's; LAMB's count, once kept in its groups, stays."""
+    """What its groups lack or have otherwise is the spec's."""
     more = {"optimizer": rule, "lr": 0.01}
     whole = run(tmp_path / "whole", digits, **more)
     with pytest.raises(Stopped):
         run(tmp_path / "parts", digits, stop_at=3, **more)
     with State(tmp_path / "parts") as state:
         saved = state.load()
-        del saved["spec"]
         for group in saved["optimizer"]["param_groups"]:
             del group["raw_norm"], group["eta"]
             group["momentum"] = 0.1
-            if rule == "lamb":
-                group["t"] = {saved["optimizer"]["state"][p].pop("t") for p in group["params"]}.pop()
         state.save(saved)
     parts = run(tmp_path / "parts", digits, **more)
     assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)

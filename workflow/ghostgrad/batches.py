@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import Images, standardize
+from ghostgrad.data import Images, resize, standardize
 from ghostgrad.folders import Files
 from ghostgrad.parallel import ALONE, Group
 from ghostgrad.rng import generator
@@ -83,9 +83,8 @@ class InMemory:
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
-        for x, y in list(zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True))[
-            self.group.rank :: self.group.size
-        ]:
+        chunks = zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True)
+        for x, y in itertools.islice(chunks, self.group.rank, None, self.group.size):
             yield standardize(self.spec, resize(self.spec, x.float() / 255), self.channels), y
 
 
@@ -177,11 +176,7 @@ class TestBatches(Dataset):
 def open_batches(
     spec: Mapping[str, Any], images: Images, device: torch.device, group: Group = ALONE
 ) -> InMemory | Streamed:
-    """The batches of a run as its spec has them read; InputError where they cannot be made."""
-    if "resized_crop" in spec["augment"]:
-        for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
-            if not found:
-                raise InputError(f"augment: resized_crop cuts windows out of image files; set {key}: {wanted}")
+    """The batches of a run, from memory or from files as its images are; InputError where they do not fill one."""
     return (Streamed if isinstance(images.train_x, Files) else InMemory)(spec, images, device, group)
 
 
@@ -228,13 +223,6 @@ def _leave_signals(_worker: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def resize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
-    """Images (N, 3, H, W) at the spec's size, bilinearly; as they are where it is 0."""
-    if not spec["size"]:
-        return x
-    return F.interpolate(x, size=(spec["size"],) * 2, mode="bilinear", align_corners=False)
 
 
 def augment(x: Tensor, pad: int, draws: Mapping[str, Tensor]) -> Tensor:

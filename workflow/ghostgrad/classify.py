@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,10 @@ def classify(
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
-        if sample_norms:
-            with sample_norms.collect():
-                loss, correct = network.backward(x, y, step)
-            optimizer.sample_norms = sample_norms.means(group)
-        else:
+        with sample_norms.collect() if sample_norms else nullcontext():
             loss, correct = network.backward(x, y, step)
+        if sample_norms:
+            optimizer.sample_norms = sample_norms.means(group)
         before = probes.weights(model) if at is not None and "updates" in spec["probes"] else None
         optimizer.step()
         if before:
@@ -159,10 +158,10 @@ def classify(
                 probed.add(at, step, probe, index, value)
         step += 1
 
-        window["loss"] += loss.item() * spec["batch"]
-        window["correct"] += int(correct)
+        window["loss"] += loss * spec["batch"]
+        window["correct"] += correct
         window["images"] += spec["batch"]
-        if not math.isfinite(loss.item()):
+        if not math.isfinite(loss):
             diverged_at = step
         if diverged_at or plan.evaluates(step):
             train_loss, train_accuracy = window["loss"] / window["images"], 100 * window["correct"] / window["images"]
@@ -203,13 +202,12 @@ def restore(
 ) -> None:
     """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
     process count, of which the sums of gradients are rounded otherwise."""
-    own = canonical_json("classify", spec)
-    if saved.get("spec", own) != own:  # a checkpoint without one is from before specs were saved
-        raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
-    if (before := saved.get("processes", 1)) != processes:
-        told = f"saved by {before} process(es), one per GPU, not {processes}"
-        raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
     try:
+        if saved["spec"] != canonical_json("classify", spec):
+            raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
+        if saved["processes"] != processes:
+            told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
+            raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
         model.load_state_dict(saved["model"])
         optim.resume(optimizer, saved["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:

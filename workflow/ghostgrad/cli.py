@@ -15,9 +15,10 @@ import typer
 
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.consistency import check_together
 from ghostgrad.inspection import Scale, configured, plan, results_of, show, status
 from ghostgrad.registry import Artifact
-from ghostgrad.spec import SCALES, check_together, parse_spec
+from ghostgrad.spec import SCALES, parse_spec
 from ghostgrad.tidy import refuse_stale, tidy
 
 app = typer.Typer(

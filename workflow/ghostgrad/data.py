@@ -129,6 +129,15 @@ def standardize(spec: Mapping[str, Any], x: Tensor, channels: Channels | None = 
     return x
 
 
+def resize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
+    """Images (N, 3, H, W) at the spec's size, bilinearly; as they are where it is 0."""
+    if not spec["size"]:
+        return x
+    import torch.nn.functional as F
+
+    return F.interpolate(x, size=(spec["size"],) * 2, mode="bilinear", align_corners=False)
+
+
 def read(name: str) -> Images:
     """A data set by name; InputError where it is not set, damaged, or has other counts than it should."""
     if name not in DATASETS:
@@ -239,13 +248,11 @@ def make(name: str, manifest: Path) -> None:
 
 def load(name: str, manifest: Path, spec: Mapping[str, Any] = MappingProxyType({})) -> Images | dict[str, Tensor]:
     """The data set or the weights that `manifest` describes, images as the run's `spec` asks; InputError if what is
-    there now is damaged or another one, or the spec asks for files where there are none."""
+    there now is damaged or another one."""
     if name in WEIGHTS:
         return _load_weights(name, manifest)
     if name in FOLDERS:
         return _load_folder(name, manifest, spec)
-    if spec.get("input") == "files":
-        raise InputError(f"input: files: data {name} is no folder of images; take {' or '.join(FOLDERS)}, or memory")
     arrays = manifest.with_suffix(".npz")
     remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
     try:

@@ -65,7 +65,7 @@ class Network:
             return nullcontext()
         return global_kept(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
 
-    def backward(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def backward(self, x: Tensor, y: Tensor, step: int) -> tuple[float, int]:
         """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
         time and with the masks of `step`, and of orthogonal regularization; the mean cross-entropy and the number of
         correct answers, over all processes."""
@@ -79,5 +79,5 @@ class Network:
         if self.eta:
             orthogonal.penalty(orthogonal.weights(self.model), self.eta, self.through_trace).backward()
         self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])
-        told = self.group.total(torch.stack([loss / self.group.size, correct.float()]))
-        return told[0], told[1]
+        loss, correct = self.group.total(torch.stack([loss / self.group.size, correct.float()])).tolist()
+        return loss, int(correct)

@@ -13,7 +13,8 @@ from functools import cache, cached_property
 from typing import Any
 
 from ghostgrad.checks import InputError, nearest, validate
-from ghostgrad.spec import RunSpec, canonical_json, check_together, expand
+from ghostgrad.consistency import check_together
+from ghostgrad.spec import RunSpec, canonical_json, expand
 
 SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
 META = (*SETTINGS, "scales", "only", "like")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ghostgrad import init, models, repeats
 from ghostgrad.checks import InputError
-from ghostgrad.data import Images, standardize
+from ghostgrad.data import Images, resize, standardize
 from ghostgrad.record import Record
 from ghostgrad.state import State
 
@@ -29,8 +29,7 @@ def batch(spec: Mapping[str, Any], images: Images, rng: torch.Generator) -> tupl
     """Images (B, 3, H, W) and labels (B,) of a repeat, at the spec's size."""
     chosen = torch.randperm(len(images.train_y), generator=rng)[: spec["batch"]]
     x, y = torch.from_numpy(images.train_x)[chosen].float() / 255, torch.from_numpy(images.train_y)[chosen]
-    if spec["size"]:
-        x = F.interpolate(x, size=(spec["size"],) * 2, mode="bilinear", align_corners=False)
+    x = resize(spec, x)
     return torch.randn(x.shape, generator=rng) if spec["noise"] else standardize(spec, x, images.channels), y
 
 

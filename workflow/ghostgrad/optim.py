@@ -211,9 +211,6 @@ def resume(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
     for group, mine in zip(optimizer.param_groups, options, strict=True):
-        if "t" in group:  # where LAMB once kept its count
-            for p in group["params"]:
-                optimizer.state[p].setdefault("t", group["t"])
         members = group["params"]
         group.clear()
         group.update(params=members, **mine)

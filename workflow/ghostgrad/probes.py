@@ -27,7 +27,7 @@ statistics    of the k-th convolution's, normalization's and activation's output
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -69,8 +69,7 @@ def _norms(model: nn.Module) -> list[nn.Module]:
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """BN's running statistics and, for Dropout, torch's generators are afterwards what they were."""
     buffers = [value.clone() for value in model.buffers()]
-    drops = any(isinstance(module, nn.Dropout) for module in model.modules())
-    with global_kept(device) if drops else nullcontext():
+    with global_kept(device):
         yield
     with torch.no_grad():
         for value, kept in zip(model.buffers(), buffers, strict=True):

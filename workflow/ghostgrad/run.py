@@ -13,12 +13,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.record import Record, environment
 from ghostgrad.spec import canonical_json, short_hash
 from ghostgrad.state import State, Stopped, StopRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from ghostgrad.parallel import Follower, Group
 
 log = logging.getLogger("ghostgrad")
 
@@ -93,16 +98,17 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
     log.info("published %s", out)
 
 
-def _work(task: str, spec: Mapping[str, Any], inputs: list[Path], *context: Any) -> Record:
-    """The task's function on its inputs; `context` is state and device and, of several processes, the group."""
-    images = []
+def _work(
+    task: str, spec: Mapping[str, Any], inputs: list[Path], state: State | Follower, device: torch.device, group: Group
+) -> Record:
+    """The task's function on its inputs; only one that computes in several processes is told of them."""
+    images, more = [], {"group": group} if group.size > 1 else {}
     if "data" in spec:
         from ghostgrad import data
 
         images.append(data.load(spec["data"], inputs[0], spec))
-    state, device, *group = context
     with what_lacks():
-        return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, *group)
+        return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, **more)
 
 
 @contextlib.contextmanager
@@ -138,7 +144,7 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     work = partial(_work, task, spec, inputs)
     try:
         with processes(count, device, each, work) as (mine, group):
-            record = work(state, mine, *([group] if count > 1 else []))
+            record = work(state, mine, group)
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)

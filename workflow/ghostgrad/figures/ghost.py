@@ -144,18 +144,11 @@ def running_variance(results: Results):
 def weight_gradients(results: Results, at: float):
     """Norm of the gradient of each convolution's weight at one of the paper's positions, against the convolution
     counted from the input; mean and range over seeds (fig. 4)."""
-    figure, (axes,) = style.panels()
     frames = []
-    for index, cell in enumerate(results.measured_cells):
+    for cell in results.measured_cells:
         found = results.probe(cell, "weight_gradient", at)
-        frame = style.over_seeds(found.assign(index=found["index"] + 1), "index", "value", "", cell.label)
-        style.curve(axes, frame, cell.label, index)
-        frames.append(frame)
-    style.log_y(axes)
-    axes.set(xlabel="convolution, from the input", ylabel="norm of the gradient")
-    places = [(frame["label"].iloc[0], frame["x"].iloc[0], frame["mean"].iloc[0]) for frame in frames]
-    style.direct_labels(axes, places, left=True)
-    return figure, pd.concat(frames, ignore_index=True)
+        frames.append(style.over_seeds(found.assign(index=found["index"] + 1), "index", "value", "", cell.label))
+    return _draw(results, frames, "rate", "convolution, from the input", "gradient norm of the convolution's weight")
 
 
 def accuracy_curves(results: Results):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ghostgrad.checks import InputError
+from ghostgrad.consistency import SELF_DRAWN
 
 STEM = ("cifar_stem", "small_stem", "stem_filters")
 SEQNET = ("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip")
@@ -30,7 +31,7 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
     shape = (shape[0], *[spec["size"]] * 2) if spec.get("size") else shape
     _check_size(spec["model"], *shape[1:])
     family = spec["model"].rstrip("0123456789")
-    if family in ("seqnet", "diracnet", "isonet"):
+    if family in SELF_DRAWN:
         return _self_drawn(family, spec, classes)
     match spec["model"]:
         case "preact_resnet":
@@ -55,12 +56,7 @@ def build(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.M
 
 
 def _self_drawn(family: str, spec: Mapping[str, Any], classes: int) -> nn.Module:
-    """A network that its initialization makes what it is; InputError where the spec has another, or an update rule that
-    takes every weight for that of one plain layer."""
-    if spec["init"] != "default":
-        raise InputError(f"init: {spec['model']} has an initialization of its own, default, not {spec['init']}")
-    if spec["optimizer"] == "clars":
-        raise InputError(f"optimizer: clars has no per-sample norms for {spec['model']}")
+    """A network that its own initialization makes what it is."""
     depth, options = int(spec["model"].removeprefix(family)), {key: spec[key] for key in STEM}
     if family == "seqnet":
         from ghostgrad.models.seqnet import SeqNet

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad.models import stem
+from ghostgrad.models import staged
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -35,15 +35,14 @@ class DiracConv(nn.Conv2d):
         return F.conv2d(x, self.explicit(), padding=1)
 
 
-class DiracNet(nn.Module):
-    """(N, 3, H, W) -> logits (N, classes). `outputs(x)` gives the stem's output and every block's as well. Weights are
-    drawn N(0, 2/fan_in) from torch's global generator."""
+class DiracNet(staged.Staged):
+    """Weights are drawn N(0, 2/fan_in) from torch's global generator."""
 
     def __init__(self, depth: int, classes: int, cifar_stem: bool, small_stem: bool, stem_filters: int):
         super().__init__()
-        convolution = stem.convolution(stem_filters, cifar_stem, small_stem)
+        convolution = staged.convolution(stem_filters, cifar_stem, small_stem)
         nn.init.kaiming_normal_(convolution.weight)
-        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(stem_filters), stem.pool(cifar_stem))
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(stem_filters), staged.pool(cifar_stem))
         self.stages, into = nn.ModuleList(), stem_filters
         for stage, blocks in enumerate(STAGES[depth]):
             built, out = [], stem_filters * 2**stage
@@ -57,14 +56,3 @@ class DiracNet(nn.Module):
         nn.init.kaiming_normal_(linear.weight)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the places where gradients are probed: the stem's output and every block's."""
-        ys = [self.stem(x)]
-        for stage in self.stages:
-            for block in stage:
-                ys.append(block(ys[-1]))
-        return self.head(ys[-1]), ys
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[0]

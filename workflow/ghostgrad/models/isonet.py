@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad.models import stem
+from ghostgrad.models import staged
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -36,15 +36,15 @@ def delta(into: int, out: int, size: int, stride: int = 1) -> nn.Conv2d:
     return convolution
 
 
-class ISONet(nn.Module):
-    """(N, 3, H, W) -> logits (N, classes). `outputs(x)` gives the stem's output and every block's as well."""
+class ISONet(staged.Staged):
+    """Depths 18 and 34 have two, 50 and 101 three convolutions a block."""
 
     def __init__(self, depth: int, classes: int, cifar_stem: bool, small_stem: bool, stem_filters: int):
         super().__init__()
-        convolution = stem.convolution(stem_filters, cifar_stem, small_stem)
+        convolution = staged.convolution(stem_filters, cifar_stem, small_stem)
         if convolution.kernel_size == (3, 3):
             nn.init.dirac_(convolution.weight)
-        self.stem = nn.Sequential(convolution, SReLU(stem_filters), stem.pool(cifar_stem))
+        self.stem = nn.Sequential(convolution, SReLU(stem_filters), staged.pool(cifar_stem))
         self.stages, into = nn.ModuleList(), stem_filters
         for stage, blocks in enumerate(STAGES[depth]):
             built, width = [], stem_filters * 2**stage
@@ -59,14 +59,3 @@ class ISONet(nn.Module):
                 into = out
             self.stages.append(nn.Sequential(*built))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(into, classes))
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the places where gradients are probed: the stem's output and every block's."""
-        ys = [self.stem(x)]
-        for stage in self.stages:
-            for block in stage:
-                ys.append(block(ys[-1]))
-        return self.head(ys[-1]), ys
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[0]

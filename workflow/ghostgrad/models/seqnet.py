@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad import init
-from ghostgrad.checks import InputError
-from ghostgrad.models import stem
+from ghostgrad.models import staged
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # k, and the sizes of the two kernels, of a SeqBottle's modules
@@ -121,12 +120,8 @@ class SeqBlock(nn.Module):
         return y if self.shortcut is None else self.shortcut(x) + y
 
 
-class SeqNet(nn.Module):
-    """(N, 3, H, W) -> logits (N, classes). `outputs(x)` gives the stem's output and every block's as well.
-
-    `tie_conv2` is of the module of the 3x3, `tie_conv4` of the other; "baseline" ties the former in a SeqBottle.
-    InputError for options that the depth does not have.
-    """
+class SeqNet(staged.Staged):
+    """`tie_conv2` is of the module of the 3x3, `tie_conv4` of the other; "baseline" ties the former in a SeqBottle."""
 
     def __init__(
         self,
@@ -145,10 +140,9 @@ class SeqNet(nn.Module):
         super().__init__()
         self.bottleneck = depth >= 50
         ties = {2: self.bottleneck if tie_conv2 == "baseline" else bool(tie_conv2), 4: tie_conv4}
-        _check(self.bottleneck, ties, position, seqnet_init)
         kinds = POSITIONS[position] if self.bottleneck else POSITIONS["first"][:1]
-        convolution = stem.convolution(stem_filters, cifar_stem, small_stem)
-        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(stem_filters), stem.pool(cifar_stem))
+        convolution = staged.convolution(stem_filters, cifar_stem, small_stem)
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(stem_filters), staged.pool(cifar_stem))
         widths = [stem_filters * 2**stage for stage in range(4)]
         widths.append(widths[-1] * (4 if self.bottleneck else 1))
         self.stages = nn.ModuleList()
@@ -164,26 +158,3 @@ class SeqNet(nn.Module):
         for module in self.modules():
             if isinstance(module, SeqModule):
                 module.draw(seqnet_init)
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the places where gradients are probed: the stem's output and every block's."""
-        ys = [self.stem(x)]
-        for stage in self.stages:
-            for block in stage:
-                ys.append(block(ys[-1]))
-        return self.head(ys[-1]), ys
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[0]
-
-
-def _check(bottleneck: bool, ties: dict[int, bool], position: str, seqnet_init: str) -> None:
-    """InputError for what the paper's modules cannot be."""
-    if not bottleneck and ties[4]:
-        raise InputError("tie_conv4: a SeqBasic has two convolutions")
-    if not bottleneck and position != "first":
-        raise InputError(f"position: {position} is of the SeqBottle, SeqNet50 and 101")
-    if seqnet_init == "untied" and any(ties.values()):
-        raise InputError("seqnet_init: untied leaves nothing to tie; set tie_conv2 and tie_conv4 to false")
-    if position == "third" and seqnet_init in init.ORTHONORMAL:
-        raise InputError(f"seqnet_init: {seqnet_init} has no 4d rows in 2d dimensions, which position third asks for")

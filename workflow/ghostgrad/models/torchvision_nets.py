@@ -16,8 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.swin_transformer import SwinTransformerBlock
 from torchvision.models.vision_transformer import EncoderBlock
 
-from ghostgrad.checks import InputError
-from ghostgrad.models import stem
+from ghostgrad.models import staged
 
 
 class Watched(nn.Module):
@@ -98,8 +97,6 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def resnet(name: str, classes: int, filters: int, zero_gamma: bool) -> ResNet:
     """A network of RESNETS. PlainNet50 is drawn as ResNet50 is: the same seed gives both the same convolutions."""
     block, layers = RESNETS[name]
-    if zero_gamma and block is PlainBottleneck:
-        raise InputError("zero_gamma: nothing goes through a network without shortcuts")
     norm = group_norm if name == "resnet50_gn" else nn.BatchNorm2d
     if filters == WIDTH:
         net = ResNet(block, layers, classes, zero_init_residual=zero_gamma, norm_layer=norm)
@@ -141,7 +138,7 @@ def build(
     if cifar_stem:
         net.conv1.stride, net.maxpool = (1, 1), nn.Identity()
         if small_stem:
-            net.conv1 = stem.convolution(stem_filters, cifar_stem, small_stem)
+            net.conv1 = staged.convolution(stem_filters, cifar_stem, small_stem)
             he(net.conv1)
     kinds = (nn.BatchNorm2d, nn.GroupNorm, EncoderBlock, SwinTransformerBlock)
     watched = [m for path, m in net.named_modules() if isinstance(m, kinds) and "downsample" not in path]
