@@ -29,6 +29,20 @@ def test_digits_are_the_1797_images_as_rgb(tmp_path):
     assert str(tmp_path) not in manifest.read_text(), "a manifest names no path"
 
 
+def test_photographs_are_windows_of_two(tmp_path):
+    """Each is found in scikit-learn's image of its class; no test image is a training image."""
+    from sklearn.datasets import load_sample_images
+
+    data.make("photographs", tmp_path / "photographs.json")
+    images = data.load("photographs", tmp_path / "photographs.json")
+    whole = dict(zip(images.classes, load_sample_images().images, strict=True))
+    assert images.train_x.shape[1:] == (3, 224, 224)
+    for x, y in zip(images.test_x, images.test_y, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(whole[images.classes[y]], (224, 224, 3))[::48, ::48, 0]
+        assert (windows.transpose(0, 1, 4, 2, 3) == x).all(axis=(2, 3, 4)).any()
+        assert not (images.train_x == x).all(axis=(1, 2, 3)).any()
+
+
 def test_changed_arrays_are_refused(tmp_path):
     manifest = tmp_path / "digits.json"
     data.make("digits", manifest)

@@ -1,8 +1,9 @@
 """Image data sets: made or checked once by the data rule, loaded by every run.
 
 The manifest results/data/<name>.json holds counts, class names and a checksum, but no path: data that move rerun
-nothing. `digits` are scikit-learn's 8x8 digits (Alpaydin and Kaynak 1998) as RGB images; `cifar10` is read from the
-genuine archive layout; `imagenet` (ILSVRC 2012) and `images`, any other, are folders of files (ghostgrad/folders.py).
+nothing. `digits` are scikit-learn's 8x8 digits (Alpaydin and Kaynak 1998) as RGB images, `photographs` windows of its
+two photographs; `cifar10` is read from the genuine archive layout; `imagenet` (ILSVRC 2012) and `images`, any other,
+are folders of files (ghostgrad/folders.py).
 """
 
 from __future__ import annotations
@@ -72,6 +73,25 @@ def digits() -> Images:
     return Images(images[~test], labels[~test], images[test], labels[test], [str(n) for n in range(10)])
 
 
+def photographs() -> Images:
+    """Windows of 224x224 from the two photographs of 640x427 that ship with scikit-learn, every 48 pixels: for networks
+    at initialization, which need images of ImageNet's size and kind. The photograph is the class; every 15th window is
+    a test image."""
+    from sklearn.datasets import load_sample_images
+
+    bunch, side, stride = load_sample_images(), 224, 48
+    windows = [
+        image[y : y + side, x : x + side].transpose(2, 0, 1)
+        for image in bunch.images
+        for y in range(0, image.shape[0] - side + 1, stride)
+        for x in range(0, image.shape[1] - side + 1, stride)
+    ]
+    images = np.stack(windows)
+    labels = np.repeat(np.arange(2), len(windows) // 2)
+    test = np.arange(len(windows)) % 15 == 0
+    return Images(images[~test], labels[~test], images[test], labels[test], ["china", "flower"])
+
+
 def cifar10(root: str) -> Images:
     """CIFAR-10 (Krizhevsky 2009) from `root`/cifar-10-batches-py, its files checked against their published MD5."""
     from torchvision.datasets import CIFAR10
@@ -103,15 +123,21 @@ class Dataset:
     classes: int
 
 
-DATASETS = {"cifar10": Dataset(cifar10, 50000, 10000, 10), "digits": Dataset(digits, 1497, 300, 10)}
+DATASETS = {
+    "cifar10": Dataset(cifar10, 50000, 10000, 10),
+    "digits": Dataset(digits, 1497, 300, 10),
+    "photographs": Dataset(photographs, 84, 6, 2),
+}
 FOLDERS = {"images": None, "imagenet": Dataset(folders.scan, 1281167, 50000, 1000)}  # of files; None: any counts
 
 
-# CIFAR-10's of the LALC paper (app. B), the digits' own, ImageNet's of torchvision.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+# CIFAR-10's of the LALC paper (app. B), the digits' own.
 CHANNELS: dict[str, Channels] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "digits": ((0.3054,) * 3, (0.3760,) * 3),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": IMAGENET,
+    "photographs": IMAGENET,
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ghostgrad.checks import InputError, nearest, schema, validate
 
 SCALES = ("smoke", "laptop", "substitute", "paper")
-SHIPPED_DATA = ("digits",)  # made by the data rule from an installed package; needs no path
+SHIPPED_DATA = ("digits", "photographs")  # made by the data rule from an installed package; needs no path
 FOLDER_DATA = ("images", "imagenet")  # image files, which may stay on disk
 
 

@@ -79,15 +79,19 @@ class Evidence:
         """A column of metrics.csv, (seeds,)."""
         return np.array([frame[metric].iloc[0] for frame in self._frames(variant, "metrics.csv", metric)], dtype=float)
 
-    def early_accuracy(self, variant: str) -> np.ndarray:
-        """Training accuracy in percent over the first quarter of the planned training, (seeds,); rows of the series
-        cover equal spans. A run that diverged counts as what it was until then."""
-        quarter = self._runs(variant)[0].spec["length"] / 4
+    def accuracy(self, variant: str, column: str, after: float, until: float) -> np.ndarray:
+        """Mean of an accuracy of series.csv, in percent, between two of the paper's positions, (seeds,); rows cover
+        equal spans. Of a run that ended before, or that has no row between them, the row that is nearest."""
         found = []
-        for frame in self._frames(variant, "series.csv", "train_accuracy"):
-            early = frame["train_accuracy"][frame["at"] <= quarter]
-            found.append(early.mean() if len(early) else frame["train_accuracy"].iloc[0])
+        for frame in self._frames(variant, "series.csv", column):
+            values, at = frame[column], frame["at"]
+            between = values[(at > after) & (at <= until)]
+            found.append(between.mean() if len(between) else values[max(0, (at <= until).sum() - 1)])
         return np.array(found)
+
+    def early_accuracy(self, variant: str) -> np.ndarray:
+        """Training accuracy in percent over the first quarter of the planned training, (seeds,)."""
+        return self.accuracy(variant, "train_accuracy", 0, self._runs(variant)[0].spec["length"] / 4)
 
     def costs(self, variant: str, key: str) -> np.ndarray:
         """A number of env.json, (seeds,): of a peak the highest of a seed's process starts, else their sum; Missing

@@ -10,7 +10,7 @@ import numpy as np
 
 from ghostgrad.claims.comparison import Comparison, average, between_seeds, extreme
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import CURVE_STATISTICS, jackknife
+from ghostgrad.measures import CURVE_STATISTICS, fitted_rate, jackknife
 from ghostgrad.theory import propositions
 from ghostgrad.theory.activations import (
     ACTIVATIONS,
@@ -261,3 +261,34 @@ def b2_resnet_orth(e: Evidence) -> Iterator[Comparison]:
     for with_it, without in (("seqnet50", "seqnet50-free"), ("resnet50-orthogonal", "resnet50")):
         gains.append(e.final(f"imagenet/{with_it}", "test_accuracy") - e.final(f"imagenet/{without}", "test_accuracy"))
     yield between_seeds("gain of SeqNet50 less that of ResNet50, %", *gains, relation=">")
+
+
+def _weight_rates(e: Evidence, variant: str, at: float) -> np.ndarray:
+    """Fitted factor per convolution toward the input of the weights' gradient norms, the stem's left out, (seeds,)."""
+    return np.array([fitted_rate(norms[1:]) for norms in e.probe(variant, "weight_gradient", at)])
+
+
+def init_growth(e: Evidence) -> Iterator[Comparison]:
+    plain = _weight_rates(e, "imagenet_init/plainnet50", 0)
+    for net in ("ResNet50", "SeqNet50"):
+        other = _weight_rates(e, f"imagenet_init/{net.lower()}", 0)
+        yield between_seeds(f"growth a convolution, PlainNet50 less {net}", plain, other, relation=">")
+
+
+def trained_growth(e: Evidence) -> Iterator[Comparison]:
+    rates = (_weight_rates(e, f"imagenet/{net}", 50) for net in ("seqnet50", "resnet50"))
+    yield between_seeds("growth a convolution, SeqNet50 less ResNet50", *rates, relation=">")
+
+
+def convergence(e: Evidence) -> Iterator[Comparison]:
+    for depth in (50, 101):
+        for after, until, relation in ((0, 2, ">"), (10, 20, "<")):
+            nets = (e.accuracy(f"imagenet/{f}{depth}", "train_accuracy", after, until) for f in ("seqnet", "resnet"))
+            name = f"training accuracy, epochs {after} to {until}, SeqNet{depth} less ResNet{depth}, %"
+            yield between_seeds(name, *nets, relation=relation)
+
+
+def skip(e: Evidence) -> Iterator[Comparison]:
+    for column, what in (("train_accuracy", "training"), ("test_accuracy", "validation")):
+        nets = (e.accuracy(f"imagenet/{net}", column, 0, 100) for net in ("seqnet50-skip", "seqnet50"))
+        yield between_seeds(f"mean {what} accuracy, Skip-SeqNet50 less SeqNet50, %", *nets, relation=">")

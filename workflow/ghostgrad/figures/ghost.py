@@ -148,7 +148,7 @@ def weight_gradients(results: Results, at: float):
     for cell in results.measured_cells:
         found = results.probe(cell, "weight_gradient", at)
         frames.append(style.over_seeds(found.assign(index=found["index"] + 1), "index", "value", "", cell.label))
-    return _draw(results, frames, "rate", "convolution, from the input", "gradient norm of the convolution's weight")
+    return _draw(results, frames, "rate", "convolution, from the input", "gradient norm of the weights")
 
 
 def accuracy_curves(results: Results):

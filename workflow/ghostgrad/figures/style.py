@@ -44,6 +44,11 @@ SOLID, DASHED, DOTTED, DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1
 LOOKS = {
     "PlainNet": (VERMILION, SOLID),
     "ResNet": (BLUE, DASHED),
+    "SeqNet": (GREEN, SOLID),
+    "SeqNet101": (GREEN, DASHDOT),
+    "Skip-SeqNet": (ORANGE, DASHED),
+    "SeqNet50 L-Init": (BLACK, DASHDOT),
+    "SeqNet50 untied": (PURPLE, DOTTED),
     "ReLU + BN": (VERMILION, SOLID),
     "ReLU": (VERMILION, DOTTED),
     "SELU + BN": (BLUE, SOLID),
@@ -238,12 +243,20 @@ def note(figure: Figure, results: Results) -> None:
     changed: dict[str, dict[str, None]] = {}
     for cell in results.measured_cells:
         for key, value in experiments[cell.experiment].scaled(cell.variant, results.scale).items():
-            text = "+".join(value) if isinstance(value, list) else data_title(value) if key == "data" else str(value)
+            text = (
+                "+".join(value) or "none"
+                if isinstance(value, list)
+                else data_title(value)
+                if key == "data"
+                else str(value)
+            )
             changed.setdefault(key, {})[text] = None
     missing = [cell.label for cell in results.artifact.cells if cell not in results.measured_cells]
     text = f"scale {results.scale}"
     if changed:
-        text += ", not the paper's: " + ", ".join(f"{key} {'/'.join(values)}" for key, values in changed.items())
+        text += ", not the paper's: " + ", ".join(
+            f"{key} {'/'.join(changed[key])}" for key in sorted(changed, key=lambda key: key != "data")
+        )
     if len(missing) > 6:
         text += f"; not run: {len(missing)} of {len(results.artifact.cells)} cells"
     elif missing:
