@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
+COPIED = ("Snakefile", "config.yaml", "workflow", "profiles", "slurm", "envs")
 
 
 class Checkout:

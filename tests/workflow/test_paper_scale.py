@@ -1,0 +1,59 @@
+"""What `snakemake -n --profile slurm` plans for the Ghost paper's networks on ImageNet, at scale paper."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests.conftest import Checkout
+
+# Artifact -> seeds of each variant. The paper's numbers are means of five runs; those it gives in prose only are one.
+FIVE = {
+    "tables/ghost.tab1.csv": [f"{family}{depth}" for family in ("resnet", "seqnet") for depth in (18, 34, 50, 101)],
+    "tables/ghost.tab3a.csv": ["seqnet50", "seqnet50-orthogonal", "seqnet50-looks-linear", "seqnet50-untied"],
+    "tables/ghost.tab3b.csv": ["seqnet50", "seqnet50-bias", "seqnet50-bn", "seqnet101", "seqnet101-bn"],
+    "tables/ghost.tab3c.csv": ["seqnet50", "seqnet50-second", "seqnet50-third"],
+    "tables/ghost.tab4.csv": [f"seqnet{depth}{name}" for depth in (34, 50, 101) for name in ("", "-free")],
+    "tables/ghost.tab5.csv": ["seqnet50", "seqnet50-tied-both", "seqnet50-tied-none"],
+    "tables/ghost.lr_grid.csv": ["seqnet34", "seqnet101"],
+    "tables/ghost.b2_resnet_orth.csv": ["resnet50", "resnet50-orthogonal"],
+    "figures/ghost.fig4_right.png": ["resnet50", "seqnet50"],
+    "figures/ghost.c_gradnorm101.png": ["resnet101", "seqnet101"],
+    "figures/ghost.fig7.png": ["resnet50", "seqnet50"],
+    "figures/ghost.fig8.png": ["resnet101", "seqnet101"],
+    "figures/ghost.fig9.png": ["seqnet50", "seqnet50-skip"],
+}
+ONE = {"tables/ghost.lr_grid.csv": ["seqnet34-lr0.01", "seqnet34-lr0.02", "seqnet34-lr0.08", "seqnet101-lr0.01"]}
+JOB = re.compile(r"^classify +paper/(\w+)/(\S+)-s\d+ +(.*)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("paper") / "checkout")
+
+
+def planned(checkout: Checkout, target: str) -> list[tuple[str, str, str]]:
+    """(experiment, variant, resources) of every training job."""
+    data = str({"imagenet": str(checkout.folder)}).replace("'", '"')
+    done = checkout.snakemake("-n", "--profile", "slurm", f"results/paper/{target}", "--config", f"data={data}")
+    assert done.returncode == 0, done.stdout[-3000:]
+    return JOB.findall(done.stdout)
+
+
+@pytest.mark.parametrize("target", FIVE)
+def test_runs_and_what_each_asks_for(checkout, target):
+    jobs = planned(checkout, target)
+    seeds = dict.fromkeys(FIVE[target], 5) | dict.fromkeys(ONE.get(target, ()), 1)
+    assert Counter((experiment, variant) for experiment, variant, _ in jobs) == {
+        ("imagenet", variant): count for variant, count in seeds.items()
+    }
+    assert {resources for *_, resources in jobs} == {"gpu=4 mem_mb=128000 runtime=2880"}
+
+
+def test_networks_at_initialization(checkout):
+    jobs = planned(checkout, "figures/ghost.fig4_left.png")
+    assert Counter(jobs) == {
+        ("imagenet_init", net, "gpu=1 mem_mb=64000 runtime=60"): 8 for net in ("plainnet50", "resnet50", "seqnet50")
+    }
