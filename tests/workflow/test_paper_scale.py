@@ -34,10 +34,14 @@ def checkout(tmp_path_factory) -> Checkout:
     return Checkout(tmp_path_factory.mktemp("paper") / "checkout")
 
 
+def data_of(checkout: Checkout) -> str:
+    """As an argument of --config, any folder: a dry run looks at none."""
+    return f'data={{"imagenet": "{checkout.folder}"}}'
+
+
 def planned(checkout: Checkout, target: str) -> list[tuple[str, str, str]]:
     """(experiment, variant, resources) of every training job."""
-    data = str({"imagenet": str(checkout.folder)}).replace("'", '"')
-    done = checkout.snakemake("-n", "--profile", "slurm", f"results/paper/{target}", "--config", f"data={data}")
+    done = checkout.snakemake("-n", "--profile", "slurm", f"results/paper/{target}", "--config", data_of(checkout))
     assert done.returncode == 0, done.stdout[-3000:]
     return JOB.findall(done.stdout)
 
@@ -57,3 +61,11 @@ def test_networks_at_initialization(checkout):
     assert Counter(jobs) == {
         ("imagenet_init", net, "gpu=1 mem_mb=64000 runtime=60"): 8 for net in ("plainnet50", "resnet50", "seqnet50")
     }
+
+
+def test_threads_and_gpus_reach_the_command(checkout):
+    """Of as many cores as there are: a cluster gives all that is asked for."""
+    target = ("results/paper/figures/ghost.fig7.png", "--config", "scale=paper", data_of(checkout))
+    for cores, threads in ((64, 48), (2, 2)):
+        done = checkout.snakemake("-n", "-p", "--cores", str(cores), *target)
+        assert done.stdout.count(f"--threads {threads} --gpus 4") == 10
