@@ -61,4 +61,4 @@ bench: setup ## ratios measured within one run each; see docs/performance.md
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
 
 clean: ## the environment and what smoke and laptop made; never the results of other scales
-	@rm -rf $(VENV) $(foreach scale,smoke laptop,results/$(scale) "$(STATE)/$(scale)") results/data/digits.*
+	@rm -rf $(VENV) $(foreach scale,smoke laptop,results/$(scale) "$(STATE)/$(scale)") results/data/digits.* results/data/photographs.* results/data/digit_scenes*

@@ -140,13 +140,13 @@ def test_per_image_standardization():
     ("unit", "per_epoch", "expected"), [("step", 10, (400, 200, 0, 1)), ("epoch", 10, (4000, 2000, 0, 1))]
 )
 def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
-    plan = classify.Plan(spec(unit=unit, shrink=200, length=80000), per_epoch)
+    plan = Plan(spec(unit=unit, shrink=200, length=80000), per_epoch)
     assert (plan.length, plan.steps(40000), plan.steps(0), plan.steps(0.1)) == expected
     assert plan.at(plan.steps(40000)) == 40000
 
 
 def test_probes_that_shrink_to_one_step_keep_the_first_position():
-    plan = classify.Plan(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
+    plan = Plan(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
     assert plan.probes == {0: 0, 1: 1, 125: 25000}
 
 

@@ -102,36 +102,19 @@ class Streamed:
         """This process's images (B/processes, 3, H, W) and labels of one step; a probe asks for a step twice."""
         if step != self._step:
             if self._coming is None or step != self._step + 1:
-                self._coming = self._load(TrainBatches(self.spec, self.images, self.order), itertools.count(step))
+                batches = TrainBatches(self.spec, self.images, self.order)
+                self._coming = stream(batches, itertools.count(step), self.device, self.workers)
             self._batch, self._step = next(self._coming), step
         return self._finish(*self._batch)
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
         mine = range(self.group.rank, math.ceil(len(self.images.test_y) / TEST_BATCH), self.group.size)
-        for x, y in self._load(TestBatches(self.images), mine):
+        for x, y in stream(TestBatches(self.images), mine, self.device, self.workers):
             yield self._finish(x, y)
 
     def _finish(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return standardize(self.spec, x.float() / 255, self.images.channels), y
-
-    def _load(self, batches: Dataset, places: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """`batches` at `places`, on the device. The workers end when the iterator is dropped, or with the process."""
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=places,
-            num_workers=self.workers,
-            worker_init_fn=_leave_signals,
-            pin_memory=self.device.type == "cuda",
-            multiprocessing_context="fork" if self.workers else None,  # the list of files is shared, not copied
-            generator=torch.Generator(),  # else it draws from the global one
-        )
-        found = _to_device(iter(loader), self.device)  # a generator that knew self would outlive it
-        OPEN.add(found)
-        for change in (atexit.unregister, atexit.register):  # before torch's own end, of five seconds for each worker
-            change(_close)
-        return found
 
 
 class TrainBatches(Dataset):
@@ -188,15 +171,42 @@ def loader_workers() -> int:
     return int(text)
 
 
-def _to_device(batches: Iterator, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def stream(batches: Dataset, places: Iterable[int], device: torch.device, workers: int) -> Iterator[Any]:
+    """`batches` at `places`, on the device. The workers end when the iterator is dropped, or with the process."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=places,
+        num_workers=workers,
+        worker_init_fn=_leave_signals,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers else None,  # the list of files is shared, not copied
+        generator=torch.Generator(),  # else it draws from the global one
+    )
+    found = _to_device(iter(loader), device)
+    OPEN.add(found)
+    for change in (atexit.unregister, atexit.register):  # before torch's own end, of five seconds for each worker
+        change(_close)
+    return found
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Tensors in tuples, lists and dicts, on the device; what else there is, as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    return type(value)(_moved(part, device) for part in value) if isinstance(value, (tuple, list)) else value
+
+
+def _to_device(batches: Iterator, device: torch.device) -> Iterator[Any]:
     """What the workers of `batches` hand over. An error lets go of them first: it may be held for long."""
     told = ""
     try:
         for found in batches:
             if isinstance(found, InputError):
                 raise found
-            x, y = found
-            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            yield _moved(found, device)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -6,8 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,59 +14,19 @@ from torch import Tensor, nn
 
 from ghostgrad import init, models, optim, probes
 from ghostgrad.batches import InMemory, Streamed, open_batches
-from ghostgrad.checks import InputError
 from ghostgrad.data import Images
-from ghostgrad.engine import Network, configure
+from ghostgrad.engine import Network, configure, restore
 from ghostgrad.parallel import ALONE, Follower, Group
 from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import PROBE_COLUMNS, Record, Rows
 from ghostgrad.rng import generator
-from ghostgrad.schedules import learning_rate
+from ghostgrad.schedules import Plan, learning_rate
 from ghostgrad.spec import canonical_json
 from ghostgrad.state import State
 
 log = logging.getLogger(__name__)
 
 SERIES_COLUMNS = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Lengths and positions of a run in steps, converted from the paper's units and shrunk."""
-
-    spec: Mapping[str, Any]
-    per_epoch: int
-
-    def steps(self, value: float) -> int:
-        """A positive length is at least one step; 0 stays 0."""
-        in_steps = value * (self.per_epoch if self.spec["unit"] == "epoch" else 1)
-        return max(1, round(in_steps / self.spec["shrink"])) if value else 0
-
-    @property
-    def length(self) -> int:
-        return self.steps(self.spec["length"])
-
-    @property
-    def boundaries(self) -> list[int]:
-        return [self.steps(boundary) for boundary in self.spec["lr_boundaries"]]
-
-    @property
-    def warmup(self) -> int:
-        return self.steps(self.spec["warmup"])
-
-    @property
-    def probes(self) -> dict[int, float]:
-        """Step -> the paper's position; where two positions shrink to one step, the first is kept."""
-        positions = sorted(self.spec["probe_at"], reverse=True)
-        return {self.steps(at): at for at in positions} if self.spec["probes"] else {}
-
-    def at(self, step: int) -> float:
-        """The paper's position of a step."""
-        return step * self.spec["shrink"] / (self.per_epoch if self.spec["unit"] == "epoch" else 1)
-
-    def evaluates(self, step: int) -> bool:
-        every = self.steps(self.spec["eval_every"])
-        return step == self.length or bool(every and step and step % every == 0)
 
 
 @torch.no_grad()
@@ -116,7 +74,7 @@ def classify(
     series, probed = Rows(SERIES_COLUMNS), Rows(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
     if saved := group.agree(state.load()):
-        restore(saved, spec, model, optimizer, group.size, state.folder)
+        restore(saved, "classify", spec, model, optimizer, group.size, state.folder)
         step, window = saved["step"], saved["window"]
         series, probed = Rows(SERIES_COLUMNS, saved["series"]), Rows(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
@@ -178,7 +136,7 @@ def classify(
         series.add(0, 0.0, 0.0, None, None, None, test_loss, test_accuracy)
     if diverged_at is None and not math.isfinite(series.rows[-1][SERIES_COLUMNS.index("test_loss")]):
         diverged_at = step  # no further training loss shows what the last update broke
-    return Record(final_metrics(series, step, diverged_at, model), series, probed)
+    return Record(final_metrics(series, step, diverged_at, model), series, probed, model.state_dict())
 
 
 def probed_by_first(
@@ -190,29 +148,6 @@ def probed_by_first(
         return []
     with network.masks(step):
         return list(probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro]))
-
-
-def restore(
-    saved: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    processes: int,
-    folder: Path,
-) -> None:
-    """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
-    process count, of which the sums of gradients are rounded otherwise."""
-    try:
-        if saved["spec"] != canonical_json("classify", spec):
-            raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
-        if saved["processes"] != processes:
-            told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
-            raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
-        model.load_state_dict(saved["model"])
-        optim.resume(optimizer, saved["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        remedy = f"({str(error).splitlines()[0]}); delete it to start over"
-        raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None
 
 
 def final_metrics(series: Rows, steps: int, diverged_at: int | None, model: nn.Module) -> dict[str, Any]:

@@ -99,13 +99,14 @@ def run(
     out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     gpus: Annotated[int, typer.Option(min=0, help="0 computes on the CPU")] = 0,
+    files: Annotated[str, typer.Option(help="the files wanted, as one word; weights.pt is left out otherwise")] = "",
 ) -> None:
     """Compute one run, or take up where it stopped, and publish its files."""
     from ghostgrad.run import execute
 
     what = what or []
     if spec and out is not None:
-        inputs = [Path(name) for name in what]
+        inputs, weights = [Path(name) for name in what], "weights.pt" in [Path(name).name for name in files.split()]
     elif len(what) == 1 and not spec:
         scale, _, name = what[0].partition("/")
         if scale not in SCALES:
@@ -115,12 +116,12 @@ def run(
             os.environ.setdefault(key, value)
         spec, out = found.canonical, out or Path(found.directory)
         gpus = found.resources.get("gpu", 0)
-        inputs = [Path(f"results/data/{found.data}.json")] if found.data else []
+        inputs, weights = [Path(name) for name in found.inputs], found.publishes_weights
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     task, expanded = parse_spec(spec)
     check_together(task, expanded, gpus, "--spec")
-    execute(task, expanded, out, inputs, threads, gpus)
+    execute(task, expanded, out, inputs, threads, gpus, weights)
 
 
 @app.command(hidden=True)

@@ -119,15 +119,41 @@ def _rule_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield "nesterov: needs a momentum above 0"
 
 
+BACKBONE = ("model", "cifar_stem", "small_stem", "stem_filters")  # of a detect spec, and of the run it starts from
+
+
+def check_weights(spec: Mapping[str, Any], upstream: Mapping[str, Any], where: str) -> None:
+    """InputError where the network of a detect spec is not the one that its weights are of."""
+    for key in BACKBONE:
+        if spec[key] != upstream[key]:
+            raise InputError(f"{where}: {key}: {spec[key]}, but its weights are of a network with {upstream[key]}")
+
+
+def _detect_problems(spec: Mapping[str, Any], gpus: int) -> Iterator[str]:
+    """What a detector's spec asks for that does not fit."""
+    if spec["batch"] % max(1, gpus):
+        yield f"batch: {spec['batch']} images do not divide by {gpus} GPUs"
+    if spec["min_size"] > spec["max_size"]:
+        yield f"min_size: {spec['min_size']} is above max_size, {spec['max_size']}"
+    if len(spec["anchor_sizes"]) != 5:
+        yield f"anchor_sizes: {len(spec['anchor_sizes'])} for the pyramid's five levels; give one for each"
+    if spec["lr_boundaries"] != sorted(spec["lr_boundaries"]):
+        yield "lr_boundaries: not in ascending order"
+    if spec["small_stem"] and not spec["cifar_stem"]:
+        yield "small_stem: is a form of the CIFAR stem; set cifar_stem too"
+
+
 def check_together(task: str, spec: Mapping[str, Any], gpus: int, where: str) -> None:
     """InputError where the values of an expanded spec, each valid by itself, do not fit each other or the GPUs."""
     problems: list[Iterable[str]] = []
-    if task != "classify" and gpus > 1:
-        problems.append([f"{gpus} GPUs for a run of {task}; only classify computes on more than one"])
+    if task not in ("classify", "detect") and gpus > 1:
+        problems.append([f"{gpus} GPUs for a run of {task}; only classify and detect compute on more than one"])
     if task in ("classify", "initialize"):
         problems.append(_architecture_problems(spec))
     if task == "classify":
         problems += [_self_drawn_problems(spec), _image_problems(spec)]
         problems += [_rate_problems(spec), _batch_problems(spec, gpus), _rule_problems(spec)]
+    if task == "detect":
+        problems.append(_detect_problems(spec, gpus))
     for problem in chain.from_iterable(problems):
         raise InputError(f"{where}: {problem}")

@@ -3,7 +3,8 @@
 The manifest results/data/<name>.json holds counts, class names and a checksum, but no path: data that move rerun
 nothing. `digits` are scikit-learn's 8x8 digits (Alpaydin and Kaynak 1998) as RGB images, `photographs` windows of its
 two photographs; `cifar10` is read from the genuine archive layout; `imagenet` (ILSVRC 2012) and `images`, any other,
-are folders of files (ghostgrad/folders.py).
+are folders of files (ghostgrad/folders.py). `coco` (COCO 2017), `scenes`, any other in its format, and `digit_scenes`,
+made of the digits, are images with objects (ghostgrad/coco.py).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-from ghostgrad import folders
+from ghostgrad import coco, folders
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.coco import Scenes
 from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
@@ -132,12 +134,17 @@ FOLDERS = {"images": None, "imagenet": Dataset(folders.scan, 1281167, 50000, 100
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+SCENES = {"digit_scenes": None, "scenes": None, "coco": Dataset(coco.read, 118287, 5000, 80)}
+
 # CIFAR-10's of the LALC paper (app. B), the digits' own.
 CHANNELS: dict[str, Channels] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "digits": ((0.3054,) * 3, (0.3760,) * 3),
     "imagenet": IMAGENET,
     "photographs": IMAGENET,
+    "digit_scenes": ((0.3054,) * 3, (0.3760,) * 3),
+    "coco": IMAGENET,
+    "scenes": IMAGENET,
 }
 
 
@@ -167,7 +174,7 @@ def resize(spec: Mapping[str, Any], x: Tensor) -> Tensor:
 def read(name: str) -> Images:
     """A data set by name; InputError where it is not set, damaged, or has other counts than it should."""
     if name not in DATASETS:
-        raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **FOLDERS, **WEIGHTS})}")
+        raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **FOLDERS, **SCENES, **WEIGHTS})}")
     expected = DATASETS[name]
     images = expected.reader() if name in SHIPPED_DATA else expected.reader(_path(name))
     _check_counts(name, expected, images)
@@ -217,6 +224,38 @@ def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
     return Images(x[0], folder.train_y, x[1], folder.test_y, folder.classes, channels)
 
 
+def _read_scenes(name: str, manifest: Path) -> tuple[Scenes, dict[str, Any]]:
+    """The scenes and their manifest; the shipped ones lie beside it, in a folder of their name."""
+    scenes, content = coco.read(name, str(manifest.with_suffix("")) if name in SHIPPED_DATA else _path(name))
+    if expected := SCENES[name]:
+        for what, found in (("train", content["train"]), ("test", content["test"]), ("classes", len(scenes.classes))):
+            if found != (wanted := getattr(expected, what)):
+                noun = what if what == "classes" else f"{what} images"
+                raise InputError(f"config.yaml: data.{name}: {found} {noun}, expected {wanted}; is this COCO 2017?")
+    scenes.channels = CHANNELS[name]
+    return scenes, content
+
+
+def _make_scenes(name: str, manifest: Path) -> None:
+    if name in SHIPPED_DATA:
+        from ghostgrad.scenes import make
+
+        make(manifest.with_suffix(""))
+    write(manifest, json.dumps(_read_scenes(name, manifest)[1], indent=1) + "\n")
+
+
+def _load_scenes(name: str, manifest: Path) -> Scenes:
+    scenes, found = _read_scenes(name, manifest)
+    remedy = f"delete {manifest}, and the next build renews it"
+    try:
+        expected = {**json.loads(manifest.read_text(encoding="utf-8")), "title": found["title"]}
+    except (ValueError, TypeError):
+        raise InputError(f"{manifest}: {name} is damaged; {remedy}") from None
+    if found != expected:
+        raise InputError(f"{manifest}: {name} has changed since the data rule checked it; {remedy}")
+    return scenes
+
+
 def vgg19_bn(path: str) -> dict[str, Tensor]:
     """The state dict of torchvision's VGG19-BN from the file vgg19_bn-c79401a0.pth; 16 BN layers, features.1 to .50."""
     import torch
@@ -261,9 +300,10 @@ def _path(name: str) -> str:
 def make(name: str, manifest: Path) -> None:
     """Read and check a data set or published weights, write the manifest, and for a data set that ships inside a
     package the arrays beside it, so that the runs need not import that package."""
-    if name in WEIGHTS or name in FOLDERS:
-        (_make_weights if name in WEIGHTS else _make_folder)(name, manifest)
-        return
+    for kinds, of_kind in ((WEIGHTS, _make_weights), (FOLDERS, _make_folder), (SCENES, _make_scenes)):
+        if name in kinds:
+            of_kind(name, manifest)
+            return
     images = read(name)
     if name in SHIPPED_DATA:
         arrays = io.BytesIO()
@@ -272,13 +312,17 @@ def make(name: str, manifest: Path) -> None:
     write(manifest, json.dumps(images.manifest(name), indent=1) + "\n")
 
 
-def load(name: str, manifest: Path, spec: Mapping[str, Any] = MappingProxyType({})) -> Images | dict[str, Tensor]:
+def load(
+    name: str, manifest: Path, spec: Mapping[str, Any] = MappingProxyType({})
+) -> Images | Scenes | dict[str, Tensor]:
     """The data set or the weights that `manifest` describes, images as the run's `spec` asks; InputError if what is
     there now is damaged or another one."""
     if name in WEIGHTS:
         return _load_weights(name, manifest)
     if name in FOLDERS:
         return _load_folder(name, manifest, spec)
+    if name in SCENES:
+        return _load_scenes(name, manifest)
     arrays = manifest.with_suffix(".npz")
     remedy = f"delete {manifest}{f' and {arrays}' * arrays.exists()}, and the next build renews it"
     try:

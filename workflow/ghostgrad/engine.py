@@ -6,16 +6,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad import orthogonal
+from ghostgrad import optim, orthogonal
 from ghostgrad.checks import InputError
 from ghostgrad.parallel import Group
 from ghostgrad.rng import generator, global_kept
+from ghostgrad.spec import canonical_json
 
 NARROW = 8  # channels
 
@@ -81,3 +83,27 @@ class Network:
         self.group.average([p.grad for p in self.model.parameters() if p.grad is not None])
         loss, correct = self.group.total(torch.stack([loss / self.group.size, correct.float()])).tolist()
         return loss, int(correct)
+
+
+def restore(
+    saved: Mapping[str, Any],
+    task: str,
+    spec: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    processes: int,
+    folder: Path,
+) -> None:
+    """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
+    process count, of which the sums of gradients are rounded otherwise."""
+    try:
+        if saved["spec"] != canonical_json(task, spec):
+            raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
+        if saved["processes"] != processes:
+            told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
+            raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
+        model.load_state_dict(saved["model"])
+        optim.resume(optimizer, saved["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        remedy = f"({str(error).splitlines()[0]}); delete it to start over"
+        raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None

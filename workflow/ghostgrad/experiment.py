@@ -7,13 +7,13 @@ scale. Imports neither torch nor pandas.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from typing import Any
 
 from ghostgrad.checks import InputError, nearest, validate
-from ghostgrad.consistency import check_together
+from ghostgrad.consistency import check_together, check_weights
 from ghostgrad.spec import RunSpec, canonical_json, expand
 
 SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
@@ -25,8 +25,10 @@ REPLICATION = ("repeats", "seed")
 class Experiment:
     """A family of runs that share a task and a base spec."""
 
-    def __init__(self, name: str, body: Mapping[str, Any], where: str):
-        self.name, self.body, self.where = name, body, where
+    def __init__(self, name: str, body: Mapping[str, Any], where: str, upstream: Callable[[str, str, str], RunSpec]):
+        """`upstream(scale, id, place)` is the registry's run with that id, whose weights a run starts from."""
+        self.name, self.body, self.where, self._upstream = name, body, where, upstream
+        self.publishes_weights: bool = body.get("publish_weights", False)
         self.task: str = body["task"]
         self.section: str = body["section"]
         self.deviations: list[dict] = body.get("deviations", [])
@@ -157,6 +159,9 @@ class Experiment:
         place = f"{self.where}.variants.{variant} at scale {scale}"
         validate({**merged, "seed": 0}, self.task, place)
         check_together(self.task, expand(self.task, merged), settings["resources"].get("gpu", 0), place)
+        upstream = self._upstream(scale, merged["weights"], place) if merged.get("weights") else None
+        if upstream:
+            check_weights(expand(self.task, merged), upstream.spec, place)
         return tuple(
             RunSpec(
                 scale=scale,
@@ -169,6 +174,8 @@ class Experiment:
                 resources=settings["resources"],
                 expect=settings["expect"],
                 optional=settings["optional"],
+                publishes_weights=self.publishes_weights,
+                upstream=upstream,
             )
             for seed in range(int(settings["seeds"]))
         )

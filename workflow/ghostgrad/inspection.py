@@ -51,7 +51,7 @@ def _run_state(run: RunSpec, state_dir: Path) -> str:
             return stream.readline().split(",", 1)[0].strip() or "damaged"
     from ghostgrad.run import state_folder
 
-    inputs = [Path(f"results/data/{run.data}.json")] if run.data else []
+    inputs = [Path(name) for name in run.inputs]
     if not all(path.exists() for path in inputs):
         return state
     folder = state_folder(state_dir, Path(run.directory), run.canonical, inputs)

@@ -212,6 +212,13 @@ def top1(results: Results) -> Iterator[Measured]:
         yield replace(measured, metric="top1")
 
 
+def coco_precisions(results: Results) -> Iterator[Measured]:
+    """COCO's average precisions of boxes and masks under the paper's names, which are the table's columns."""
+    names = {f"{kind}_ap{iou}": f"AP{kind[0]}{iou}" for kind in ("box", "mask") for iou in ("", "50", "75")}
+    for measured in final_metrics(results, list(names)):
+        yield replace(measured, column=names[measured.metric], metric="")
+
+
 def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
     """The largest mean |beta/gamma| of a BN layer inside a block (the last BN, before the classifier, belongs to none),
     of the mean over seeds, at each of the paper's positions (BN-ResNet paper app. F)."""

@@ -191,6 +191,7 @@ class LAMB(Layerwise):
         return sum(ratio < 1 for ratio in ratios)
 
 
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 RULES: dict[str, type[Layerwise]] = {"lars": LARS, "clars": CLARS, "larc": LARC, "lalc": LALC, "lamb": LAMB}
 OPTIONS = ("momentum", "eta", "nesterov", "literal", "gamma_outside", "decay_in_trust", "raw_norm", "beta2", "adam_eps")
 
@@ -219,14 +220,19 @@ def resume(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
 def parameter_groups(spec: Mapping[str, Any], model: nn.Module) -> list[dict[str, Any]]:
     """Groups that differ in weight decay, in `scale`, which multiplies their learning rate, and in `exempt`; InputError
     for a learning-rate scale that names no parameter."""
-    weights = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    names = [name for name, _ in model.named_parameters()]
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    weights = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
+    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
     for prefix in spec["lr_scales"]:
         if not any(name.startswith(prefix) for name in names):
             raise InputError(f"lr_scales: no parameter begins with '{prefix}'{nearest(prefix, names)}")
     groups: dict[tuple, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        decay = spec["weight_decay"] if spec["decay"] == "all" or id(parameter) in weights else 0.0
+        if not parameter.requires_grad:
+            continue
+        decays = {"all": True, "weights": id(parameter) in weights, "all_but_norms": id(parameter) not in norms}
+        decay = spec["weight_decay"] if decays[spec["decay"]] else 0.0
         fitting = [prefix for prefix in spec["lr_scales"] if name.startswith(prefix)]
         scale = spec["lr_scales"][max(fitting, key=len)] if fitting else 1.0
         exempt = spec["exempt"] == "vectors" and parameter.ndim < 2

@@ -73,6 +73,14 @@ class Group:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in every one of them."""
+        if self.size == 1:
+            return [value]
+        found = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def buffers_of_first(self, model: nn.Module) -> None:
         """Give every process the BN statistics of process 0."""
         if self.size > 1:

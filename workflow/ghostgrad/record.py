@@ -1,4 +1,5 @@
-"""The files of one run: spec.json, metrics.csv, series.csv, probes.csv, env.json, and how they are published.
+"""The files of one run: spec.json, metrics.csv, series.csv, probes.csv, env.json, and weights.pt where other runs start
+from it; and how they are published.
 
 The CSVs hold nothing that depends on time, host or commit; env.json holds all of that, one record per process start.
 Imports neither torch nor pandas.
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 # metrics.csv comes last: a run directory that has it is complete.
-FILES = ("spec.json", "series.csv", "probes.csv", "env.json", "metrics.csv")
+FILES = ("spec.json", "series.csv", "probes.csv", "env.json", "weights.pt", "metrics.csv")
+UNASKED = ("env.json", "weights.pt")  # a record is whole without them
 # The modules that a task's numbers can hang on; their hash stands in every table as `code`.
 NUMERIC_MODULES = {
     "simulate": ("init", "repeats", "rng", "simulate"),
@@ -44,6 +46,18 @@ NUMERIC_MODULES = {
         "per_sample",
         "probes",
         "rng",
+        "schedules",
+    ),
+    "detect": (
+        "coco",
+        "data",
+        "detect",
+        "engine",
+        "models",
+        "optim",
+        "parallel",
+        "rng",
+        "scenes",
         "schedules",
     ),
     "weights": ("data", "weights"),
@@ -81,11 +95,12 @@ class Rows:
 
 @dataclass
 class Record:
-    """What a task returns: final metrics (status first), series and probes."""
+    """What a task returns: final metrics (status first), series and probes, and the network's state dict."""
 
     metrics: Mapping[str, Any]
     series: Rows
     probes: Rows = field(default_factory=lambda: Rows(PROBE_COLUMNS))
+    weights: Mapping[str, Any] | None = None
 
     def files(self, spec: Mapping[str, Any]) -> dict[str, str]:
         """Name -> text of every file but env.json."""

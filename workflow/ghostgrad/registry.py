@@ -16,7 +16,7 @@ from ghostgrad import functions, ledger
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 from ghostgrad.experiment import Experiment
 from ghostgrad.ledger import Claim
-from ghostgrad.spec import SCALES, RunSpec, absence, available, has_data
+from ghostgrad.spec import SCALES, RunSpec, absence, available, unset_data
 
 WORKFLOW = Path(__file__).resolve().parent.parent
 PAPERS = ("ghost", "lalc", "bnres")
@@ -101,7 +101,7 @@ class Registry:
             for name, experiment in body.get("experiments", {}).items():
                 if name in self.experiments:
                     raise InputError(f"{where}: experiments.{name}: stands in {self.experiments[name].where} too")
-                self.experiments[name] = Experiment(name, experiment, f"{where}: experiments.{name}")
+                self.experiments[name] = Experiment(name, experiment, f"{where}: experiments.{name}", self._upstream)
             for name, artifact in body["artifacts"].items():
                 if name in bodies:
                     raise InputError(f"{where}: artifacts.{name}: stands in {bodies[name][1]} too")
@@ -112,6 +112,20 @@ class Registry:
             self.artifacts[name] = self._artifact(name, artifact, bodies, where)
         self._check_claims()
         self._refuse_twins()
+
+    def _upstream(self, scale: str, run_id: str, where: str) -> RunSpec:
+        """The run whose weights another one of the scale starts from."""
+        name, _, rest = run_id.partition("/")
+        variant = rest.rpartition("-s")[0]
+        if name not in self.experiments:
+            raise InputError(f"{where}: weights: no experiment '{name}'{nearest(name, self.experiments)}")
+        runs = {run.id: run for run in self.experiments[name].runs(scale, variant)}
+        if run_id not in runs:
+            known = runs or [f"{name}/{one}-s0" for one in self.experiments[name].variants_at(scale)]
+            raise InputError(f"{where}: weights: no run '{run_id}' at scale {scale}{nearest(run_id, known)}")
+        if not runs[run_id].publishes_weights:
+            raise InputError(f"{where}: weights: {name} keeps none; say publish_weights: true there")
+        return runs[run_id]
 
     def _check_claims(self) -> None:
         for claim in self.claims.values():
@@ -304,7 +318,7 @@ class Registry:
             return f"not at scale {scale}"
         if any(available(run, data, partial) for run in runs):
             return None
-        unset = sorted({run.data for run in runs if not has_data(run, data)})
+        unset = sorted({key for run in runs if (key := unset_data(run, data))})
         return f"data.{unset[0]} is not set in config.yaml" if unset else absence(runs)
 
 

@@ -62,8 +62,17 @@ def keep_memory() -> None:
             libc.mallopt(option, size)
 
 
-def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], threads: int, gpus: int) -> None:
-    """Compute the run, or take up where an earlier process left it, and publish it into `out`.
+def execute(
+    task: str,
+    spec: Mapping[str, Any],
+    out: Path,
+    inputs: list[Path],
+    threads: int,
+    gpus: int,
+    weights: bool = False,
+) -> None:
+    """Compute the run, or take up where an earlier process left it, and publish it into `out`, with its `weights` where
+    they are wanted.
 
     Raises Stopped when asked to stop (everything is saved), InputError for what a person can mend.
     """
@@ -81,11 +90,14 @@ def execute(task: str, spec: Mapping[str, Any], out: Path, inputs: list[Path], t
         state.claim()
         with state:
             if state.finished:
+                if weights and not (state.record / "weights.pt").exists():
+                    told = "finished when its weights were not asked for, and they are gone"
+                    raise InputError(f"{out}: {told}; delete {folder}, and it is trained again")
                 log.info("finished before; publishing again")
                 if not state.environments():
                     state.start(environment(task, "none"))
             else:
-                _compute(task, spec, state, inputs, threads, gpus)
+                _compute(task, spec, state, inputs, threads, gpus, weights)
             state.publish(out)
     except Stopped as request:
         log.info("stopped by %s; saved in %s", request, folder)
@@ -107,6 +119,8 @@ def _work(
         from ghostgrad import data
 
         images.append(data.load(spec["data"], inputs[0], spec))
+    if spec.get("weights"):
+        more["weights"] = inputs[-1]
     with what_lacks():
         return getattr(importlib.import_module(f"ghostgrad.{task}"), task)(spec, state, device, *images, **more)
 
@@ -129,7 +143,9 @@ def what_lacks() -> Iterator[None]:
         raise
 
 
-def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int) -> None:
+def _compute(
+    task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int, weights: bool
+) -> None:
     import torch
 
     from ghostgrad.parallel import processes
@@ -148,7 +164,7 @@ def _compute(task: str, spec: Mapping[str, Any], state: State, inputs: list[Path
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)
-    state.finish(record, {"task": task, **spec})
+    state.finish(record, {"task": task, **spec}, weights)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ghostgrad.checks import InputError, nearest, schema, validate
 
 SCALES = ("smoke", "laptop", "substitute", "paper")
-SHIPPED_DATA = ("digits", "photographs")  # made by the data rule from an installed package; needs no path
+SHIPPED_DATA = ("digits", "photographs", "digit_scenes")  # made by the data rule from an installed package
 FOLDER_DATA = ("images", "imagenet")  # image files, which may stay on disk
 
 
@@ -37,6 +37,8 @@ class RunSpec:
     resources: Mapping[str, int]
     expect: Mapping[str, Any]
     optional: bool
+    publishes_weights: bool = False
+    upstream: RunSpec | None = None  # whose weights.pt this run starts from
 
     @property
     def id(self) -> str:
@@ -53,9 +55,16 @@ class RunSpec:
         return self.spec.get("data")
 
     @property
+    def inputs(self) -> list[str]:
+        """The files that it reads: the data set's manifest, another run's weights."""
+        manifest = [f"results/data/{self.data}.json"] if self.data else []
+        return manifest + ([f"{self.upstream.directory}/weights.pt"] if self.upstream else [])
+
+    @property
     def cpu(self) -> bool:
         """Needs neither a GPU nor external data."""
-        return self.resources.get("gpu", 0) == 0 and self.data in (None, *SHIPPED_DATA)
+        alone = self.resources.get("gpu", 0) == 0 and self.data in (None, *SHIPPED_DATA)
+        return alone and (self.upstream is None or self.upstream.cpu)
 
 
 def _number(value: Any) -> Any:
@@ -104,9 +113,11 @@ def short_hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def has_data(run: RunSpec, data: Mapping[str, Any]) -> bool:
-    """True where the run's data set is shipped, set in config.yaml, or not needed."""
-    return run.data in (None, *SHIPPED_DATA) or bool(data.get(run.data))
+def unset_data(run: RunSpec, data: Mapping[str, Any]) -> str | None:
+    """The data set that has to be set in config.yaml before the run can be made, or the one whose weights it needs."""
+    if not (run.data in (None, *SHIPPED_DATA) or data.get(run.data)):
+        return run.data
+    return unset_data(run.upstream, data) if run.upstream and not published(run.upstream) else None
 
 
 def standing(run: RunSpec) -> str:
@@ -137,4 +148,4 @@ def absence(runs: Iterable[RunSpec]) -> str:
 
 def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:
     """True where the run exists or, unless only what exists is wanted, can be made."""
-    return published(run) or (not partial and not run.optional and has_data(run, data))
+    return published(run) or (not partial and not run.optional and unset_data(run, data) is None)

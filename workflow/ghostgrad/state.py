@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ghostgrad.record import FILES, Record, publish, write
+from ghostgrad.record import FILES, UNASKED, Record, publish, write
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class State:
 
     @property
     def finished(self) -> bool:
-        return all((self.record / name).exists() for name in FILES if name != "env.json")
+        return all((self.record / name).exists() for name in FILES if name not in UNASKED)
 
     def save(self, payload: Mapping[str, Any]) -> None:
         """Write a checkpoint; the one before it stays as checkpoint.old."""
@@ -227,12 +227,19 @@ class State:
         )
         self._write_environments()
 
-    def finish(self, record: Record, spec: Mapping[str, Any]) -> None:
-        """Turn the run into its record; from here on it is never computed again."""
+    def finish(self, record: Record, spec: Mapping[str, Any], weights: bool = False) -> None:
+        """Turn the run into its record, with its weights where they are asked for; from here on it is never computed
+        again."""
         building = self.folder / ".record"
         shutil.rmtree(building, ignore_errors=True)
         for name, text in record.files(spec).items():
             write(building / name, text)
+        if weights:
+            import torch
+
+            buffer = io.BytesIO()
+            torch.save({"spec": dict(spec), "status": record.metrics["status"], "state": record.weights}, buffer)
+            write(building / "weights.pt", buffer.getvalue())
         shutil.rmtree(self.record, ignore_errors=True)  # one that lacks a file
         building.rename(self.record)
 

@@ -70,9 +70,10 @@ wildcard_constraints:
     artifact="[a-z0-9]+[.][A-Za-z0-9_]+",
 
 
-def of_task(task):
-    """The pattern of the experiments of a task."""
-    return "|".join(e.name for e in REGISTRY.experiments.values() if e.task == task) or NEVER
+def of_task(task, weights=False):
+    """The pattern of the experiments of a task; of those that publish their weights or, else, of the others."""
+    found = [e.name for e in REGISTRY.experiments.values() if e.task == task and e.publishes_weights == weights]
+    return "|".join(found) or NEVER
 
 
 def run_of(wildcards):
@@ -84,9 +85,8 @@ def run_spec(wildcards):
 
 
 def run_inputs(wildcards):
-    """The data manifest that a run reads, if any."""
-    run = run_of(wildcards)
-    return [f"results/data/{run.data}.json"] if run.data else []
+    """The files that a run reads: the data manifest, another run's weights."""
+    return run_of(wildcards).inputs
 
 
 def run_resource(name, default):

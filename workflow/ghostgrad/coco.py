@@ -1,0 +1,188 @@
+"""Images with objects in COCO's format and layout (Lin et al. 2014), and its evaluation, by COCO's own pycocotools.
+
+<root>/train2017/*, val2017/*                 images
+<root>/annotations/instances_train2017.json   and instances_val2017.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostgrad.checks import InputError
+from ghostgrad.folders import decode
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+SPLITS = {"train": "train2017", "val": "val2017"}
+# What COCOeval.summarize puts first, of detections of every size and at most 100 an image.
+PRECISIONS = {"ap": 0, "ap50": 1, "ap75": 2}
+METRICS = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in PRECISIONS)
+THRESHOLD = 0.5  # of a mask's probability
+
+
+@dataclass
+class Split:
+    """The images of one split: their folder, COCO's index of them, and the ids of those that are used."""
+
+    folder: Path
+    index: COCO
+    ids: list[int]
+
+    def path(self, image: int) -> Path:
+        return self.folder / self.index.imgs[image]["file_name"]
+
+
+@dataclass
+class Scenes:
+    """Training and test images with their objects. `labels` maps a category's id, which may have gaps, to 1, 2, …;
+    label 0 is the background. `channels` are mean and standard deviation of each, in units of 1."""
+
+    train: Split
+    val: Split
+    classes: list[str]
+    labels: dict[int, int]
+    channels: tuple[Iterable[float], Iterable[float]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+
+
+def read(name: str, root: str) -> tuple[Scenes, dict[str, Any]]:
+    """The data set `name` below `root` and its manifest; InputError where something is missing or damaged."""
+    key = f"config.yaml: data.{name}"
+    folder, digest, splits = Path(root), hashlib.sha256(), {}
+    for split, images in SPLITS.items():
+        if not (folder / images).is_dir():
+            raise InputError(f"{key}: no folder {images} in {root}; put COCO's {split} images there")
+        path = folder / "annotations" / f"instances_{images}.json"
+        index = _index(path, key, digest)
+        _check(index, path, folder / images)
+        splits[split] = Split(folder / images, index, sorted(index.imgs))
+    categories = {split: {c["id"]: c["name"] for c in found.index.cats.values()} for split, found in splits.items()}
+    if categories["train"] != categories["val"]:
+        raise InputError(f"{key}: train and val have other categories; both annotation files need the same ones")
+    labels = {category: label for label, category in enumerate(sorted(categories["train"]), start=1)}
+    scenes = Scenes(splits["train"], splits["val"], [categories["train"][category] for category in labels], labels)
+    counts = {"train": len(scenes.train.ids), "test": len(scenes.val.ids)}
+    title = Path(os.path.abspath(root)).name  # noqa: PTH100
+    return scenes, {"name": name, "title": title, **counts, "classes": scenes.classes, "sha256": digest.hexdigest()}
+
+
+def _index(path: Path, key: str, digest: hashlib._Hash) -> COCO:
+    from pycocotools.coco import COCO
+
+    try:
+        content = path.read_bytes()
+        digest.update(content)
+        index = COCO()
+        index.dataset = json.loads(content)
+        with contextlib.redirect_stdout(io.StringIO()):
+            index.createIndex()
+    except OSError as error:
+        raise InputError(f"{key}: {path}: {error.strerror}; put COCO's annotation files there") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{key}: {path} is damaged or not in COCO's format; get it again") from None
+    if not (index.imgs and index.cats):
+        raise InputError(f"{key}: {path} names no {'categories' if index.imgs else 'images'}; get it again")
+    return index
+
+
+def _check(index: COCO, path: Path, folder: Path) -> None:
+    """InputError for an image whose file is missing and for an object of an unknown image or category."""
+    there = {entry.name for entry in os.scandir(folder)}
+    try:
+        missing = [image["file_name"] for image in index.imgs.values() if image["file_name"] not in there]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(f"{path}: {missing[0]}{more} of its images are not in {folder}; unpack them there")
+        for one in index.anns.values():
+            if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
+                what = "image" if one["image_id"] not in index.imgs else "category"
+                raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
+            if len(one["bbox"]) != 4 or not one["segmentation"]:
+                raise InputError(f"{path}: annotation {one['id']} has no box or no mask; instances need both")
+    except KeyError as error:
+        raise InputError(f"{path}: an image or annotation has no {error}; get it again") from None
+
+
+def usable(one: Mapping[str, Any]) -> bool:
+    """False of a crowd and of a box without an area: nothing can be learned from them."""
+    return not one["iscrowd"] and min(one["bbox"][2:]) > 0
+
+
+def with_objects(split: Split) -> Split:
+    """The images that have an object to learn from, as Detectron trains on; how many have none is logged."""
+    ids = [image for image in split.ids if any(map(usable, split.index.imgToAnns[image]))]
+    if len(ids) < len(split.ids):
+        log.info("%d of %d training images have no usable object and are left out", len(split.ids) - len(ids), len(ids))
+    return Split(split.folder, split.index, ids)
+
+
+def target(scenes: Scenes, split: Split, image: int) -> dict[str, Tensor]:
+    """torchvision's target: boxes (n, 4) as x1, y1, x2, y2, labels (n,) and masks (n, H, W)."""
+    import torch
+
+    found = [one for one in split.index.imgToAnns[image] if usable(one)]
+    boxes = torch.tensor([one["bbox"] for one in found], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = np.stack([split.index.annToMask(one) for one in found])
+    labels = torch.tensor([scenes.labels[one["category_id"]] for one in found])
+    return {"boxes": boxes, "labels": labels, "masks": torch.from_numpy(masks)}
+
+
+def image(split: Split, number: int) -> Tensor:
+    """The image with this id, uint8 (3, H, W); InputError where its size is not the annotations'."""
+    x, said = decode(split.path(number)), split.index.imgs[number]
+    if tuple(x.shape[1:]) != (said["height"], said["width"]):
+        told = f"{x.shape[2]} x {x.shape[1]} pixels, but the annotations say {said['width']} x {said['height']}"
+        raise InputError(f"{split.path(number)}: {told}; get it again")
+    return x
+
+
+def results(scenes: Scenes, number: int, found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """A detector's boxes (n, 4), labels, scores and mask probabilities (n, 1, H, W) of one image in COCO's result
+    format."""
+    from pycocotools import mask
+
+    category = {label: one for one, label in scenes.labels.items()}
+    boxes = found["boxes"].double().clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    masks = (found["masks"][:, 0] > THRESHOLD).permute(1, 2, 0).byte().cpu().numpy()
+    runs = mask.encode(np.asfortranarray(masks)) if len(boxes) else []
+    parts = zip(boxes.tolist(), found["labels"].tolist(), found["scores"].tolist(), runs, strict=True)
+    return [
+        {"image_id": number, "category_id": category[label], "bbox": box, "score": score, "segmentation": run}
+        for box, label, score, run in parts
+    ]
+
+
+def average_precision(split: Split, detections: list[dict[str, Any]]) -> dict[str, float]:
+    """METRICS in percent over the images of a split: AP is the mean over IoU 0.5, 0.55, …, 0.95; 0 without
+    detections."""
+    from pycocotools.cocoeval import COCOeval
+
+    if not detections:
+        return dict.fromkeys(METRICS, 0.0)
+    found = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = split.index.loadRes(detections)
+        for kind, name in (("box", "bbox"), ("mask", "segm")):
+            evaluation = COCOeval(split.index, loaded, name)
+            evaluation.params.imgIds = split.ids
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            found |= {f"{kind}_{key}": 100 * float(evaluation.stats[place]) for key, place in PRECISIONS.items()}
+    return found

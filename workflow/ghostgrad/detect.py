@@ -1,0 +1,217 @@
+"""Fine-tune Mask R-CNN, from the first step to the last, as one loop (Ghost sec. 5, tab. 2)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ghostgrad import coco, optim
+from ghostgrad.batches import Order, loader_workers, stream
+from ghostgrad.checks import InputError
+from ghostgrad.coco import METRICS, Scenes, Split
+from ghostgrad.engine import configure, restore
+from ghostgrad.models import mask_rcnn
+from ghostgrad.parallel import ALONE, Follower, Group
+from ghostgrad.record import Record, Rows
+from ghostgrad.rng import generator, global_kept
+from ghostgrad.schedules import Plan, learning_rate
+from ghostgrad.spec import canonical_json
+from ghostgrad.state import State
+
+log = logging.getLogger(__name__)
+
+LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+SERIES_COLUMNS = ("step", "at", "epoch", "lr", "loss", *LOSSES, *METRICS)
+
+
+class Training(Dataset):
+    """Step -> this process's images, uint8 (3, H, W) each, and their targets; errors are handed over."""
+
+    def __init__(self, scenes: Scenes, split: Split, order: Order):
+        self.scenes, self.split, self.order = scenes, split, order
+
+    def __getitem__(self, step: int) -> tuple[list[Tensor], list[dict[str, Tensor]]] | InputError:
+        chosen, draws = self.order(step)
+        images, targets = [], []
+        try:
+            for place, index in enumerate(chosen.tolist()):
+                number = self.split.ids[index]
+                x, y = coco.image(self.split, number), coco.target(self.scenes, self.split, number)
+                if "flip" in draws and draws["flip"][place]:
+                    x, y = flipped(x, y)
+                images.append(x)
+                targets.append(y)
+        except InputError as error:
+            return error
+        return images, targets
+
+
+class Testing(Dataset):
+    """Place -> the image's id and the image."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor] | InputError:
+        try:
+            return self.split.ids[place], coco.image(self.split, self.split.ids[place])
+        except InputError as error:
+            return error
+
+
+def flipped(x: Tensor, y: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """An image and its target, left-right."""
+    boxes = y["boxes"].clone()
+    boxes[:, [0, 2]] = x.shape[-1] - boxes[:, [2, 0]]
+    return x.flip(-1), {**y, "boxes": boxes, "masks": y["masks"].flip(-1)}
+
+
+def new_model(spec: Mapping[str, Any], scenes: Scenes, weights: Mapping[str, Any] | None) -> nn.Module:
+    """The detector, drawn; its backbone with the published `weights` where they are given."""
+    rng = generator(spec["seed"], "init")
+    classes = weights["classes"] if weights else 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.initial_seed())
+        net = mask_rcnn.classifier(spec, classes)
+        if weights:
+            net.load_state_dict(weights["state"])
+        return mask_rcnn.build(spec, net, len(scenes.classes), scenes.channels)
+
+
+def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What another run has published; InputError where it is damaged or of another network."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found["classes"] = list(found["state"].values())[-1].shape[0]  # the classifier's bias
+        own, theirs = (mask_rcnn.classifier(one, found["classes"]).state_dict() for one in (spec, found["spec"]))
+    except Exception as error:  # torch has many for a file that is cut short
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not the weights of a run ({told}); delete it, and it is made again") from None
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise InputError(f"{path}: the weights of {found['spec']['model']}, not of the spec's {spec['model']}")
+    return found
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, scenes: Scenes, device: torch.device, group: Group) -> dict[str, float]:
+    """COCO's average precisions on the test images, every process taking its share of them."""
+    model.eval()
+    mine = range(group.rank, len(scenes.val.ids), group.size)
+    found = []
+    for number, x in stream(Testing(scenes.val), mine, device, loader_workers()):
+        found += coco.results(scenes, number, model([x.float() / 255])[0])
+    model.train()
+    return coco.average_precision(scenes.val, list(itertools.chain.from_iterable(group.gather(found))))
+
+
+def detect(
+    spec: Mapping[str, Any],
+    state: State | Follower,
+    device: torch.device,
+    scenes: Scenes,
+    group: Group = ALONE,
+    weights: Path | None = None,
+) -> Record:
+    """Fine-tune and evaluate one detector; a non-finite loss is the result `diverged`, as are weights that come from a
+    run that diverged."""
+    configure(spec)
+    published = read_weights(weights, spec) if weights else None
+    if published and published["status"] == "diverged":
+        log.info("%s: the run that it comes from diverged", weights)
+        return Record(final_metrics({}, 0, 0, None, "upstream"), Rows(SERIES_COLUMNS))
+    split = coco.with_objects(scenes.train)
+    order = Order({**spec, "pad": 0}, len(split.ids), group)
+    plan = Plan(spec, order.per_epoch)
+    model = new_model(spec, scenes, published).to(device).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = new_optimizer(spec, model)
+    batches: Iterator | None = None
+
+    step, diverged_at, series = 0, None, Rows(SERIES_COLUMNS)
+    sums, since = dict.fromkeys(LOSSES, 0.0), 0  # since the last row of the series
+    if saved := group.agree(state.load()):
+        restore(saved, "detect", spec, model, optimizer, group.size, state.folder)
+        step, sums, since = saved["step"], saved["sums"], saved["since"]
+        series = Rows(SERIES_COLUMNS, saved["series"])
+    log.info("%d of %d steps done on %s", step, plan.length, device)
+
+    def checkpoint() -> dict[str, Any]:
+        return {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "spec": canonical_json("detect", spec),
+            "processes": group.size,
+            "step": step,
+            "sums": dict(sums),
+            "since": since,
+            "series": series.rows,
+        }
+
+    while True:
+        state.pause(checkpoint, step, plan.length)
+        if step == plan.length:
+            break
+
+        batches = batches or stream(Training(scenes, split, order), itertools.count(step), device, loader_workers())
+        images, targets = next(batches)
+        rate = learning_rate(
+            {**spec, "schedule": "step", "lr_values": []}, step, plan.length, plan.warmup, plan.boundaries
+        )
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate * parameters["scale"]
+        optimizer.zero_grad(set_to_none=True)
+        # torchvision samples anchors and regions from the global generators
+        with global_kept(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
+            losses = model([x.float() / 255 for x in images], targets)
+            sum(losses.values()).backward()
+        group.average([p.grad if p.grad is not None else p.new_zeros(p.shape) for p in trained])
+        optimizer.step()
+        step += 1
+
+        told = group.total(torch.stack([losses[name].detach() for name in LOSSES]) / group.size).tolist()
+        sums, since = {name: sums[name] + value for name, value in zip(LOSSES, told, strict=True)}, since + 1
+        if not math.isfinite(sum(told)):
+            diverged_at = step
+        if diverged_at or plan.evaluates(step):
+            means = [sums[name] / since for name in LOSSES]
+            precisions = dict.fromkeys(METRICS) if diverged_at else evaluate(model, scenes, device, group)
+            shown = [precisions[name] for name in METRICS]
+            series.add(step, plan.at(step), step / order.per_epoch, rate, sum(means), *means, *shown)
+            sums, since = dict.fromkeys(LOSSES, 0.0), 0
+            log.info("step %d: loss %.4g, box AP %s, mask AP %s", step, sum(means), shown[0], shown[3])
+        if diverged_at:
+            break
+
+    last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True)) if series.rows else {}
+    if not series.rows:
+        last = evaluate(model, scenes, device, group)
+    return Record(final_metrics(last, step, diverged_at, model), series, weights=model.state_dict())
+
+
+def new_optimizer(spec: Mapping[str, Any], model: nn.Module) -> torch.optim.SGD:
+    """SGD with momentum over what is trained; normalization without weight decay."""
+    groups = optim.parameter_groups({**spec, "decay": "all_but_norms", "exempt": "none"}, model)
+    return torch.optim.SGD(groups, lr=spec["lr"], momentum=spec["momentum"], foreach=True)
+
+
+def final_metrics(
+    last: Mapping[str, Any], steps: int, diverged_at: int | None, model: nn.Module | None, reason: str = ""
+) -> dict[str, Any]:
+    """What metrics.csv holds: the precisions of the last evaluation, in percent."""
+    return {
+        "status": "done" if diverged_at is None else "diverged",
+        "diverged_at": diverged_at,
+        "reason": reason,
+        "steps": steps,
+        **{name: last.get(name) for name in METRICS},
+        "loss": last.get("loss"),
+        "parameters": sum(p.numel() for p in model.parameters()) if model else None,
+    }
