@@ -68,6 +68,7 @@ check_targets()
 
 
 onstart:
+    without_rate_limit()
     print(expectation(), file=sys.stderr)
 
 

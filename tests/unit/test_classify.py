@@ -16,6 +16,7 @@ from ghostgrad.batches import InMemory, random_crop
 from ghostgrad.checks import InputError
 from ghostgrad.init import initialize
 from ghostgrad.rng import generator
+from ghostgrad.schedules import Plan
 from ghostgrad.spec import expand
 from ghostgrad.state import State
 

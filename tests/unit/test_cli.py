@@ -32,10 +32,10 @@ def line_of(name: str, text: str) -> str:
 
 
 def test_status_before_anything_has_run(ghostgrad):
-    """A line for every artifact, planned ones too, and the number of runs."""
+    """A line for every artifact, those that the scale leaves out too, and the number of runs."""
     out = told(ghostgrad("status"))
     assert [line.split()[0] for line in out.splitlines()[: len(REGISTRY.artifacts)]] == list(REGISTRY.artifacts)
-    assert re.search(r"table +not run \(planned\)$", line_of("ghost.tab2", out))
+    assert re.search(r"table +not run \(not at scale smoke\)$", line_of("ghost.tab2", out))
     runs = len(REGISTRY.artifact_runs("smoke", REGISTRY.artifact("ghost.fig5")))
     assert re.search(rf"figure +0/{runs} runs +not built yet$", line_of("ghost.fig5", out))
     count = len(REGISTRY.runs("smoke"))
@@ -117,11 +117,11 @@ def test_show_csv(ghostgrad):
     ]
 
 
-def test_show_csv_of_a_planned_table(ghostgrad):
+def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
     """All of the paper's numbers, without ours."""
     rows = list(csv.DictReader(io.StringIO(told(ghostgrad("show", "ghost.tab2", "--csv")))))
     assert len(rows) == 30
-    assert {row["verdict"] for row in rows} == {"not run (planned)", "cited"}
+    assert {row["verdict"] for row in rows} == {"not run (not at scale smoke)", "cited"}
     assert {row["ours"] for row in rows} == {""}
 
 

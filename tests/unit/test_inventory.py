@@ -15,6 +15,7 @@ import yaml
 from packaging.markers import Marker
 
 from ghostgrad import initialize, measures, registry, sample, tables
+from ghostgrad.coco import METRICS
 from ghostgrad.record import Rows
 from ghostgrad.results import REFERENCE_COLUMNS
 from tests.conftest import ROOT
@@ -277,7 +278,8 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
         accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0, "train_accuracy": 70.0}
         names, places = ("bn_offset_mean", "gradient_variance", *measures.STATISTICS), run.spec.get("probe_at", [])
         probes = [[at, at, name, k, 0.5] for at in places for name in names for k in range(3)]
-        publish(run, accuracy if run.task == "classify" else {}, fabricated_series(run), probes=probes)
+        metrics = {"classify": accuracy, "detect": dict.fromkeys(METRICS, 40.0)}.get(run.task, {})
+        publish(run, metrics, fabricated_series(run), probes=probes)
     table = tables.build(REGISTRY, artifact, scale, None)
     assert len(table) >= (len(numbers(artifact.source)) if artifact.source in FILES else 1)
     missing = {verdict for verdict in table["verdict"] if verdict.startswith("not run")}

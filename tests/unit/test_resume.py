@@ -66,11 +66,19 @@ def manifest(tmp_path_factory) -> Path:
 class Runner:
     """Starts processes for one run with a state folder of its own."""
 
-    def __init__(self, folder: Path, task: str, manifest: Path, spec: dict | None = None, processes: int = 1):
+    def __init__(
+        self,
+        folder: Path,
+        task: str,
+        manifest: Path,
+        spec: dict | None = None,
+        processes: int = 1,
+        more: tuple[Path, ...] = (),
+    ):
         self.out = folder / "results" / "smoke" / "runs" / "experiment" / "variant-s0"
         self.state_root = folder / "state"
         self.output = folder / "output.txt"
-        inputs = [str(manifest)] if task == "classify" else []
+        inputs = [str(path) for path in (manifest, *more)] if task != "simulate" else []
         self.arguments = ["run", *inputs, "--spec", json.dumps(spec or SPECS[task]), "--out", str(self.out)]
         self.arguments += ["--gpus", str(processes)] if processes > 1 else []
         self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}

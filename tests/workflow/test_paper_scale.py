@@ -26,7 +26,7 @@ FIVE = {
     "figures/ghost.fig9.png": ["seqnet50", "seqnet50-skip"],
 }
 ONE = {"tables/ghost.lr_grid.csv": ["seqnet34-lr0.01", "seqnet34-lr0.02", "seqnet34-lr0.08", "seqnet101-lr0.01"]}
-JOB = re.compile(r"^classify +paper/(\w+)/(\S+)-s\d+ +(.*)$", re.MULTILINE)
+JOB = re.compile(r"^(?:classify|pretrain|detect) +paper/(\w+)/(\S+)-s\d+ +(.*)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def checkout(tmp_path_factory) -> Checkout:
 
 def data_of(checkout: Checkout) -> str:
     """As an argument of --config, any folder: a dry run looks at none."""
-    return f'data={{"imagenet": "{checkout.folder}"}}'
+    return f'data={{"imagenet": "{checkout.folder}", "coco": "{checkout.folder}"}}'
 
 
 def planned(checkout: Checkout, target: str) -> list[tuple[str, str, str]]:
@@ -61,6 +61,16 @@ def test_networks_at_initialization(checkout):
     assert Counter(jobs) == {
         ("imagenet_init", net, "gpu=1 mem_mb=64000 runtime=60"): 8 for net in ("plainnet50", "resnet50", "seqnet50")
     }
+
+
+def test_detectors_wait_for_one_classifier(checkout):
+    """Two fine-tunes and the SeqNet50 that both start from; the ResNet rows are cited."""
+    jobs = planned(checkout, "tables/ghost.tab2.csv")
+    assert sorted(jobs) == [
+        ("coco", "seqnet50-2x", "gpu=4 mem_mb=128000 runtime=2880"),
+        ("coco", "seqnet50-3x", "gpu=4 mem_mb=128000 runtime=2880"),
+        ("imagenet", "seqnet50", "gpu=4 mem_mb=128000 runtime=2880"),
+    ]
 
 
 def test_threads_and_gpus_reach_the_command(checkout):

@@ -61,7 +61,7 @@ use rule simulate as classify with:
         experiment=of_task("classify"),
 
 
-use rule simulate as classify_for_others with:
+use rule simulate as pretrain with:
     output:
         multiext(
             "results/{scale}/runs/{experiment}/{variant}-s{seed}/",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-RUN_RULES = ("simulate", "sample", "initialize", "weights", "classify")
+RUN_RULES = ("simulate", "sample", "initialize", "weights", "classify", "pretrain", "detect")
 TAIL = 12  # lines of a failed job's log
 
 

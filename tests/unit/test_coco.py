@@ -1,0 +1,201 @@
+"""COCO's format: what is read, what is refused, and average precision against a second implementation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from torchvision.io import write_png
+
+from ghostgrad import coco, data
+from ghostgrad.checks import InputError
+from ghostgrad.coco import METRICS, Split
+from tests.unit.detection import small_scenes
+
+SIDE = 40
+
+
+def square(x: int, y: int, side: int) -> dict:
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
+    mask[y : y + side, x : x + side] = 1
+    run = rle.encode(mask)
+    return {"size": run["size"], "counts": run["counts"].decode()}
+
+
+def random_set(rng: np.random.Generator) -> tuple[dict, list[dict]]:
+    """Annotations with crowds, an image without any and categories with gaps, and detections around them."""
+    annotations, detections = [], []
+    for image in range(1, 13):
+        for _ in range(rng.integers(1, 6) if image != 5 else 0):
+            x, y, side = rng.integers(0, 24), rng.integers(0, 24), rng.integers(4, 16)
+            category = int(rng.choice([1, 4, 9]))
+            one = {"image_id": image, "category_id": category}
+            truth = {"id": len(annotations) + 1, "iscrowd": int(rng.random() < 0.15), "area": float(side**2)}
+            annotations.append(one | truth | {"bbox": [float(x), float(y), *[float(side)] * 2]})
+            annotations[-1]["segmentation"] = square(x, y, side)
+            for _ in range(rng.integers(0, 3)):
+                dx, dy, ds = rng.integers(-2, 3, 3)
+                x2, y2, s2 = max(0, x + dx), max(0, y + dy), max(2, side + ds)
+                category = category if rng.random() < 0.8 else 4
+                found = {"image_id": image, "category_id": category, "score": float(rng.random())}
+                found |= {"bbox": [float(x2), float(y2), *[float(s2)] * 2], "segmentation": square(x2, y2, s2)}
+                detections.append(found)
+    images = [{"id": image, "file_name": f"{image}.png", "height": SIDE, "width": SIDE} for image in range(1, 13)]
+    categories = [{"id": number, "name": f"thing {number}"} for number in (1, 4, 9)]
+    return {"images": images, "annotations": annotations, "categories": categories}, detections
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_a_second_implementations(seed):
+    """faster-coco-eval's, to 1e-6."""
+    from faster_coco_eval import COCO as TheirCOCO
+    from faster_coco_eval import COCOeval_faster
+
+    truth, detections = random_set(np.random.default_rng(seed))
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO()
+        index.dataset = json.loads(json.dumps(truth))
+        index.createIndex()
+        theirs = TheirCOCO(json.loads(json.dumps(truth)))
+        loaded = theirs.loadRes(json.loads(json.dumps(detections)))
+    ours = coco.average_precision(Split(Path(), index, sorted(index.imgs)), detections)
+    assert 0 < ours["box_ap"] < ours["box_ap50"]
+    for kind, name in (("box", "bbox"), ("mask", "segm")):
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval_faster(theirs, loaded, name)
+            evaluation.run()
+        for place, key in enumerate(("ap", "ap50", "ap75")):
+            assert ours[f"{kind}_{key}"] == pytest.approx(100 * evaluation.stats[place], abs=1e-4)
+
+
+def test_perfect_detections_have_100_and_none_have_0(tmp_path):
+    scenes = data.load("digit_scenes", small_scenes(tmp_path))
+    found = []
+    for number in scenes.val.ids:
+        y = coco.target(scenes, scenes.val, number)
+        scores = torch.ones(len(y["labels"]))
+        detected = {"boxes": y["boxes"], "labels": y["labels"], "scores": scores, "masks": y["masks"][:, None].float()}
+        found += coco.results(scenes, number, detected)
+    assert coco.average_precision(scenes.val, found) == pytest.approx(dict.fromkeys(METRICS, 100.0))
+    assert coco.average_precision(scenes.val, []) == dict.fromkeys(METRICS, 0.0)
+
+
+def test_digit_scenes_are_in_cocos_format(tmp_path):
+    """Read by torchvision's CocoDetection; every mask fills its box, on ink; the same bytes at every time."""
+    from torchvision.datasets import CocoDetection
+
+    manifest = small_scenes(tmp_path)
+    root = tmp_path / "digit_scenes"
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = CocoDetection(str(root / "train2017"), str(root / "annotations" / "instances_train2017.json"))
+    assert len(found) == 10
+    for scene, objects in found:
+        pixels = np.asarray(scene)[..., 0]
+        assert len(objects) >= 1
+        for one in objects:
+            mask = found.coco.annToMask(one)
+            x, y, width, height = map(int, one["bbox"])
+            assert mask.sum() == one["area"] == mask[y : y + height, x : x + width].sum()
+            assert mask[y : y + height, x : x + width].any(0).all() or mask[:, x].any()
+            assert pixels[mask > 0].min() >= 48
+    (tmp_path / "again").mkdir()
+    assert small_scenes(tmp_path / "again").read_text() == manifest.read_text()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A data set of our own in COCO's layout, two images a split, as data.scenes."""
+    root = tmp_path / "mine"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (root / split).mkdir()
+        images = [{"id": 7 * n, "file_name": f"{n}.png", "height": SIDE, "width": SIDE} for n in (1, 2, 3)]
+        for one in images:
+            write_png(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), str(root / split / one["file_name"]))
+        base = {"bbox": [4.0, 4.0, 8.0, 8.0], "area": 64.0, "segmentation": square(4, 4, 8), "iscrowd": 0}
+        annotations = [
+            {"id": 1, "image_id": 7, "category_id": 3, **base},
+            {"id": 2, "image_id": 7, "category_id": 90, **base, "iscrowd": 1},
+            {"id": 3, "image_id": 14, "category_id": 90, **base, "iscrowd": 1},
+            {"id": 4, "image_id": 14, "category_id": 90, **base, "bbox": [4.0, 4.0, 0.0, 8.0]},
+        ]
+        content = {"images": images, "annotations": annotations}
+        content["categories"] = [{"id": 90, "name": "brush"}, {"id": 3, "name": "car"}]
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    monkeypatch.setenv("GHOSTGRAD_DATA_SCENES", str(root))
+    return root
+
+
+def test_gaps_crowds_empty_boxes_and_empty_images(folder, tmp_path):
+    """Categories become 1, 2, … in the order of their ids; only an image with an object of an area is trained on, every
+    one is tested."""
+    data.make("scenes", tmp_path / "scenes.json")
+    scenes = data.load("scenes", tmp_path / "scenes.json")
+    assert scenes.labels == {3: 1, 90: 2}
+    assert scenes.classes == ["car", "brush"]
+    assert coco.with_objects(scenes.train).ids == [7]
+    assert scenes.val.ids == [7, 14, 21]
+    target = coco.target(scenes, scenes.train, 7)
+    assert target["boxes"].tolist() == [[4, 4, 12, 12]]
+    assert target["labels"].tolist() == [1]
+    assert target["masks"].sum() == 64
+    said = json.loads((tmp_path / "scenes.json").read_text())
+    assert (said["title"], said["train"], said["test"], said["classes"]) == ("mine", 3, 3, ["car", "brush"])
+    assert str(folder) not in (tmp_path / "scenes.json").read_text()
+
+
+def change(path: Path, key: str, place: int, **values) -> None:
+    content = json.loads(path.read_text())
+    content[key][place] |= values
+    path.write_text(json.dumps(content))
+
+
+TRAIN = "annotations/instances_train2017.json"
+BAD = {
+    "no annotations": (lambda root: (root / TRAIN).unlink(), "No such file or directory; put COCO's annotation"),
+    "cut short": (lambda root: (root / TRAIN).write_text('{"images": ['), "damaged or not in COCO's format"),
+    "another format": (lambda root: (root / TRAIN).write_text('{"images": 3}'), "damaged or not in COCO's format"),
+    "no images": (lambda root: (root / TRAIN).write_text('{"images": [], "categories": []}'), "names no images"),
+    "an image is missing": (
+        lambda root: (root / "train2017" / "2.png").unlink(),
+        r"2\.png of its images are not in .*train2017; unpack them there",
+    ),
+    "an unknown category": (lambda root: change(root / TRAIN, "annotations", 0, category_id=5), "of category 5, which"),
+    "an unknown image": (lambda root: change(root / TRAIN, "annotations", 0, image_id=5), "of image 5, which it lacks"),
+    "no mask": (lambda root: change(root / TRAIN, "annotations", 0, segmentation=[]), "annotation 1 has no box or no"),
+    "other categories": (lambda root: change(root / TRAIN, "categories", 0, name="x"), "train and val have other"),
+    "no folder": (lambda root: (root / "val2017").rename(root / "val"), "no folder val2017 in"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case, folder, tmp_path):
+    spoil, said = BAD[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=said) as error:
+        data.make("scenes", tmp_path / "scenes.json")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "scenes.json").exists()
+
+
+def test_what_a_run_meets(folder, tmp_path):
+    """An image of another size than its annotations say, data that have changed, a set that is not COCO."""
+    data.make("scenes", tmp_path / "scenes.json")
+    scenes = data.load("scenes", tmp_path / "scenes.json")
+    write_png(torch.zeros(3, 8, 9, dtype=torch.uint8), str(folder / "train2017" / "1.png"))
+    with pytest.raises(InputError, match=re.escape("1.png: 9 x 8 pixels, but the annotations say 40 x 40")):
+        coco.image(scenes.train, 7)
+    change(folder / TRAIN, "annotations", 0, area=1.0)
+    with pytest.raises(InputError, match="scenes has changed since the data rule checked it"):
+        data.load("scenes", tmp_path / "scenes.json")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="3 train images, expected 118287"):
+        patch.setenv("GHOSTGRAD_DATA_COCO", str(folder))
+        data.make("coco", tmp_path / "coco.json")

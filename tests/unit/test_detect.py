@@ -1,0 +1,204 @@
+"""Mask R-CNN's training: resumed, in several processes, from another run's weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghostgrad import coco, data
+from ghostgrad.checks import InputError
+from ghostgrad.classify import classify
+from ghostgrad.detect import detect, flipped
+from ghostgrad.record import Record
+from ghostgrad.schedules import learning_rate
+from ghostgrad.spec import expand, parse_spec
+from ghostgrad.state import State, Stopped
+from tests.unit.detection import SPEC, small_scenes
+from tests.unit.test_resume import KILLED, Runner
+
+CPU = torch.device("cpu")
+CSVS = ("spec.json", "metrics.csv", "series.csv", "probes.csv")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return small_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+class StopAt:
+    """A request to stop that comes after n questions."""
+
+    def __init__(self, n: int):
+        self.left, self.reason = n, "a test"
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def run(folder: Path, manifest: Path, stop_at: int | None = None, weights: Path | None = None, **changes) -> Record:
+    torch.set_num_threads(1)  # sums of more threads are rounded otherwise
+    spec = parse_spec(json.dumps({**SPEC, **changes}))[1]
+    stop = {} if stop_at is None else {"stop": StopAt(stop_at)}
+    with State(folder, **stop) as state:
+        return detect(spec, state, CPU, data.load("digit_scenes", manifest), weights=weights)
+
+
+def texts(record: Record) -> tuple:
+    return record.metrics, record.series.text(), [value.tolist() for value in record.weights.values()]
+
+
+@pytest.fixture(scope="module")
+def whole(manifest, tmp_path_factory) -> Record:
+    return run(tmp_path_factory.mktemp("whole"), manifest)
+
+
+def test_it_trains(whole):
+    """Every loss is finite and there; all is evaluated at the end."""
+    assert whole.metrics["status"] == "done"
+    assert [row[0] for row in whole.series.rows] == [4, 6]
+    assert whole.metrics["box_ap"] is not None
+    rows = [dict(zip(whole.series.columns, row, strict=True)) for row in whole.series.rows]
+    parts = [name for name in whole.series.columns if name.startswith("loss_")]
+    assert len(parts) == 5
+    assert all(row["loss"] == pytest.approx(sum(row[name] for name in parts)) for row in rows)
+    assert rows[1]["lr"] == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
+def test_stopped_and_resumed_equals_undisturbed(stop_at, whole, manifest, tmp_path):
+    """Order and flips of the images and the sampling of anchors and regions follow from the step."""
+    with pytest.raises(Stopped):
+        run(tmp_path, manifest, stop_at=stop_at)
+    assert texts(run(tmp_path, manifest)) == texts(whole)
+
+
+def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
+    """As processes: by SIGKILL behind a checkpoint, then by SIGTERM."""
+    spec = {**SPEC, "eval_every": 0}
+    found = []
+    for name, plans in (("whole", []), ("parts", [({"save_at": [2], "kill_at_step": 3}, KILLED), ({}, 75)])):
+        (folder := tmp_path / name).mkdir()
+        runner = Runner(folder, "detect", manifest, spec)
+        for plan, code in plans:
+            plan = plan or {"signal_at_step": 4, "signal": int(signal.SIGTERM)}
+            assert runner.start(**plan) == code
+        assert runner.start() == 0
+        found.append(runner.files)
+        assert runner.starts == ([0, 2, 4] if plans else [0])
+    assert found[0] == found[1]
+
+
+def test_two_processes_share_the_test_images(manifest, tmp_path):
+    """Without training they report what one does; with it they end, and keep one set of weights."""
+    found = []
+    for processes in (1, 2):
+        (folder := tmp_path / str(processes)).mkdir()
+        runner = Runner(folder, "detect", manifest, {**SPEC, "length": 0, "eval_every": 0}, processes)
+        assert runner.start() == 0
+        found.append(runner.files["metrics.csv"])
+    assert found[0] == found[1]
+    runner = Runner(tmp_path, "detect", manifest, {**SPEC, "length": 2, "eval_every": 0}, 2)
+    assert runner.start() == 0
+    assert b"done" in runner.files["metrics.csv"]
+
+
+def test_a_loss_that_is_not_finite_is_a_result(manifest, tmp_path):
+    record = run(tmp_path, manifest, lr=1e9, warmup=0, lr_boundaries=[])
+    assert record.metrics["status"] == "diverged"
+    assert record.metrics["diverged_at"] is not None
+    assert record.metrics["box_ap"] is None
+
+
+def test_a_flip_moves_boxes_with_masks(manifest):
+    scenes = data.load("digit_scenes", manifest)
+    number = scenes.train.ids[0]
+    x, y = coco.image(scenes.train, number), coco.target(scenes, scenes.train, number)
+    mirrored, target = flipped(x, y)
+    assert torch.equal(mirrored, x.flip(2))
+    for box, mask in zip(target["boxes"].int().tolist(), target["masks"], strict=True):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    again = flipped(mirrored, target)
+    assert torch.equal(again[0], x)
+    assert torch.equal(again[1]["boxes"], y["boxes"])
+
+
+def test_the_schedule_is_detectrons():
+    """2X: from a third of the rate, 500 updates; a tenth from 120k and from 160k on."""
+    spec = {"lr": 0.02, "warmup_from": 1 / 3, "schedule": "step", "lr_values": [], "lr_factor": 0.1}
+    at = {
+        0: 0.02 / 3,
+        250: 0.02 * 2 / 3,
+        500: 0.02,
+        119_999: 0.02,
+        120_000: 0.002,
+        159_999: 0.002,
+        160_000: 0.0002,
+    }
+    for step, rate in at.items():
+        assert learning_rate(spec, step, 180_000, 500, [120_000, 160_000]) == pytest.approx(rate)
+
+
+UPSTREAM = {
+    "model": "seqnet18",
+    "init": "default",
+    "data": "digits",
+    "cifar_stem": True,
+    "small_stem": True,
+    "stem_filters": 4,
+    "standardize": "per_channel",
+    "batch": 32,
+    "length": 2,
+    "lr": 0.05,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> tuple[Path, dict]:
+    """weights.pt of a classifier and its state dict."""
+    folder = tmp_path_factory.mktemp("upstream")
+    data.make("digits", folder / "digits.json")
+    spec = expand("classify", UPSTREAM)
+    with State(folder / "state") as state:
+        record = classify(spec, state, CPU, data.load("digits", folder / "digits.json"))
+        state.finish(record, {"task": "classify", **spec}, weights=True)
+    return folder / "state" / "record" / "weights.pt", record.weights
+
+
+def test_it_starts_from_another_runs_weights(published, manifest, tmp_path):
+    path, state = published
+    record = run(tmp_path, manifest, weights=path, length=0)
+    ours = {
+        name.removeprefix("backbone.body.").replace("stem.0.", "stem.", 1): value
+        for name, value in record.weights.items()
+        if name.startswith("backbone.body.")
+    }
+    theirs = {k: v for k, v in state.items() if not k.startswith("head.") and not k.endswith("num_batches_tracked")}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_weights_that_do_not_fit(published, manifest, tmp_path):
+    path, _ = published
+    with pytest.raises(InputError, match=r"weights\.pt: the weights of seqnet18, not of the spec's seqnet34"):
+        run(tmp_path / "other", manifest, weights=path, model="seqnet34")
+    short = tmp_path / "weights.pt"
+    short.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"weights\.pt: not the weights of a run \(") as error:
+        run(tmp_path / "short", manifest, weights=short)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_a_run_that_diverged(published, manifest, tmp_path):
+    path, _ = published
+    content = {**torch.load(path, weights_only=True), "status": "diverged"}
+    torch.save(content, tmp_path / "weights.pt")
+    record = run(tmp_path / "run", manifest, weights=tmp_path / "weights.pt")
+    assert (record.metrics["status"], record.metrics["reason"], record.metrics["steps"]) == ("diverged", "upstream", 0)
+    assert set(record.files({})) == set(CSVS)
