@@ -213,10 +213,10 @@ def top1(results: Results) -> Iterator[Measured]:
 
 
 def coco_precisions(results: Results) -> Iterator[Measured]:
-    """COCO's average precisions of boxes and masks under the paper's names, which are the table's columns."""
+    """COCO's average precisions of boxes and masks, under the paper's names."""
     names = {f"{kind}_ap{iou}": f"AP{kind[0]}{iou}" for kind in ("box", "mask") for iou in ("", "50", "75")}
     for measured in final_metrics(results, list(names)):
-        yield replace(measured, column=names[measured.metric], metric="")
+        yield replace(measured, metric=names[measured.metric])
 
 
 def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
