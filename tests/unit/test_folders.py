@@ -125,7 +125,6 @@ def test_imagenet_has_the_genuine_counts(root, monkeypatch):
     text = refused(data.make, "imagenet", root.parent / "imagenet.json")
     assert text.endswith("data.imagenet: 20 train images, expected 1281167; is this the genuine data set?")
     monkeypatch.setitem(data.FOLDERS, "imagenet", data.Dataset(folders.scan, 20, 6, 2))
-    (root / "train/ant/00.png").write_bytes(b"nothing is decoded")
     data.make("imagenet", root.parent / "imagenet.json")
     assert data.load("imagenet", root.parent / "imagenet.json", spec(input="files")).channels[0][0] == 0.485
 
@@ -145,7 +144,8 @@ def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
 
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
 def test_a_damaged_image_is_named(root, name, monkeypatch):
-    """By the data rule where it measures it, by a run in memory, and by one from files, from whichever process."""
+    """By the data rule and, where it becomes so later, by a run in memory and by one from files, from whichever
+    process."""
     loaded(root)
     path = root / "train/bee/19.png"
     if name.startswith("cut"):
@@ -157,16 +157,39 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
     else:
         path.write_bytes(b"no image" * (name == "text.png"))
     (root.parent / "images.json").unlink()
-    texts = [refused(data.make, "images", root.parent / "images.json")]
+    text = refused(data.make, "images", root.parent / "images.json")
+    assert text.startswith("config.yaml: data.images: 1 of 26 images are damaged, train/bee/19.png the first; get")
+    monkeypatch.setattr(folders, "damaged", lambda _files: [])
     monkeypatch.setattr(folders, "MEASURED", 2)
     monkeypatch.setattr(np, "linspace", lambda _first, _last, count: np.arange(count))
-    texts.append(refused(loaded, root))
+    texts = [refused(loaded, root)]
     for workers in "01":
         monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", workers)
         texts.append(refused(opened(root, input="files", batch=20), 0))
     assert len(set(texts)) == 1
     told = "holds 2 images in one file; give each" if name == "film.gif" else "cannot be read as an image ("
     assert texts[0].startswith(f"{path}: {told}")
+
+
+def test_damaged_images_are_skipped_and_counted_where_config_says_so(root, monkeypatch):
+    """From the start, so that every run, however it reads, has the same images; the title tells it in every cell."""
+    for name in ("train/bee/19.png", "val/ant/20.png"):
+        (root / name).write_bytes((root / name).read_bytes()[:60])
+    monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
+    images = loaded(root)
+    assert (len(images.train_y), len(images.test_y)) == (19, 5)
+    said = json.loads((root.parent / "images.json").read_text())
+    assert said["skipped"] == ["train/bee/19.png", "val/ant/20.png"]
+    assert said["title"] == "insects, without 2 damaged images"
+    monkeypatch.delenv("GHOSTGRAD_DAMAGED_IMAGES")  # what is left out is the manifest's matter
+    assert len(opened(root, input="files", batch=19).images.train_y) == 19
+
+
+def test_what_follows_the_end_of_a_file_does_no_harm(root):
+    """Some of ImageNet's JPEGs have a few bytes more."""
+    path = root / "train/bee/19.png"
+    path.write_bytes(path.read_bytes() + b"\0" * 5000)
+    assert len(loaded(root).train_y) == 20
 
 
 def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():

@@ -124,6 +124,18 @@ def run(
     execute(task, expanded, out, inputs, threads, gpus, weights)
 
 
+@app.command()
+def unpack_imagenet(
+    folder: Annotated[Path, typer.Argument(help="where ImageNet's archives, or its flat val/, and its devkit lie")],
+) -> None:
+    """Make train/<class>/* and val/<class>/* of ImageNet's original archives, or sort a val/ without class folders."""
+    from ghostgrad.archives import unpack
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    unpack(folder)
+
+
 @app.command(hidden=True)
 def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
     """Make or check a data set and write its manifest."""

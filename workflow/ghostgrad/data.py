@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from ghostgrad import coco, folders
+from ghostgrad.archives import DEVKIT
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.coco import Scenes
 from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
+
+log = logging.getLogger(__name__)
 
 Channels = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, in units of 1
 
@@ -190,15 +194,35 @@ def _check_counts(name: str, expected: Dataset, found: Images | Folder) -> None:
 
 
 def _scan(name: str) -> Folder:
-    folder = folders.scan(name, _path(name))
+    try:
+        folder = folders.scan(name, _path(name))
+    except InputError as error:
+        if name == "imagenet" and Path(_path(name), DEVKIT).exists():
+            raise InputError(f"{error}; or have it made: ghostgrad unpack-imagenet {_path(name)}") from None
+        raise
     if FOLDERS[name]:
         _check_counts(name, FOLDERS[name], folder)
     return folder
 
 
+def _without_damaged(name: str, folder: Folder) -> tuple[Folder, dict[str, Any]]:
+    """The folder without the images that are damaged, and their names for the manifest, if config.yaml says so;
+    InputError where there are any and it does not."""
+    found = sorted(folders.damaged(folder.train) + folders.damaged(folder.test))
+    if not found:
+        return folder, {}
+    if os.environ.get("GHOSTGRAD_DAMAGED_IMAGES") != "skip":
+        told = f"{len(found)} of {len(folder.train) + len(folder.test)} images are damaged, {found[0]} the first"
+        raise InputError(f"config.yaml: data.{name}: {told}; get them again, or set damaged_images: skip")
+    log.warning("%s: %d damaged images are left out: %s", name, len(found), ", ".join(found[:20]))
+    return folders.scan(name, _path(name), frozenset(found)), {"skipped": found}
+
+
 def _make_folder(name: str, manifest: Path) -> None:
-    folder = _scan(name)
-    content = folder.manifest(name)
+    folder, more = _without_damaged(name, _scan(name))
+    content = folder.manifest(name) | more
+    if more:
+        content["title"] += f", without {len(more['skipped'])} damaged images"
     if name not in CHANNELS:
         content |= dict(zip(("mean", "std"), folder.channels(), strict=True))
     write(manifest, json.dumps(content, indent=1) + "\n")
@@ -206,10 +230,10 @@ def _make_folder(name: str, manifest: Path) -> None:
 
 def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
     """Images in memory, or with the spec's `input: files` still on disk, cut to the spec's `size`."""
-    folder = _scan(name)
     remedy = f"delete {manifest}, and the next build renews it"
     try:
         expected = json.loads(manifest.read_text(encoding="utf-8"))
+        folder = folders.scan(name, _path(name), frozenset(expected.get("skipped", ())))
         title = {"title": expected["title"]}  # data that were renamed are the same
         channels = CHANNELS.get(name) or (expected["mean"], expected["std"])
     except (ValueError, TypeError, KeyError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 READABLE = ("png", "jpg", "jpeg", "webp", "gif")  # by torchvision.io
 UNREADABLE = ("bmp", "tif", "tiff", "ppm", "pgm")  # images too: to leave them out silently would change the data set
+ENDS = {"png": b"IEND", "jpg": b"\xff\xd9", "jpeg": b"\xff\xd9"}  # what a whole file has near its end
+TAIL = 1024  # bytes; more may follow
 MEASURED = 10_000  # images that the mean and the standard deviation of a channel come from, at most
 
 
@@ -49,6 +51,29 @@ def fit(x: Tensor, size: int, short: int = 0) -> Tensor:
 
     resized = functional.resize(x, [short or size], antialias=True)
     return functional.center_crop(resized, [size, size])
+
+
+def _whole(path: Path) -> bool:
+    """True where the file has its format's end, or can be decoded without; quick of a file that is whole."""
+    end = ENDS.get(path.suffix[1:].lower())
+    if end:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - TAIL))
+            if end in stream.read():
+                return True
+    try:
+        decode(path)
+    except InputError:
+        return False
+    return True
+
+
+def damaged(files: Files) -> list[str]:
+    """Names of the files that end too early or cannot be read."""
+    paths = [files.path(index) for index in range(len(files))]
+    with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
+        whole = list(pool.map(_whole, paths))
+    return [str(path.relative_to(files.root)) for path, good in zip(paths, whole, strict=True) if not good]
 
 
 @dataclass(frozen=True)
@@ -141,8 +166,9 @@ class Folder:
         return mean.round(6).tolist(), deviation.round(6).tolist()
 
 
-def scan(name: str, root: str) -> Folder:
-    """List the images of the data set `name` below `root`; InputError where the layout is another one."""
+def scan(name: str, root: str, skip: Collection[str] = ()) -> Folder:
+    """List the images of the data set `name` below `root`, without those whose names `skip` holds; InputError where the
+    layout is another one."""
     key = f"config.yaml: data.{name}"
     try:
         train, test = _split(Path(root), ("train",), key), _split(Path(root), ("val", "test"), key)
@@ -151,7 +177,7 @@ def scan(name: str, root: str) -> Folder:
             here, there = (train, test) if one in classes else (test, train)
             raise InputError(f"{key}: class '{one}' is in {here} and not in {there}; both need the same classes")
         digest = hashlib.sha256()
-        parts = [part for folder in (train, test) for part in _files(Path(root), folder, classes, key, digest)]
+        parts = [part for folder in (train, test) for part in _files(Path(root), folder, classes, skip, key, digest)]
     except OSError as error:
         raise InputError(f"{key}: {error.filename}: {error.strerror}; mend or delete it") from None
     return Folder(Path(os.path.abspath(root)).name, classes, *parts, digest.hexdigest())  # noqa: PTH100
@@ -192,12 +218,15 @@ def _walk(folder: Path) -> Iterator[tuple[str, int]]:
                 yield path, os.stat(path).st_size  # noqa: PTH116
 
 
-def _files(root: Path, folder: Path, classes: list[str], key: str, digest: hashlib._Hash) -> tuple[Files, np.ndarray]:
+def _files(
+    root: Path, folder: Path, classes: list[str], skip: Collection[str], key: str, digest: hashlib._Hash
+) -> tuple[Files, np.ndarray]:
     """The images of a split and their labels; names and sizes go into `digest`."""
     names: list[bytes] = []
     counts = []
     for one in classes:
-        found = sorted((os.path.relpath(path, root), size) for path, size in _walk(folder / one))
+        paths = ((os.path.relpath(path, root), size) for path, size in _walk(folder / one))
+        found = sorted((name, size) for name, size in paths if name not in skip)
         if not found:
             raise InputError(f"{key}: no images in {folder / one}; a class has at least one ({', '.join(READABLE)})")
         for name, size in found:

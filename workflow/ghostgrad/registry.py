@@ -334,6 +334,7 @@ def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
     return {
         "GHOSTGRAD_STATE_DIR": str(Path(config["state_dir"]).absolute()),
         "GHOSTGRAD_CHECKPOINT_MINUTES": str(config.get("checkpoint_minutes", 5)),
+        "GHOSTGRAD_DAMAGED_IMAGES": config.get("damaged_images", "refuse"),
         **data,
     }
 

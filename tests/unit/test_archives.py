@@ -1,0 +1,154 @@
+"""ImageNet's original archives, made small in their genuine layout."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from torchvision.datasets import imagenet
+
+from ghostgrad import archives, data, folders
+from ghostgrad.checks import InputError
+
+WNIDS = ("n01440764", "n01443537", "n01484850")
+TRUTH = (3, 1, 2, 2, 1, 3)  # of the validation images, ILSVRC2012_IDs
+INNER = 4  # a synset with children, which is no class
+
+
+def jpeg(shade: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (12, 9), (shade, shade, 40)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def tar(files: dict[str, bytes], mode: str = "w") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, content in files.items():
+            add(archive, name, content)
+    return out.getvalue()
+
+
+def devkit() -> bytes:
+    kinds = [("ILSVRC2012_ID", "i4"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "i4")]
+    rows = [(number, wnid, f"word {wnid}", "", 0) for number, wnid in enumerate(WNIDS, start=1)]
+    synsets = np.array([*rows, (INNER, "n00001740", "entity", "", 3)], dtype=kinds)
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets})
+    root = "ILSVRC2012_devkit_t12/data"
+    truth = "".join(f"{number}\n" for number in TRUTH).encode()
+    return tar({f"{root}/meta.mat": meta.getvalue(), f"{root}/ILSVRC2012_validation_ground_truth.txt": truth}, "w:gz")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A folder with the three archives; their checksums are the published ones'."""
+    inner = {f"{w}.tar": tar({f"{w}_{k}.JPEG": jpeg(60 * i + k) for k in range(4)}) for i, w in enumerate(WNIDS)}
+    val = {f"ILSVRC2012_val_{n:08}.JPEG": jpeg(200 + n) for n in range(1, len(TRUTH) + 1)}
+    files = {archives.ARCHIVES["train"]: tar(inner), archives.ARCHIVES["val"]: tar(val), archives.DEVKIT: devkit()}
+    sums = {}
+    for (name, content), kind in zip(files.items(), ("train", "val", "devkit"), strict=True):
+        (tmp_path / name).write_bytes(content)
+        sums[kind] = (name, hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(imagenet, "ARCHIVE_META", sums)
+    monkeypatch.setitem(data.FOLDERS, "imagenet", data.Dataset(folders.scan, 12, 6, 3))
+    monkeypatch.setenv("GHOSTGRAD_DATA_IMAGENET", str(tmp_path))
+    return tmp_path
+
+
+def check(root: Path) -> None:
+    """Every image in its class, and the data rule content."""
+    for number, truth in enumerate(TRUTH, start=1):
+        name = f"ILSVRC2012_val_{number:08}.JPEG"
+        assert (root / "val" / WNIDS[truth - 1] / name).read_bytes() == jpeg(200 + number)
+    assert sorted(path.name for path in (root / "train").rglob("*.JPEG")) == [
+        f"{wnid}_{k}.JPEG" for wnid in WNIDS for k in range(4)
+    ]
+    data.make("imagenet", root / "manifest" / "imagenet.json")
+    assert not list(root.glob(".*"))
+
+
+def test_archives_become_the_folders_that_are_read(root):
+    with pytest.raises(InputError, match=f"no folder train in .*ghostgrad unpack-imagenet {root}$"):
+        data.make("imagenet", root / "manifest" / "imagenet.json")
+    archives.unpack(root)
+    check(root)
+    archives.unpack(root)
+    check(root)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_cut_off_it_begins_again(split, root, monkeypatch):
+    """What is half unpacked is nobody's data."""
+    original = Path.rename
+
+    def dies(self, target):
+        if self.name == f".{split}":
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", dies)
+        archives.unpack(root)
+    assert not (root / split).exists()
+    archives.unpack(root)
+    check(root)
+
+
+def test_a_flat_val_is_sorted_and_goes_on_where_it_was(root):
+    archives.unpack(root)
+    for image in list((root / "val").rglob("*.JPEG")):
+        image.rename(root / "val" / image.name)
+    for folder in (root / "val").iterdir():
+        if folder.is_dir():
+            folder.rmdir()
+    with pytest.raises(InputError, match=f"val holds images and no folders.*unpack-imagenet {root}$"):
+        data.make("imagenet", root / "manifest" / "imagenet.json")
+    wnid = WNIDS[TRUTH[0] - 1]
+    (root / "val" / wnid).mkdir()
+    (root / "val" / "ILSVRC2012_val_00000001.JPEG").rename(root / "val" / wnid / "ILSVRC2012_val_00000001.JPEG")
+    archives.unpack(root)
+    check(root)
+
+
+def test_bad_archives_are_one_line(root, monkeypatch):
+    train = root / archives.ARCHIVES["train"]
+    content = train.read_bytes()
+    for spoil, said in (
+        (lambda: train.write_bytes(content[:-600]), "is not present in the root directory or is corrupted"),
+        (train.unlink, "ILSVRC2012_img_train.tar: not there; put the archive, or the unpacked folder, into"),
+    ):
+        spoil()
+        with pytest.raises(InputError, match=said) as error:
+            archives.unpack(root)
+        assert "\n" not in str(error.value)
+        assert not (root / "train").exists()
+    train.write_bytes(content)
+    (root / archives.DEVKIT).unlink()
+    with pytest.raises(InputError, match=r"devkit_t12\.tar\.gz: not there; it tells the classes"):
+        archives.unpack(root)
+    monkeypatch.setattr(archives, "SPARE", 1e12)
+    (root / archives.DEVKIT).write_bytes(devkit())
+    with pytest.raises(
+        InputError, match=r"img_val\.tar takes \d+ GiB and \d+ are free; make room"
+    ):
+        archives.unpack(root)
+
+
+def test_a_stray_file_in_val_is_named(root):
+    archives.unpack(root)
+    (root / "val" / "notes_9.txt").touch()
+    with pytest.raises(InputError, match=r"notes_9\.txt: not named as ILSVRC 2012's"):
+        archives.unpack(root)
