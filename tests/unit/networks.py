@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ghostgrad import models, optim
 from ghostgrad.models.seqnet import SeqModule
@@ -29,13 +28,6 @@ def unbuilt(model: str, **keys: Any) -> nn.Module:
     """At its paper's size, without memory for it."""
     with torch.device("meta"):
         return models.build(spec(model, **keys), 1000, (3, 224, 224))
-
-
-def counts(net: nn.Module, size: int = 224) -> tuple[int, int]:
-    """Parameters, and multiply-adds of products and convolutions for one image, of an unbuilt network."""
-    with FlopCounterMode(display=False) as counter:
-        net.eval()(torch.empty(1, 3, size, size, device="meta"))
-    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
 
 
 def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:

@@ -141,9 +141,7 @@ def test_bad_archives_are_one_line(root, monkeypatch):
         archives.unpack(root)
     monkeypatch.setattr(archives, "SPARE", 1e12)
     (root / archives.DEVKIT).write_bytes(devkit())
-    with pytest.raises(
-        InputError, match=r"img_val\.tar takes \d+ GiB and \d+ are free; make room"
-    ):
+    with pytest.raises(InputError, match=r"img_val\.tar takes \d+ GiB and \d+ are free; make room"):
         archives.unpack(root)
 
 

@@ -70,7 +70,7 @@ def folder(tmp_path, monkeypatch):
 
 COMMANDS = {
     "status": (["status", "--runs"], "1 match"),
-    "plan": (["plan"], "resnet15_cifar"),
+    "plan": (["plan"], "bnres.tab1"),
     "show --runs": (["show", "ghost.fig5", "--runs"], "c0de0001"),
     "show of a built table": (["show", "ghost.eq1", "--csv"], "ReLU,match"),
     "unlock": (["unlock"], "nothing is locked"),
@@ -99,6 +99,7 @@ ROOMS = (
     ("run",),
     ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
     ("inspection",),
+    ("planning", "calibrate"),
     ("cli",),
 )
 COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "rng", "init", "optim", "orthogonal", "schedules", "models"}

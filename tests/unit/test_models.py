@@ -15,9 +15,9 @@ from torch import nn
 
 from ghostgrad import models, probes, registry
 from ghostgrad.models import torchvision_nets
+from ghostgrad.models.counts import counts
 from ghostgrad.per_sample import SampleNorms
 from ghostgrad.spec import expand
-from tests.unit.networks import counts
 
 
 def build(variant: str, **changes) -> nn.Module:

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from ghostgrad.models.counts import counts
 from ghostgrad.models.diracnet import DiracConv
 from ghostgrad.models.isonet import SReLU
 from ghostgrad.models.torchvision_nets import PlainBottleneck
-from tests.unit.networks import build, counts, spec, step, unbuilt
+from tests.unit.networks import build, spec, step, unbuilt
 
 
 def convolutions(net: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -55,11 +56,11 @@ def test_parameters_are_those_counted_by_hand(depth):
     two."""
     weights, outputs = sum(math.prod(kernel) for kernel in kernels(depth)), sum(out for out, *_ in kernels(depth))
     classifier = (kernels(depth)[-1][0] + 1) * 1000
-    assert counts(unbuilt(f"isonet{depth}"))[0] == weights + outputs + classifier
+    assert counts(unbuilt(f"isonet{depth}"), 224)[0] == weights + outputs + classifier
     if depth < 50:
-        assert counts(unbuilt(f"diracnet{depth}"))[0] == weights + 4 * outputs - 2 * 64 + classifier
+        assert counts(unbuilt(f"diracnet{depth}"), 224)[0] == weights + 4 * outputs - 2 * 64 + classifier
     if depth == 50:
-        assert counts(unbuilt("plainnet50"))[0] == weights + 2 * outputs + classifier
+        assert counts(unbuilt("plainnet50"), 224)[0] == weights + 2 * outputs + classifier
 
 
 # --- DiracNet ---

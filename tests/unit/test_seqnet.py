@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad import init, optim
+from ghostgrad.models.counts import counts
 from ghostgrad.models.seqnet import SeqNet, Tied
 from ghostgrad.theory import costs
-from tests.unit.networks import build, counts, images, module, modules, spec, step, unbuilt
+from tests.unit.networks import build, images, module, modules, spec, step, unbuilt
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 TIES = list(itertools.product([True, False], repeat=2))
@@ -72,7 +73,7 @@ def test_parameters_are_those_counted_by_hand(case):
 def test_multiply_adds_are_the_closed_forms():
     """Tied or not, a weight is applied at every position."""
     _, expected = costs.seqnet50()
-    assert {counts(unbuilt("seqnet50", tie_conv2=two, tie_conv4=four))[1] for two, four in TIES} == {expected}
+    assert {counts(unbuilt("seqnet50", tie_conv2=two, tie_conv4=four), 224)[1] for two, four in TIES} == {expected}
 
 
 @pytest.mark.parametrize("stem", [{}, {"cifar_stem": True}, {"cifar_stem": True, "small_stem": True}], ids=str)

@@ -16,7 +16,8 @@ import typer
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.consistency import check_together
-from ghostgrad.inspection import Scale, configured, plan, results_of, show, status
+from ghostgrad.inspection import Scale, configured, results_of, show, status
+from ghostgrad.planning import NETWORKS, plan
 from ghostgrad.registry import Artifact
 from ghostgrad.spec import SCALES, parse_spec
 from ghostgrad.tidy import refuse_stale, tidy
@@ -122,6 +123,48 @@ def run(
     task, expanded = parse_spec(spec)
     check_together(task, expanded, gpus, "--spec")
     execute(task, expanded, out, inputs, threads, gpus, weights)
+
+
+@app.command()
+def calibrate(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="<experiment> or <experiment>/<variant>; default: all")
+    ] = None,
+    scale: Scale = "",
+    steps: Annotated[int, typer.Option(min=1, help="timed ones, of each network")] = 20,
+    cpu: Annotated[bool, typer.Option("--cpu", help="on the CPU, of which the threads are torch's own")] = False,
+) -> None:
+    """Measure on this machine's GPU how many images a second the trainings process, for `ghostgrad plan`."""
+    config, scale = configured(scale)
+    reg = registries.load()
+    chosen = []
+    for name in what or reg.experiments:
+        experiment, _, variant = name.partition("/")
+        if experiment not in reg.experiments:
+            raise InputError(f"calibrate: no experiment '{experiment}'{nearest(experiment, reg.experiments)}")
+        known = reg.experiments[experiment].variants_at(scale)
+        if variant and variant not in known:
+            raise InputError(
+                f"calibrate: {experiment} has no variant '{variant}' at scale {scale}{nearest(variant, known)}"
+            )
+        chosen += [
+            run for one in ([variant] if variant else known) for run in reg.experiments[experiment].runs(scale, one)
+        ]
+    import logging
+
+    from ghostgrad import calibrate as calibration
+    from ghostgrad.run import choose_device
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(calibration.calibrate(chosen, choose_device(0 if cpu else 1), steps, Path(config["state_dir"])))
+
+
+@app.command(hidden=True)
+def count_networks() -> None:
+    """Write workflow/networks.csv, the networks that the paper scale trains."""
+    from ghostgrad.calibrate import networks
+
+    NETWORKS.write_text(networks(registries.load().runs("paper")), encoding="utf-8")
 
 
 @app.command()

@@ -207,29 +207,3 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for line in body:
         table.add_row(*line)
     Console(highlight=False, markup=False).print(table)
-
-
-def plan(
-    scale: Scale = "",
-    cores: Annotated[int, typer.Option(min=1, help="CPU cores at hand")] = 2,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs at hand")] = 1,
-) -> None:
-    """What the scale takes: runs, time and GPUs per experiment, from the durations that the registry expects."""
-    _, scale = configured(scale)
-    reg = registries.load()
-    print(f"{'experiment':22} {'runs':>5} {'left':>5} {'GPUs':>5} {'hours a run':>12} {'hours left':>11}")
-    left_cpu = left_gpu = 0.0
-    for name, experiment in reg.experiments.items():
-        mine = [run for variant in experiment.variants_at(scale) for run in experiment.runs(scale, variant)]
-        if not mine:
-            print(f"{name:22} {'not at this scale':>17}")
-            continue
-        todo = [run for run in mine if not published(run)]
-        gpu = max(run.resources.get("gpu", 0) for run in mine)
-        hours = sum(run.expect.get("seconds", 0) for run in todo) / 3600
-        each = sum(run.expect.get("seconds", 0) for run in mine) / 3600 / len(mine)
-        left_gpu += hours * gpu
-        left_cpu += hours if not gpu else 0
-        print(f"{name:22} {len(mine):5} {len(todo):5} {gpu:5} {each:12.3f} {hours:11.2f}")
-    print(f"\nscale {scale}: {left_cpu:.2f} core-hours left, {left_cpu / cores:.2f} h on {cores} cores;", end=" ")
-    print(f"{left_gpu:.2f} GPU-hours left, {left_gpu / gpus:.2f} h on {gpus} GPU(s)")
