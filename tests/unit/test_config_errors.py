@@ -151,7 +151,7 @@ def test_only_training_uses_more_than_one_gpu(ghostgrad):
     text = json.dumps({"task": "simulate", **SIMULATE, "seed": 0})
     code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", "2")
     assert code == 1
-    assert err == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify computes on more than one\n"
+    assert err == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify and detect compute on more than one\n"
 
 
 def test_more_gpus_than_there_are(monkeypatch):

@@ -155,7 +155,7 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
     claim = REGISTRY.claims["bnres.order"]
     first = {run.variant: (run,) for run in REGISTRY.claim_runs("paper", claim) if not run.seed}
     monkeypatch.setattr(REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant])
-    assert judge(REGISTRY, claim, "paper")[0].startswith("not run (1 seeds leave it open")
+    assert judge(REGISTRY, claim, "paper")[0].startswith("not run (one seed leaves it open")
     table = tables.build(REGISTRY, REGISTRY.artifact("bnres.order"), "paper", None)
     assert table["ours"].tolist() == pytest.approx([2.0, 80.0, 2.0, 9.96])
     assert table["ours_se"].isna().all(), "one run has no standard error"

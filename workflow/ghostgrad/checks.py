@@ -34,14 +34,18 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML in which a key that stands twice is an error: the plain loader silently keeps the last one."""
 
 
+def _line(node: yaml.Node) -> str:
+    return f"{shown(Path(node.start_mark.name))}, line {node.start_mark.line + 1}"
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     out: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        place = f"{shown(Path(key_node.start_mark.name))}, line {key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise InputError(f"{place}: not valid YAML (a key is a word; put text that begins with {{ or [ in quotes)")
+            reason = "a key is a word; put text that begins with { or [ in quotes"
+            raise InputError(f"{_line(key_node)}: not valid YAML ({reason})")
         if key_node.value in out:
-            raise InputError(f"{place}: key '{key_node.value}' stands twice; keep one")
+            raise InputError(f"{_line(key_node)}: key '{key_node.value}' stands twice; keep one")
         out[key_node.value] = loader.construct_object(value_node, deep=True)  # keys as written: 18, Yes
     return out
 
@@ -88,6 +92,12 @@ def _validator(name: str, partial: bool) -> Draft202012Validator:
 def validate(value: Any, name: str, where: str, partial: bool = False) -> None:
     """Raise InputError unless `value` fits the schema `name`; `partial` forgives missing keys (a layer of a merge)."""
     _refuse(_validator(name, partial), value, where)
+
+
+def require(value: Mapping[str, Any], name: str, where: str) -> None:
+    """Raise InputError where a key is missing that the schema `name` requires; of a merge whose layers are valid."""
+    if missing := next((key for key in schema(name)["required"] if key not in value), None):
+        raise InputError(f"{where}: key '{missing}' is missing")
 
 
 def check(value: Any, schema: dict, where: str) -> None:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from functools import cache, cached_property
 from typing import Any
 
-from ghostgrad.checks import InputError, nearest, validate
+from ghostgrad.checks import InputError, nearest, require, validate
 from ghostgrad.consistency import check_together, check_weights
 from ghostgrad.spec import RunSpec, canonical_json, expand
 
@@ -92,6 +92,7 @@ class Experiment:
     def variants(self) -> tuple[str, ...]:
         return (*self._variants, *self._points)
 
+    @cache  # noqa: B019  as below
     def variants_at(self, scale: str) -> tuple[str, ...]:
         """The variants that this scale runs; only `paper` runs without being named in `scales`."""
         scales = self.body.get("scales", {})
@@ -157,7 +158,7 @@ class Experiment:
             return ()
         merged, settings = self.merge(variant, scale)
         place = f"{self.where}.variants.{variant} at scale {scale}"
-        validate({**merged, "seed": 0}, self.task, place)
+        require({**merged, "seed": 0}, self.task, place)
         check_together(self.task, expand(self.task, merged), settings["resources"].get("gpu", 0), place)
         upstream = self._upstream(scale, merged["weights"], place) if merged.get("weights") else None
         if upstream:

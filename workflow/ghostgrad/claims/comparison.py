@@ -85,7 +85,8 @@ def verdict(comparisons: Iterable[Comparison]) -> str:
     left_open = [one for one in comparisons if one.left_open]
     decided = [one for one in comparisons if not one.left_open]
     if left_open and all(one.as_printed or one.as_corrected for one in decided):
-        return f"not run ({left_open[0].seeds} seeds leave it open: {left_open[0].name})"
+        seeds = "one seed leaves" if left_open[0].seeds == 1 else f"{left_open[0].seeds} seeds leave"
+        return f"not run ({seeds} it open: {left_open[0].name})"
     if all(one.as_printed for one in comparisons):
         return "holds"
     return "holds as corrected" if all(one.as_corrected for one in comparisons) else "fails"
