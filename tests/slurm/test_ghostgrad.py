@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from tests.conftest import ROOT, Checkout
+from tests.conftest import Checkout
 from tests.slurm.conftest import count_calls
 
 pytestmark = pytest.mark.slurm
@@ -15,7 +13,6 @@ pytestmark = pytest.mark.slurm
 @pytest.fixture
 def project(tmp_path, slurm) -> Checkout:
     checkout = Checkout(tmp_path / "checkout")
-    shutil.copytree(ROOT / "slurm", checkout.path("slurm"))
     checkout.env |= count_calls(tmp_path, slurm)
     return checkout
 

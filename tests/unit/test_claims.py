@@ -22,7 +22,7 @@ from tests.unit.fabricate import publish
 
 REGISTRY = registry.load()
 # test_training_claims.py holds these
-TRAINED = {"cifar_sweep", "vgg_statistics", "plain_depth", "resnet15_cifar", "imagenet"}
+TRAINED = {"cifar_sweep", "vgg_statistics", "plain_depth", "resnet15_cifar", "imagenet", "imagenet_init"}
 CLAIMS = [
     claim
     for claim in REGISTRY.claims.values()
