@@ -7,7 +7,8 @@ c  one update of ResNet50's 161 tensors under each rule, beside torch.optim.SGD(
 d  a step with CLARS's per-sample norms, beside one without (at most 1.5 times the time, 1.3 times the memory)
 e  the probes at every 100th step (at most 3 %)
 f  a step of ResNet50 and SeqNet50 at 224 x 224, beside that of torchvision's reference script on the same network and
-   batch (goal: as many on a CPU, 1.5 times as many on a GPU in bfloat16, channels-last and compiled)
+   batch (goal: as many on a CPU; on a GPU in bfloat16, channels-last and compiled 1.5 times as many as in float32, and
+   beside it stands the script with --amp)
 g  orthogonal regularization, beside a step of SeqNet50 without (at most 5 %)
 
     python benchmarks/train.py [--only a,b,c,d,e,f,g] [--rounds 15] [--threads 2] [--device cpu]
@@ -60,7 +61,8 @@ PROBES = {  # what is recorded of each net at the paper's scale, and what else t
 }
 FASTER = {"cpu": {"channels_last": True}, "cuda": {"channels_last": True, "precision": "bf16", "compile": True}}
 WORKERS, STEPS = 2, 3
-LARGE = 8  # images of 224 x 224 in a step
+LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 in a step
+STILL = 1e-4  # a rate at which many steps on one batch leave a network where it is
 
 
 def medians(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
@@ -247,34 +249,40 @@ def clars(rounds: int, device: torch.device) -> None:
 
 def large(rounds: int, device: torch.device) -> None:
     """(f), of a batch that lies in memory."""
-    images, base = random_images(16, 224), {"init": "default", "standardize": "per_channel", "batch": LARGE}
+    count = LARGE[device.type]
+    images, base = random_images(count, 224), {"init": "default", "standardize": "per_channel", "batch": count}
     for model in ("resnet50", "seqnet50"):
-        ours = Engine(images, device, model=model, **base)
-        x, y = ours.input()
-        ways = {"ours": lambda o=ours, x=x, y=y: o.step(x, y)}
-        faster = Engine(images, device, model=model, **base, **FASTER[device.type])
-        ways["ours, faster"] = lambda o=faster, x=x, y=y: o.step(x, y)
-        net = classify.new_model(ours.spec, images).to(device).train()
-        ways["reference"] = reference_step(net, x, y)
+        ways, engines = {}, {"ours": {}, "ours, faster": FASTER[device.type]}
+        for name, more in engines.items():
+            engine = Engine(images, device, model=model, lr=STILL, **base, **more)
+            x, y = engine.input()
+            ways[name] = lambda engine=engine, x=x, y=y: engine.step(x, y)
+        for name, amp in {"reference": False, "reference, amp": True}.items():
+            if device.type == "cuda" or not amp:
+                net = classify.new_model(engine.spec, images).to(device).train()
+                ways[name] = reference_step(net, x, y, amp)
         found = medians(ways, max(3, rounds // 3), device)
         for way, seconds in found.items():
             ratio = found["reference"] / seconds
             print(
-                f"(f) {model}: {LARGE / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the reference's", flush=True
+                f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the reference's", flush=True
             )
 
 
-def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: bool = False) -> Callable[[], None]:
     """A step of torchvision's references/classification/train.py: loss, update, the batch's top-1 and top-5."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
+    scaler = torch.amp.GradScaler(x.device.type, enabled=amp)
 
     def step() -> None:
-        output = net(x)
-        loss = loss_of(output, y)
+        with torch.autocast(x.device.type, torch.float16, enabled=amp):
+            output = net(x)
+            loss = loss_of(output, y)
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         with torch.inference_mode():
             best = output.topk(5, 1)[1].t().eq(y[None])
             [best[:k].flatten().sum(dtype=torch.float32).item() for k in (1, 5)]
@@ -285,13 +293,14 @@ def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Ca
 
 def orthogonal(rounds: int, device: torch.device) -> None:
     """(g)"""
-    images, base = random_images(16, 224), {"model": "seqnet50", "init": "default", "batch": LARGE}
+    count = LARGE[device.type]
+    images, base = random_images(count, 224), {"model": "seqnet50", "init": "default", "batch": count, "lr": STILL}
     without, regularized = (Engine(images, device, **base, orthogonal=eta) for eta in (0, 1e-4))
     x, y = without.input()
     ways = {"without": lambda: without.step(x, y), "with": lambda: regularized.step(x, y)}
     found = medians(ways, rounds, device)
     more = 100 * (found["with"] / found["without"] - 1)
-    print(f"(g) orthogonal regularization adds {more:.1f} % to a step of {LARGE} images (goal: at most 5)", flush=True)
+    print(f"(g) orthogonal regularization adds {more:.1f} % to a step of {count} images (goal: at most 5)", flush=True)
 
 
 PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing, "f": large, "g": orthogonal}

@@ -39,7 +39,19 @@ def test_the_check_sees_an_import():
     assert "torch" in loaded("import ghostgrad.simulate")[0]
 
 
-MODULES = ("registry", "record", "tidy", "render", "overview", "checks", "controller", "state", "run", "cli")
+MODULES = (
+    "registry",
+    "record",
+    "tidy",
+    "render",
+    "overview",
+    "checks",
+    "controller",
+    "state",
+    "run",
+    "estimates",
+    "cli",
+)
 
 
 def test_reading_modules_load_neither_torch_nor_pandas():
@@ -99,6 +111,7 @@ ROOMS = (
     ("run",),
     ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
     ("inspection",),
+    ("estimates",),
     ("planning", "calibrate"),
     ("cli",),
 )

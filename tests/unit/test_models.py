@@ -92,7 +92,7 @@ def network(row: Mapping[str, str]) -> nn.Module:
 @pytest.mark.parametrize("row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}")
 def test_networks_have_their_size(row):
     """Parameters, and multiply-adds of convolutions and products for one image."""
-    assert counts(network(row), int(row["size"])) == (int(row["parameters"]), int(row["multiply_adds"]))
+    assert counts(network(row), int(row["size"]))[:2] == (int(row["parameters"]), int(row["multiply_adds"]))
 
 
 def test_cifar_resnet50_has_the_papers_size():

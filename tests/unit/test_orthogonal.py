@@ -59,6 +59,20 @@ def test_gradient_is_that_of_finite_differences(through_trace):
         torch.testing.assert_close(weight.grad, numeric, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("through_trace", [False, True])
+def test_gradient_is_autograds(through_trace):
+    """Of the formula as it stands, which computes a product more."""
+    ours, plain = matrices(), matrices()
+    orthogonal.penalty(ours, 0.3, through_trace).backward()
+    for weight in plain:
+        wide = weight.mT if weight.shape[0] > weight.shape[1] else weight
+        gram, n = wide @ wide.mT, len(wide)
+        trace = (gram.trace() if through_trace else gram.trace().detach()) + orthogonal.TINY
+        (0.3 * (n / trace * gram - torch.eye(n)).square().sum()).backward()
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_the_traces_gradient_is_what_keeps_the_length():
     """The literal formula has no gradient along W; with the trace held fixed it has, where W is not orthogonal."""
     for through_trace in (True, False):

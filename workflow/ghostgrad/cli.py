@@ -16,8 +16,9 @@ import typer
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.consistency import check_together
+from ghostgrad.estimates import NETWORKS
 from ghostgrad.inspection import Scale, configured, results_of, show, status
-from ghostgrad.planning import NETWORKS, plan
+from ghostgrad.planning import plan
 from ghostgrad.registry import Artifact
 from ghostgrad.spec import SCALES, parse_spec
 from ghostgrad.tidy import refuse_stale, tidy
@@ -152,11 +153,14 @@ def calibrate(
         ]
     import logging
 
-    from ghostgrad import calibrate as calibration
-    from ghostgrad.run import choose_device
+    import torch
 
+    from ghostgrad import calibrate as calibration
+
+    if not (cpu or torch.cuda.is_available()):
+        raise InputError("calibrate: no GPU is visible; to measure the CPU: --cpu")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(calibration.calibrate(chosen, choose_device(0 if cpu else 1), steps, Path(config["state_dir"])))
+    print(calibration.calibrate(chosen, torch.device("cpu" if cpu else "cuda"), steps, Path(config["state_dir"])))
 
 
 @app.command(hidden=True)

@@ -9,9 +9,11 @@ unless `through_trace`; the paper's formula, read literally, has a gradient thro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ghostgrad import init
 from ghostgrad.checks import InputError
@@ -45,12 +47,31 @@ def penalty(matrices: Sequence[Tensor], eta: float, through_trace: bool = False)
         wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
         shapes.setdefault(tuple(wide.shape), []).append(wide)
     with torch.autocast(matrices[0].device.type, enabled=False):
-        return eta * torch.stack([_squares(torch.stack(wide), through_trace) for wide in shapes.values()]).sum()
+        parts = [_Penalty.apply(torch.stack(wide), eta, through_trace) for wide in shapes.values()]
+    return torch.stack(parts).sum()
 
 
-def _squares(wide: Tensor, through_trace: bool) -> Tensor:
-    """|(n / tr S) S - I_n|_F^2, S = A A^T, summed over the matrices A of (layers, n, m), n <= m."""
-    gram, n = wide @ wide.mT, wide.shape[1]
-    trace = gram.diagonal(dim1=1, dim2=2).sum(1)
-    scale = n / ((trace if through_trace else trace.detach()) + TINY)
-    return (scale[:, None, None] * gram - torch.eye(n, dtype=gram.dtype, device=gram.device)).square().sum()
+class _Penalty(torch.autograd.Function):
+    """eta |R|_F^2, R = s S - I_n, S = A A^T, s = n / tr S, summed over the matrices A of (layers, n, m), n <= m.
+
+    Its gradient is 4 eta s R A, and -4 eta <R, s S> / tr S A more through the trace: one product, where autograd, which
+    does not know that R is symmetric, computes two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, wide: Tensor, eta: float, through_trace: bool) -> Tensor:
+        rest, n = wide @ wide.mT, wide.shape[1]
+        trace = rest.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + TINY
+        scale = n / trace
+        rest.mul_(scale).diagonal(dim1=1, dim2=2).sub_(1)
+        squares = rest.square().sum((1, 2), keepdim=True)
+        if ctx.needs_input_grad[0]:
+            along = squares + rest.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # <R, R + I>
+            gradient = 4 * (rest.mul_(eta).mul_(scale) @ wide)
+            ctx.save_for_backward(gradient - 4 * eta * along / trace * wide if through_trace else gradient)
+        return eta * squares.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        return slope * ctx.saved_tensors[0], None, None

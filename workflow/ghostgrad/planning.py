@@ -1,130 +1,52 @@
-"""`ghostgrad plan`: what a scale takes, in GPU-hours, hours and disk, before any of it runs.
-
-The cost of a training comes from the first of these that there is: images a second as `ghostgrad calibrate` measured
-them; forward multiply-adds, with an assumed rate of them; the seconds that the registry expects. Imports neither torch
-nor pandas: the networks' multiply-adds stand in workflow/networks.csv.
-"""
+"""`ghostgrad plan`: what a scale takes, in GPU-hours, hours and disk, before any of it runs."""
 
 from __future__ import annotations
 
 import csv
-import json
+import heapq
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.estimates import GMACS_PER_S, LAYER_MS, Estimate, calibration, disk_gb, estimate
 from ghostgrad.inspection import Scale, configured
 from ghostgrad.spec import RunSpec, published
 
-NETWORKS = Path(__file__).resolve().parent.parent / "networks.csv"
-COLUMNS = ("architecture", "parameters", "multiply_adds")
-IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167}  # of an epoch
-CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000}
-SIDE = {"cifar10": 32, "digits": 8, "photographs": 224, "imagenet": 224}  # pixels, where a spec sets no size
-# Forward multiply-adds, in 10^9, for which a GPU trains in a second: ResNet50 at 224 x 224, 4.09 of them an image, with
-# 3,000 images a second, about an H200's in bfloat16. Assumed, not measured.
-GMACS_PER_S = 12_270.0
-ARCHITECTURE = (
-    *("model", "blocks", "filters", "batch_norm", "shortcut", "cifar_stem", "small_stem", "stem_filters"),
-    *("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip"),
-    *("depth", "width", "norm", "activation"),
-)
-COMPUTATION = ("precision", "channels_last", "compile", "optimizer", "orthogonal")
-CALIBRATION = ("workload", "device", "images_per_s", "peak_mb", "torch")
 
-
-def architecture(spec: Mapping[str, Any]) -> str:
-    """JSON of what a classify spec's network is, of which images; defaults left out."""
-    from ghostgrad.checks import schema
-
-    rules = schema("classify")["properties"]
-    own = {key: spec[key] for key in ARCHITECTURE if spec[key] != rules[key].get("default")}
-    own |= {"classes": CLASSES[spec["data"]], "size": spec["size"] or SIDE[spec["data"]]}
-    return json.dumps(own, sort_keys=True)
-
-
-def workload(spec: Mapping[str, Any], gpus: int) -> str:
-    """JSON of what a calibration measures: a network, how it is computed, and the images that a process has at a
-    time."""
-    how = {key: spec[key] for key in COMPUTATION} | {"orthogonal": bool(spec["orthogonal"])}
-    how["micro_batch"] = spec["micro_batch"] or spec["batch"] // max(1, gpus)
-    return json.dumps(json.loads(architecture(spec)) | how, sort_keys=True)
-
-
-@cache
-def networks() -> Mapping[str, tuple[int, int]]:
-    """Architecture -> parameters and forward multiply-adds of an image."""
-    with NETWORKS.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return {row["architecture"]: (int(row["parameters"]), int(row["multiply_adds"])) for row in rows}
-
-
-def images(spec: Mapping[str, Any]) -> float | None:
-    """Training images that a classify run processes; None where the data set's size is not known beforehand."""
-    if spec["data"] not in IMAGES:
-        return None
-    per_epoch = IMAGES[spec["data"]] // spec["batch"]
-    steps = spec["length"] * (per_epoch if spec["unit"] == "epoch" else 1) / spec["shrink"]
-    return steps * spec["batch"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Of one run: hours, and what they come from."""
-
-    hours: float
-    basis: str  # measured | multiply-adds | expected
-
-
-def estimate(run: RunSpec, measured: Mapping[str, float], gmacs_per_s: float) -> Estimate:
-    """Hours of a run on the GPUs, or the core, that it asks for."""
-    gpus = run.resources.get("gpu", 0)
-    count = images(run.spec) if run.task == "classify" and gpus else None
-    if count:
-        if rate := measured.get(workload(run.spec, gpus)):
-            return Estimate(count / rate / gpus / 3600, "measured")
-        if found := networks().get(architecture(run.spec)):
-            return Estimate(count * found[1] / (gmacs_per_s * 1e9) / gpus / 3600, "multiply-adds")
-    return Estimate(run.expect.get("seconds", 0) / 3600, "expected")
-
-
-def disk_gb(runs: Iterable[RunSpec], gpus: int) -> float:
-    """Of weights that are published, and of two checkpoints, weights and momentum, of each run that has a place on
-    `gpus` GPUs at the same time."""
-    weights, running = 0.0, []
-    for run in runs:
-        found = networks().get(architecture(run.spec)) if run.task == "classify" and run.data in CLASSES else None
-        size = 4 * found[0] / 1e9 if found else 0.0
-        weights += size if run.publishes_weights else 0
-        running.append(4 * size)
-    places = max(1, gpus // max([1, *(run.resources.get("gpu", 0) for run in runs)]))
-    return weights + sum(sorted(running, reverse=True)[:places])
-
-
-def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
-    """The device whose measurements are used, the named one or that of the last, and images a second by workload."""
-    path = state_dir / "calibration.csv"
-    if not path.exists():
-        if device:
-            raise InputError(f"--device: nothing is measured yet; run ghostgrad calibrate on '{device}'")
-        return "", {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    known = dict.fromkeys(row["device"] for row in rows)
-    if device and device not in known:
-        raise InputError(f"--device: '{device}' is not measured{nearest(device, known)}")
-    device = device or (rows[-1]["device"] if rows else "")
-    return device, {
-        r["workload"]: float(r["images_per_s"]) for r in rows if r["device"] == device and r["images_per_s"]
-    }
+def wall(runs: Iterable[RunSpec], hours: Mapping[RunSpec, float], gpus: int, cores: int) -> float:
+    """Hours until all are done, the longest first wherever there is room, none before the run that it starts from. What
+    asks for more GPUs than there are has all of them, for longer; what asks for none has a core."""
+    queues: dict[tuple[str, int], list[RunSpec]] = {}
+    for run in sorted(runs, key=lambda run: hours[run]):
+        asked = run.resources.get("gpu", 0)
+        queues.setdefault(("gpu", min(asked, gpus)) if asked else ("core", 1), []).append(run)
+    unfinished = {run for queue in queues.values() for run in queue}
+    free, running, now = {"gpu": gpus, "core": cores}, [], 0.0
+    while unfinished:
+        heads = [
+            (hours[run], kind, count, run)
+            for (kind, count), queue in queues.items()
+            if count <= free[kind]
+            and (run := next((one for one in reversed(queue) if one.upstream not in unfinished), None))
+        ]
+        if heads:
+            _, kind, count, run = max(heads, key=lambda head: head[:3])
+            queues[kind, count].remove(run)
+            free[kind] -= count
+            longer = max(1.0, run.resources.get("gpu", 0) / gpus)
+            heapq.heappush(running, (now + hours[run] * longer, run.id, kind, count, run))
+        else:
+            now, _, kind, count, run = heapq.heappop(running)
+            free[kind] += count
+            unfinished.remove(run)
+    return now
 
 
 @dataclass(frozen=True)
@@ -156,7 +78,6 @@ def line(
     asked = {run: run.resources.get("gpu", 0) for run in left}
     gpu_hours = sum(estimates[run].hours * asked[run] for run in left)
     core_hours = sum(estimates[run].hours for run in left if not asked[run])
-    longest = max((estimates[run].hours * max(1, asked[run] / gpus) for run in left), default=0.0)
     limits = [math.ceil(60 * estimates[run].hours / run.resources.get("runtime", 60)) - 1 for run in left]
     return Line(
         name=name,
@@ -166,7 +87,7 @@ def line(
         hours=max((estimates[run].hours for run in left), default=0.0),
         gpu_hours=gpu_hours,
         core_hours=core_hours,
-        wall=max(longest, gpu_hours / gpus, core_hours / cores),
+        wall=wall(left, {run: estimates[run].hours for run in left}, gpus, cores),
         disk=disk_gb(left, gpus),
         resumes=max([0, *limits]),
         basis=", ".join(dict.fromkeys(estimates[run].basis for run in left)),
@@ -189,7 +110,9 @@ def lines(
     wanted = {artifact.id: reg.artifact_runs(scale, artifact) for artifact in reg.artifacts.values()}
     if by == "experiment":
         wanted = {name: tuple(run for run in runs if run.experiment == name) for name in reg.experiments}
-    groups = {name: with_upstream(run for run in found if not run.optional) for name, found in wanted.items()}
+    groups = {name: tuple(run for run in found if not run.optional) for name, found in wanted.items()}
+    if by == "artifact":
+        groups = {name: with_upstream(found) for name, found in groups.items()}
     groups["all"] = tuple(run for run in runs if not run.optional)
     groups["optional"] = tuple(run for run in runs if run.optional)
     return [line(name, found, estimates, done, gpus, cores) for name, found in groups.items() if found]
@@ -218,6 +141,15 @@ def plan(
         writer.writerow(vars(found[0]))
         writer.writerows(vars(one).values() for one in found)
         return
+    _print(found, by)
+    print(
+        f"\nscale {scale}; wall: on {gpus} GPUs and {cores} cores, the longest first; h a run: of the longest, on the GPUs it asks for"
+    )
+    for text in legend(device if measured else "", gmacs_per_s):
+        print(text)
+
+
+def _print(found: Sequence[Line], by: str) -> None:
     width = max(len(one.name) for one in found)
     print(
         f"{by:{width}} {'runs':>5} {'left':>5} {'GPUs':>4} {'h a run':>8} {'GPU-h':>9} {'core-h':>8} {'wall h':>8}"
@@ -229,12 +161,18 @@ def plan(
             f"{one.name:{width}} {one.runs:5} {one.left:5} {one.gpus:4} {one.hours:8.2f} {one.gpu_hours:9.1f}"
             f" {one.core_hours:8.2f} {one.wall:8.1f} {one.disk:8.1f}  {one.basis}{resumed}"
         )
-    print(f"\nscale {scale}; wall: on {gpus} GPUs and {cores} cores; h a run: of the longest, on the GPUs it asks for")
-    print(
-        f"measured: on {device}, by ghostgrad calibrate" if measured else "measured: nothing yet (ghostgrad calibrate)"
-    )
-    print(
-        f"multiply-adds: assuming {gmacs_per_s:,.0f} x 10^9 forward ones a second and GPU"
-        + (", about an H200's in bfloat16" if gmacs_per_s == GMACS_PER_S else "")
-    )
-    print("expected: the registry's guess; resumes: times that a run goes beyond its time limit and goes on by itself")
+
+
+def legend(device: str, gmacs_per_s: float) -> list[str]:
+    """What each basis rests on, a line each."""
+    rate = f"{gmacs_per_s:,.0f} x 10^9 forward ones a second and GPU in bfloat16"
+    return [
+        f"measured: steps on {device}, by ghostgrad calibrate"
+        if device
+        else "measured: nothing yet (ghostgrad calibrate)",
+        f"multiply-adds: assuming {rate}" + ", about an H200's" * (gmacs_per_s == GMACS_PER_S) + ";",
+        f"  half of it in TF32, a quarter in float32; at least {LAYER_MS} ms a layer and step; CLARS twice the time",
+        "neither counts reading images and evaluating; several GPUs are taken to be as many times as fast as one",
+        "expected: the registry's guess, of Mask R-CNN too",
+        "resumes: times that a run goes beyond its time limit and goes on by itself",
+    ]

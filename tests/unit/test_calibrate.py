@@ -1,0 +1,137 @@
+"""`ghostgrad calibrate`: what it measures, what it writes, and that `ghostgrad plan` reckons with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghostgrad import calibrate, estimates
+from ghostgrad.checks import InputError
+from ghostgrad.estimates import workload
+from tests.unit.commands import REGISTRY, refused, told
+
+CPU = torch.device("cpu")
+SMALL = REGISTRY.run("laptop", "resnet15_cifar/model1-s0")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_what_is_measured_is_kept(tmp_path):
+    """With a small network; a second device leaves the first one's rows, a second time replaces its own."""
+    path = calibrate.calibrate([SMALL, SMALL], CPU, 2, tmp_path)
+    (row,) = read(path)
+    assert row["workload"] == workload(SMALL.spec, 0)
+    assert float(row["images_per_s"]) > 0
+    assert row["torch"] == torch.__version__
+    path.write_text(path.read_text().replace(row["device"], "another"))
+    calibrate.calibrate([SMALL], CPU, 2, tmp_path)
+    calibrate.calibrate([SMALL], CPU, 2, tmp_path)
+    assert [r["device"] for r in read(path)] == ["another", row["device"]]
+    assert [p.name for p in tmp_path.iterdir()] == ["calibration.csv"]
+
+
+def test_plan_uses_the_last_gpu_or_the_device_that_is_named(tmp_path):
+    rows = [("w", "H100", 30), ("w", "A100", 20), ("full", "A100", ""), ("w", "cpu, 2 threads", 1)]
+    with (tmp_path / "calibration.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([estimates.CALIBRATION, *((*row, "", "2.15") for row in rows)])
+    assert estimates.calibration(tmp_path, "") == ("A100", {"w": 20.0})
+    assert estimates.calibration(tmp_path, "H100") == ("H100", {"w": 30.0})
+    assert estimates.calibration(tmp_path, "cpu, 2 threads") == ("cpu, 2 threads", {"w": 1.0})
+    with pytest.raises(InputError, match="--device: 'H10' is not measured; did you mean 'H100'"):
+        estimates.calibration(tmp_path, "H10")
+
+
+def test_a_cpu_says_nothing_of_a_gpu(tmp_path):
+    calibrate.calibrate([SMALL], CPU, 1, tmp_path)
+    assert estimates.calibration(tmp_path, "") == ("", {})
+
+
+def test_plan_says_which_device_it_reckons_with(ghostgrad):
+    seqnet = REGISTRY.run("paper", "imagenet/seqnet50-s0")
+    Path("state").mkdir()
+    with Path("state/calibration.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([estimates.CALIBRATION, [workload(seqnet.spec, 4), "An H200", "500", "", "2.15"]])
+    out = told(ghostgrad("plan", "--scale", "paper"))
+    assert "measured: steps on An H200, by ghostgrad calibrate" in out
+    (line,) = (line.split() for line in out.splitlines() if line.startswith("ghost.fig7"))
+    assert line[-2:] == ["multiply-adds,", "measured"]
+    assert float(line[4]) == pytest.approx(100 * 5004 * 256 / 500 / 4 / 3600, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of GPU memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatch, caplog, error, said):
+    def full(spec, *_):
+        if spec["model"] == "preact_resnet":
+            raise error
+        return 3.0
+
+    second = REGISTRY.run("laptop", "cifar_sweep/sgd-128-s0")
+    monkeypatch.setattr(calibrate, "images_per_s", full)
+    caplog.set_level(logging.INFO)
+    path = calibrate.calibrate([SMALL, second], CPU, 2, tmp_path)
+    assert [row["images_per_s"] for row in read(path)] == ["", "3"]
+    assert f"1 of 2: preact_resnet, sgd, fp32, batch 64: {said}" in caplog.text
+    assert estimates.calibration(tmp_path, read(path)[0]["device"])[1] == {workload(second.spec, 0): 3.0}
+
+
+def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(calibrate, "images_per_s", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        calibrate.calibrate([SMALL], CPU, 1, tmp_path)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
+def test_every_update_rule_is_measured(rule):
+    """CLARS with the norms of the samples' gradients that it needs."""
+    assert calibrate.images_per_s({**SMALL.spec, "blocks": 1, "batch": 4, "optimizer": rule}, CPU, 1) > 0
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": True}, {"deterministic": True}])
+def test_what_a_spec_computes_with_is_measured(changes):
+    spec = {**SMALL.spec, "blocks": 1, "filters": 8, "batch": 4, **changes}
+    assert calibrate.images_per_s(spec, CPU, 1) > 0
+    assert workload(spec, 0) != workload({**SMALL.spec, "blocks": 1, "filters": 8, "batch": 4}, 0)
+
+
+def test_each_workload_of_the_paper_is_measured_once():
+    trainings = [
+        r for r in REGISTRY.runs("paper") if r.task == "classify" and r.spec["length"] and r.data in estimates.CLASSES
+    ]
+    found = calibrate.workloads(REGISTRY.runs("paper"))
+    assert found.keys() == {workload(r.spec, r.resources["gpu"]) for r in trainings}
+    assert all(spec["batch"] == spec["micro_batch"] for spec in found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("imagnet",), "calibrate: no experiment 'imagnet'; did you mean 'imagenet'?"),
+        (("imagenet/seqnet5", "--scale", "paper"), "has no variant 'seqnet5' at scale paper; did you mean"),
+        (("coco", "--cpu"), "calibrate: nothing to measure; only trainings of classifiers are"),
+    ],
+)
+def test_errors_are_one_line(ghostgrad, arguments, said):
+    assert said in refused(ghostgrad("calibrate", *arguments))
+    assert not Path("state/calibration.csv").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_without_a_gpu_it_names_the_way_out(ghostgrad):
+    assert "calibrate: no GPU is visible; to measure the CPU: --cpu" in refused(ghostgrad("calibrate", "imagenet"))

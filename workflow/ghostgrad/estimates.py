@@ -1,0 +1,152 @@
+"""What a run takes: hours on the GPUs, or the core, that it asks for, and disk.
+
+Hours of a training come from the first of these that there is: images a second as `ghostgrad calibrate` measured them;
+forward multiply-adds, with an assumed rate of them; the seconds that the registry expects. The first two are of steps
+alone, without reading images and evaluating. Imports neither torch nor pandas: the networks' parameters, multiply-adds
+and layers stand in workflow/networks.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ghostgrad.checks import InputError, nearest, schema
+from ghostgrad.spec import RunSpec
+
+NETWORKS = Path(__file__).resolve().parent.parent / "networks.csv"
+IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167}  # of an epoch
+CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000}
+SIDE = {"cifar10": 32, "digits": 8, "photographs": 224, "imagenet": 224}  # pixels, where a spec sets no size
+# Forward multiply-adds, in 10^9, for which a GPU trains in a second: ResNet50 at 224 x 224, 4.09 of them an image, with
+# 3,000 images a second, about an H200's in bfloat16. Like the next three, assumed, not measured.
+GMACS_PER_S = 12_270.0
+OF_BF16 = {"bf16": 1.0, "tf32": 1 / 2, "fp32": 1 / 4}  # the rate in a precision
+LAYER_MS = 0.25  # the least that a step takes for each weight layer: small nets leave the GPU waiting for the CPU
+CLARS = 2.0  # times the time, as the LALC paper says
+RESULTS_MB = 1.0  # a run's files
+CPU = "cpu"  # how the name of a device that is no GPU begins
+ARCHITECTURE = (
+    *("model", "blocks", "filters", "batch_norm", "shortcut", "cifar_stem", "small_stem", "stem_filters"),
+    *("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip"),
+    *("depth", "width", "norm", "activation"),
+)
+COMPUTATION = ("precision", "channels_last", "compile", "deterministic", "optimizer")
+CALIBRATION = ("workload", "device", "images_per_s", "peak_mb", "torch")
+
+
+class Counts(NamedTuple):
+    """Of a network: parameters, forward multiply-adds of an image, convolutions and products."""
+
+    parameters: int
+    multiply_adds: int
+    layers: int
+
+
+def architecture(spec: Mapping[str, Any]) -> str:
+    """JSON of what a classify spec's network is, of which images; defaults left out."""
+    rules = schema("classify")["properties"]
+    own = {key: spec[key] for key in ARCHITECTURE if spec[key] != rules[key].get("default")}
+    own |= {"classes": CLASSES[spec["data"]], "size": spec["size"] or SIDE[spec["data"]]}
+    return json.dumps(own, sort_keys=True)
+
+
+def at_a_time(spec: Mapping[str, Any], gpus: int) -> int:
+    """Images that a process computes at a time."""
+    return spec["micro_batch"] or spec["batch"] // max(1, gpus)
+
+
+def workload(spec: Mapping[str, Any], gpus: int) -> str:
+    """JSON of what a calibration measures: a network, how it is computed, and the images that a process has at a
+    time."""
+    how = {key: spec[key] for key in COMPUTATION} | {"orthogonal": bool(spec["orthogonal"])}
+    how["micro_batch"] = at_a_time(spec, gpus)
+    return json.dumps(json.loads(architecture(spec)) | how, sort_keys=True)
+
+
+@cache
+def networks() -> Mapping[str, Counts]:
+    """Architecture -> its counts."""
+    with NETWORKS.open(newline="", encoding="utf-8") as stream:
+        return {
+            row["architecture"]: Counts(*(int(row[key]) for key in Counts._fields)) for row in csv.DictReader(stream)
+        }
+
+
+def counts_of(run: RunSpec) -> Counts | None:
+    """Of the network that a run trains, where it is known without the data; Mask R-CNN's are not counted."""
+    return networks().get(architecture(run.spec)) if run.task == "classify" and run.data in CLASSES else None
+
+
+def images(spec: Mapping[str, Any]) -> float | None:
+    """Training images that a classify run processes; None where the data set's size is not known beforehand."""
+    if spec["data"] not in IMAGES:
+        return None
+    per_epoch = IMAGES[spec["data"]] // spec["batch"]
+    steps = spec["length"] * (per_epoch if spec["unit"] == "epoch" else 1) / spec["shrink"]
+    return steps * spec["batch"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one run: hours, and what they come from."""
+
+    hours: float
+    basis: str  # measured | multiply-adds | expected
+
+
+def seconds(spec: Mapping[str, Any], found: Counts, micro: int, gmacs_per_s: float) -> float:
+    """Of a step of `micro` images on one GPU, by its multiply-adds or, of small nets, by its layers."""
+    by_network = micro * found.multiply_adds / (OF_BF16[spec["precision"]] * gmacs_per_s * 1e9)
+    return max(by_network, found.layers * LAYER_MS / 1000) * (CLARS if spec["optimizer"] == "clars" else 1)
+
+
+def estimate(run: RunSpec, measured: Mapping[str, float], gmacs_per_s: float) -> Estimate:
+    """Hours of a run on the GPUs, or the core, that it asks for."""
+    gpus = run.resources.get("gpu", 0)
+    count = images(run.spec) if run.task == "classify" and gpus else None
+    if count:
+        if rate := measured.get(workload(run.spec, gpus)):
+            return Estimate(count / rate / gpus / 3600, "measured")
+        if found := counts_of(run):
+            micro = at_a_time(run.spec, gpus)
+            return Estimate(count / micro / gpus * seconds(run.spec, found, micro, gmacs_per_s) / 3600, "multiply-adds")
+    return Estimate(run.expect.get("seconds", 0) / 3600, "expected")
+
+
+def disk_gb(runs: Iterable[RunSpec], gpus: int) -> float:
+    """Of the files of these runs and of weights that are published, both twice, since the state folder keeps them; and
+    of two checkpoints, weights and momentum, of each run that has a place on `gpus` GPUs at the same time."""
+    total, checkpoints = 0.0, []
+    for run in runs:
+        weights = 4 * found.parameters / 1e9 if (found := counts_of(run)) else 0.0
+        total += 2 * (RESULTS_MB / 1e3 + weights * run.publishes_weights)
+        checkpoints.append((4 * weights, run.resources.get("gpu", 0)))
+    free = gpus
+    for size, asked in sorted(checkpoints, reverse=True):
+        if asked and (free == gpus or asked <= free):
+            free, total = free - asked, total + size
+    return total
+
+
+def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
+    """The device whose measurements are used, the named one or the GPU of the last, and images a second by workload."""
+    path = state_dir / "calibration.csv"
+    if not path.exists():
+        if device:
+            raise InputError(f"--device: nothing is measured yet; run ghostgrad calibrate on '{device}'")
+        return "", {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    known = list(dict.fromkeys(row["device"] for row in rows))
+    if device and device not in known:
+        raise InputError(f"--device: '{device}' is not measured{nearest(device, known)}")
+    device = device or next((row["device"] for row in reversed(rows) if not row["device"].startswith(CPU)), "")
+    return device, {
+        r["workload"]: float(r["images_per_s"]) for r in rows if r["device"] == device and r["images_per_s"]
+    }
