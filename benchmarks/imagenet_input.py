@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 from ghostgrad import batches, data, folders
 from ghostgrad.spec import expand
 
-SIDE, WIDTH, HEIGHT, QUALITY = 224, 500, 375, 97
+SIDE, WIDTH, HEIGHT, QUALITY = 224, 500, 375, 98
 SPEC = {
     "model": "resnet50",
     "data": "images",
@@ -71,7 +71,7 @@ def ours(root: Path) -> Callable[[], int]:
     def epoch() -> int:
         for step in range(order.per_epoch):
             x, _ = training[step]
-            data.standardize(spec, x.float() / 255, CHANNELS)
+            data.standardize(spec, x.float().div_(255), CHANNELS)
         return order.per_epoch * spec["batch"]
 
     return epoch

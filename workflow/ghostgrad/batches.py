@@ -78,14 +78,14 @@ class InMemory:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's images (B/processes, 3, H, W) and labels of one step."""
         chosen, draws = self.order(step)
-        x = augment(resize(self.spec, self.x[chosen].float() / 255), self.spec["pad"], draws)
+        x = augment(resize(self.spec, self.x[chosen].float().div_(255)), self.spec["pad"], draws)
         return standardize(self.spec, x, self.channels), self.y[chosen]
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
         chunks = zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True)
         for x, y in itertools.islice(chunks, self.group.rank, None, self.group.size):
-            yield standardize(self.spec, resize(self.spec, x.float() / 255), self.channels), y
+            yield standardize(self.spec, resize(self.spec, x.float().div_(255)), self.channels), y
 
 
 class Streamed:
@@ -114,7 +114,7 @@ class Streamed:
             yield self._finish(x, y)
 
     def _finish(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return standardize(self.spec, x.float() / 255, self.images.channels), y
+        return standardize(self.spec, x.float().div_(255), self.images.channels), y
 
 
 class TrainBatches(Dataset):
@@ -136,10 +136,12 @@ class TrainBatches(Dataset):
         return augment(torch.stack(x), self.spec["pad"], draws), self.y[chosen]
 
     def _cut(self, index: int, draws: Sequence[float]) -> Tensor:
-        from torchvision.transforms.v2.functional import resized_crop  # torchvision takes seconds, and few runs need it
+        from torchvision.transforms.v2 import functional  # torchvision takes seconds, and few runs need it
 
         x = self.files.decode(index)
-        return resized_crop(x, *window(*x.shape[1:], draws), [self.spec["size"]] * 2, antialias=True)
+        cut = functional.crop(x, *window(*x.shape[1:], draws))
+        cut = cut.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # pixel by pixel, of which the resizing makes two copies
+        return functional.resize(cut, [self.spec["size"]] * 2, antialias=True)
 
 
 class TestBatches(Dataset):
@@ -236,11 +238,12 @@ def _leave_signals(_worker: int) -> None:
 
 
 def augment(x: Tensor, pad: int, draws: Mapping[str, Tensor]) -> Tensor:
-    """Images (N, 3, H, W) of any type, cropped and flipped as Order has drawn."""
+    """Images (N, 3, H, W) of any type, cropped and flipped as Order has drawn; flipped in place."""
     if "crop" in draws:
         x = random_crop(x, pad, draws["crop"])
     if "flip" in draws:
-        x = torch.where(draws["flip"].to(x.device)[:, None, None, None], x.flip(-1), x)
+        flipped = draws["flip"].nonzero().flatten().to(x.device)
+        x[flipped] = x[flipped].flip(-1)
     return x
 
 

@@ -153,16 +153,16 @@ CHANNELS: dict[str, Channels] = {
 
 
 def standardize(spec: Mapping[str, Any], x: Tensor, channels: Channels | None = None) -> Tensor:
-    """Images (N, 3, H, W) in 0..1 as the spec asks: per image (TensorFlow's per_image_standardization), per channel
-    with `channels` or the data set's constants, or as they are."""
+    """Images (N, 3, H, W) in 0..1 as the spec asks, changed in place: per image (TensorFlow's
+    per_image_standardization), per channel with `channels` or the data set's constants, or as they are."""
     match spec["standardize"]:
         case "per_image":
             values = x.flatten(1)
             deviation = values.std(dim=1, correction=0).clamp(min=values.shape[1] ** -0.5)
-            return (x - values.mean(dim=1)[:, None, None, None]) / deviation[:, None, None, None]
+            return x.sub_(values.mean(dim=1)[:, None, None, None]).div_(deviation[:, None, None, None])
         case "per_channel":
             mean, deviation = (x.new_tensor(part)[:, None, None] for part in channels or CHANNELS[spec["data"]])
-            return (x - mean) / deviation
+            return x.sub_(mean).div_(deviation)
     return x
 
 

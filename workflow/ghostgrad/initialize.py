@@ -28,7 +28,7 @@ FLOATS = 64 * 2**20  # more than one network at a time is never in memory
 def batch(spec: Mapping[str, Any], images: Images, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) and labels (B,) of a repeat, at the spec's size."""
     chosen = torch.randperm(len(images.train_y), generator=rng)[: spec["batch"]]
-    x, y = torch.from_numpy(images.train_x)[chosen].float() / 255, torch.from_numpy(images.train_y)[chosen]
+    x, y = torch.from_numpy(images.train_x)[chosen].float().div_(255), torch.from_numpy(images.train_y)[chosen]
     x = resize(spec, x)
     return torch.randn(x.shape, generator=rng) if spec["noise"] else standardize(spec, x, images.channels), y
 
