@@ -32,7 +32,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ghostgrad import classify, models, optim, probes
+from ghostgrad import classify, models, optim, orthogonal, probes
 from ghostgrad.batches import InMemory
 from ghostgrad.data import CHANNELS, Images
 from ghostgrad.engine import Network, configure
@@ -62,6 +62,7 @@ PROBES = {  # what is recorded of each net at the paper's scale, and what else t
 FASTER = {"cpu": {"channels_last": True}, "cuda": {"channels_last": True, "precision": "bf16", "compile": True}}
 WORKERS, STEPS = 2, 3
 LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 in a step
+OF_A_GPU = 64  # the same, as the experiment `imagenet` has it: the regularization costs as much whatever their number
 STILL = 1e-4  # a rate at which many steps on one batch leave a network where it is
 
 
@@ -291,19 +292,19 @@ def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: 
     return step
 
 
-def orthogonal(rounds: int, device: torch.device) -> None:
+def regularization(rounds: int, device: torch.device) -> None:
     """(g)"""
-    count = LARGE[device.type]
-    images, base = random_images(count, 224), {"model": "seqnet50", "init": "default", "batch": count, "lr": STILL}
-    without, regularized = (Engine(images, device, **base, orthogonal=eta) for eta in (0, 1e-4))
-    x, y = without.input()
-    ways = {"without": lambda: without.step(x, y), "with": lambda: regularized.step(x, y)}
-    found = medians(ways, rounds, device)
-    more = 100 * (found["with"] / found["without"] - 1)
-    print(f"(g) orthogonal regularization adds {more:.1f} % to a step of {count} images (goal: at most 5)", flush=True)
+    images, base = random_images(OF_A_GPU, 224), {"model": "seqnet50", "init": "default", "batch": OF_A_GPU, "lr": STILL}
+    engine = Engine(images, device, **base)
+    x, y = engine.input()
+    weights = orthogonal.weights(engine.model)
+    ways = {"step": lambda: engine.step(x, y), "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward()}
+    found = medians(ways, max(3, rounds // 3), device)
+    more = 100 * found["regularization"] / found["step"]
+    print(f"(g) orthogonal regularization adds {more:.1f} % to a step of {OF_A_GPU} images (goal: at most 5)", flush=True)
 
 
-PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing, "f": large, "g": orthogonal}
+PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing, "f": large, "g": regularization}
 
 
 def main() -> None:

@@ -234,6 +234,18 @@ def test_a_network_that_its_last_update_breaks_has_diverged(tmp_path, digits):
     assert (record.metrics["status"], record.metrics["diverged_at"]) == ("diverged", 1)
 
 
+def test_a_probe_takes_the_mean_over_its_batches(tmp_path, digits):
+    """That of its step and those behind it, the end of an epoch among them."""
+    changes = {"batch": 700, "length": 1, "lr": 1e-9, "probes": ["gradients"], "probe_at": [1]}
+    record = run(tmp_path, digits, **changes, probe_batches=3)
+    settings = spec(**changes)
+    batches, model = InMemory(settings, digits, CPU), classify.new_model(settings, digits).train()
+    single = [[value for *_, value in probes.measure(["gradients"], model, *batches(step))] for step in (1, 2, 3)]
+    assert not np.allclose(single[0], single[1], rtol=1e-3)
+    found = [float(row["value"]) for row in rows(record.probes)]
+    np.testing.assert_allclose(found, np.mean(single, axis=0), rtol=1e-4)
+
+
 def test_a_test_loss_that_recovers_is_no_divergence(tmp_path, digits, monkeypatch):
     """Running statistics may be off early in training; only the network that is left counts."""
     losses = iter([float("inf"), 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -95,7 +96,7 @@ def classify(
         state.pause(checkpoint, step, plan.length)
         at = plan.probes.get(step)
         if at is not None:
-            for probe, index, value in probed_by_first(network, spec, *batches(step), step):
+            for probe, index, value in probed_by_first(network, spec, batches, step):
                 probed.add(at, step, probe, index, value)
         if step == plan.length:
             break
@@ -140,14 +141,21 @@ def classify(
 
 
 def probed_by_first(
-    network: Network, spec: Mapping[str, Any], x: Tensor, y: Tensor, step: int
+    network: Network, spec: Mapping[str, Any], batches: InMemory | Streamed, step: int
 ) -> list[tuple[str, int, float]]:
-    """(probe, index, value) on the images that BN sees first, with the masks of `step`; of process 0, whatever the
-    number of processes."""
+    """(probe, index, value), means over `probe_batches` batches, that of `step` and those behind it, of each the images
+    that BN sees first, with its masks; of process 0, whatever the number of processes."""
     if network.group.rank != 0:
         return []
-    with network.masks(step):
-        return list(probes.measure(spec["probes"], network.model, x[: network.micro], y[: network.micro]))
+    means: dict[tuple[str, int], float] = defaultdict(float)
+    for place in range(step, step + spec["probe_batches"]):
+        x, y = batches(place)
+        with network.masks(place):
+            for probe, index, value in probes.measure(
+                spec["probes"], network.model, x[: network.micro], y[: network.micro]
+            ):
+                means[probe, index] += value / spec["probe_batches"]
+    return [(*key, mean) for key, mean in means.items()]
 
 
 def final_metrics(series: Rows, steps: int, diverged_at: int | None, model: nn.Module) -> dict[str, Any]:

@@ -191,6 +191,23 @@ def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
     make(name, manifest)
 
 
+@app.command(hidden=True)
+def resized_data(
+    name: str,
+    short: int,
+    source: Annotated[Path, typer.Option()],
+    manifest: Annotated[Path, typer.Option()],
+    threads: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Copy a folder of images, their short sides at most `short`, and write the copy's manifest."""
+    import torch
+
+    from ghostgrad.resized import make
+
+    torch.set_num_threads(1)  # each of the threads has an image of its own
+    make(name, short, source, manifest, threads)
+
+
 @app.command("tidy", hidden=True)
 def tidy_command(
     artifact: str,

@@ -73,6 +73,10 @@ def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
     if spec["input"] == "files" and spec["data"] not in FOLDER_DATA:
         told = f"data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or memory"
         yield f"input: files: {told}"
+    if spec["resized"] and spec["data"] not in FOLDER_DATA:
+        yield f"resized: data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or 0"
+    if 0 < spec["resized"] < spec["size"]:
+        yield f"resized: {spec['resized']} is smaller than size {spec['size']}, to which the images would grow again"
     if "resized_crop" in spec["augment"]:
         for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
             if not found:

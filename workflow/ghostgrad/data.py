@@ -180,7 +180,7 @@ def read(name: str) -> Images:
     if name not in DATASETS:
         raise InputError(f"no data set '{name}'{nearest(name, {**DATASETS, **FOLDERS, **SCENES, **WEIGHTS})}")
     expected = DATASETS[name]
-    images = expected.reader() if name in SHIPPED_DATA else expected.reader(_path(name))
+    images = expected.reader() if name in SHIPPED_DATA else expected.reader(path_of(name))
     _check_counts(name, expected, images)
     return images
 
@@ -195,10 +195,10 @@ def _check_counts(name: str, expected: Dataset, found: Images | Folder) -> None:
 
 def _scan(name: str) -> Folder:
     try:
-        folder = folders.scan(name, _path(name))
+        folder = folders.scan(name, path_of(name))
     except InputError as error:
-        if name == "imagenet" and Path(_path(name), DEVKIT).exists():
-            raise InputError(f"{error}; or have it made: ghostgrad unpack-imagenet {_path(name)}") from None
+        if name == "imagenet" and Path(path_of(name), DEVKIT).exists():
+            raise InputError(f"{error}; or have it made: ghostgrad unpack-imagenet {path_of(name)}") from None
         raise
     if FOLDERS[name]:
         _check_counts(name, FOLDERS[name], folder)
@@ -215,25 +215,30 @@ def _without_damaged(name: str, folder: Folder) -> tuple[Folder, dict[str, Any]]
         told = f"{len(found)} of {len(folder.train) + len(folder.test)} images are damaged, {found[0]} the first"
         raise InputError(f"config.yaml: data.{name}: {told}; get them again, or set damaged_images: skip")
     log.warning("%s: %d damaged images are left out: %s", name, len(found), ", ".join(found[:20]))
-    return folders.scan(name, _path(name), frozenset(found)), {"skipped": found}
+    return folders.scan(name, path_of(name), frozenset(found)), {"skipped": found}
+
+
+def folder_manifest(name: str, folder: Folder) -> dict[str, Any]:
+    """What the manifest of a folder of images holds, with its channels' constants where they are not the name's."""
+    channels = {} if name in CHANNELS else dict(zip(("mean", "std"), folder.channels(), strict=True))
+    return folder.manifest(name) | channels
 
 
 def _make_folder(name: str, manifest: Path) -> None:
     folder, more = _without_damaged(name, _scan(name))
-    content = folder.manifest(name) | more
+    content = folder_manifest(name, folder) | more
     if more:
         content["title"] += f", without {len(more['skipped'])} damaged images"
-    if name not in CHANNELS:
-        content |= dict(zip(("mean", "std"), folder.channels(), strict=True))
     write(manifest, json.dumps(content, indent=1) + "\n")
 
 
-def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
-    """Images in memory, or with the spec's `input: files` still on disk, cut to the spec's `size`."""
+def checked_folder(name: str, manifest: Path, root: str) -> tuple[Folder, Channels]:
+    """The images below `root` that `manifest` tells of, and their channels' constants; InputError where they are
+    others."""
     remedy = f"delete {manifest}, and the next build renews it"
     try:
         expected = json.loads(manifest.read_text(encoding="utf-8"))
-        folder = folders.scan(name, _path(name), frozenset(expected.get("skipped", ())))
+        folder = folders.scan(name, root, frozenset(expected.get("skipped", ())))
         title = {"title": expected["title"]}  # data that were renamed are the same
         channels = CHANNELS.get(name) or (expected["mean"], expected["std"])
     except (ValueError, TypeError, KeyError):
@@ -241,6 +246,15 @@ def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
     found = {**folder.manifest(name), **title}
     if found != {key: expected.get(key) for key in found}:
         raise InputError(f"{manifest}: {name} has changed since the data rule checked it; {remedy}")
+    folder.title = expected["title"]
+    return folder, channels
+
+
+def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
+    """Images in memory, or with the spec's `input: files` still on disk, cut to the spec's `size`; of `resized`, the
+    copies beside the manifest."""
+    root = str(manifest.with_suffix("")) if spec.get("resized") else path_of(name)
+    folder, channels = checked_folder(name, manifest, root)
     size = spec.get("size", 0)
     larger = round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size  # as torchvision's recipe
     train, test = folder.sized(size, larger)
@@ -250,7 +264,7 @@ def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
 
 def _read_scenes(name: str, manifest: Path) -> tuple[Scenes, dict[str, Any]]:
     """The scenes and their manifest; the shipped ones lie beside it, in a folder of their name."""
-    scenes, content = coco.read(name, str(manifest.with_suffix("")) if name in SHIPPED_DATA else _path(name))
+    scenes, content = coco.read(name, str(manifest.with_suffix("")) if name in SHIPPED_DATA else path_of(name))
     if expected := SCENES[name]:
         for what, found in (("train", content["train"]), ("test", content["test"]), ("classes", len(scenes.classes))):
             if found != (wanted := getattr(expected, what)):
@@ -301,20 +315,21 @@ WEIGHTS = {"vgg19_bn": vgg19_bn}
 
 
 def _make_weights(name: str, manifest: Path) -> None:
-    path = _path(name)
+    path = path_of(name)
     weights = WEIGHTS[name](path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     write(manifest, json.dumps({"name": name, "tensors": len(weights), "sha256": digest}, indent=1) + "\n")
 
 
 def _load_weights(name: str, manifest: Path) -> dict[str, Tensor]:
-    path = _path(name)
+    path = path_of(name)
     if json.loads(manifest.read_text())["sha256"] != hashlib.sha256(Path(path).read_bytes()).hexdigest():
         raise InputError(f"config.yaml: data.{name}: {path} is another file than {manifest} tells of; delete that")
     return WEIGHTS[name](path)
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
+    """Where config.yaml says that a data set lies; InputError where it says nothing."""
     path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
     if not path:
         raise InputError(f"config.yaml: data.{name} is not set; give the path that holds it")

@@ -70,7 +70,7 @@ def _whole(path: Path) -> bool:
 
 def damaged(files: Files) -> list[str]:
     """Names of the files that end too early or cannot be read."""
-    paths = [files.path(index) for index in range(len(files))]
+    paths = files.paths()
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
         whole = list(pool.map(_whole, paths))
     return [str(path.relative_to(files.root)) for path, good in zip(paths, whole, strict=True) if not good]
@@ -92,6 +92,9 @@ class Files:
 
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(bytes(self.names[index]))
+
+    def paths(self) -> list[Path]:
+        return [self.path(index) for index in range(len(self))]
 
     def decode(self, index: int) -> Tensor:
         """An image as it is in its file."""

@@ -1,5 +1,6 @@
 """Quantities recorded inside training; a probe at t sees the weights after t updates and the batch of update t, of it
-the first `micro_batch` images, which BN sees at a time, where the spec has such.
+the first `micro_batch` images, which BN sees at a time, where the spec has such; with `probe_batches`, the mean over
+that batch and those behind it.
 
 Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and BN's running
 statistics and touches no parameter's gradient.

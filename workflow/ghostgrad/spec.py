@@ -57,7 +57,8 @@ class RunSpec:
     @property
     def inputs(self) -> list[str]:
         """The files that it reads: the data set's manifest, another run's weights."""
-        manifest = [f"results/data/{self.data}.json"] if self.data else []
+        smaller = f"-{self.spec['resized']}" if self.spec.get("resized") else ""
+        manifest = [f"results/data/{self.data}{smaller}.json"] if self.data else []
         return manifest + ([f"{self.upstream.directory}/weights.pt"] if self.upstream else [])
 
     @property

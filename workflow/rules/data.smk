@@ -1,8 +1,10 @@
 """
-This part makes the data sets that ship inside a package and checks the others.
+This part makes the data sets that ship inside a package and checks the others; of a folder of images it makes a copy of
+smaller ones, where a spec asks for it.
 
 REQUIRED INPUTS: none; external data lie where config.yaml says.
-OUTPUTS: results/data/<name>.json, counts, classes and checksum but no path, so that data that move rerun nothing.
+OUTPUTS: results/data/<name>.json, counts, classes and checksum but no path, so that data that move rerun nothing;
+results/data/<name>-<short side>.json, the same of the copy in results/data/<name>-<short side>/.
 """
 
 
@@ -21,3 +23,24 @@ rule data:
         "../../envs/train.yaml"
     shell:
         "ghostgrad data {wildcards.name} --manifest {output.manifest} > {log} 2>&1"
+
+
+rule resized_data:
+    input:
+        "results/data/{name}.json",
+    output:
+        manifest="results/data/{name}-{short}.json",
+    log:
+        "results/data/{name}-{short}.log",
+    wildcard_constraints:
+        name="[a-z0-9_]+",
+        short=r"\d+",
+    conda:
+        "../../envs/train.yaml"
+    threads: 16
+    resources:
+        mem_mb=8000,
+        runtime=720,
+    shell:
+        "ghostgrad resized-data {wildcards.name} {wildcards.short} --source {input} --manifest {output.manifest}"
+        " --threads {threads} > {log} 2>&1"

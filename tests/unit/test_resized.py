@@ -1,0 +1,126 @@
+"""The copy of a folder of images that is smaller: what it holds, and what a run makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghostgrad import data, folders, resized
+from ghostgrad.checks import InputError
+from ghostgrad.consistency import check_together
+from tests.unit.insects import CLASSES, DECODERS, picture, spec
+
+pytestmark = pytest.mark.filterwarnings(DECODERS)
+SHORT = 16
+SIZES = {"wide.JPEG": (60, 40), "high.jpg": (20, 50), "small.jpg": (14, 30), "wide.png": (48, 24), "a.gif": (32, 32)}
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch) -> Path:
+    """Of a folder with an image of each kind in every class."""
+    root = tmp_path / "insects"
+    for seed, (split, name) in enumerate((s, c) for s in ("train", "test") for c in CLASSES):
+        for file, (width, height) in SIZES.items():
+            picture(root / split / name / file, seed, width, height)
+    monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(root))
+    data.make("images", tmp_path / "data" / "images.json")
+    return tmp_path / "data" / "images.json"
+
+
+def copied(manifest: Path) -> Path:
+    copy = manifest.with_name(f"images-{SHORT}.json")
+    resized.make("images", SHORT, manifest, copy, threads=2)
+    return copy
+
+
+def test_short_sides_are_at_most_so_many_pixels(manifest):
+    folder = copied(manifest).with_suffix("")
+    for name, (width, height) in SIZES.items():
+        file = folder / "train" / "bee" / (name if name != "a.gif" else "a.gif.png")
+        scale = min(1, SHORT / min(width, height))
+        with Image.open(file) as image:
+            assert image.size == (int(width * scale), int(height * scale))
+            assert image.format == ("JPEG" if "jp" in name.lower() else "PNG")
+    original = manifest.parent.parent / "insects" / "train" / "bee"
+    assert (folder / "train" / "bee" / "small.jpg").read_bytes() == (original / "small.jpg").read_bytes()
+    with Image.open(original / "wide.png") as image:
+        expected = np.asarray(image.resize((32, 16), Image.Resampling.BILINEAR)).astype(int)
+    with Image.open(folder / "train" / "bee" / "wide.png") as image:
+        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 1
+
+
+def test_its_manifest_says_what_it_is(manifest):
+    one, other = (json.loads(path.read_text()) for path in (manifest, copied(manifest)))
+    assert other["title"] == f"insects, short side {SHORT}"
+    assert {key: one[key] for key in ("name", "train", "test", "classes")} == {
+        key: other[key] for key in ("name", "train", "test", "classes")
+    }
+    assert one["sha256"] != other["sha256"]
+
+
+def test_a_run_reads_the_copy(manifest):
+    copy = copied(manifest)
+    settings = spec(resized=SHORT, size=12, input="files", augment=["resized_crop"], batch=4)
+    images = data.load("images", copy, settings)
+    assert Path(images.train_x.root) == copy.with_suffix("")
+    assert images.classes == list(CLASSES)
+    assert images.train_x[0].shape == (3, 12, 12)
+
+
+def test_cut_off_it_goes_on(manifest, monkeypatch):
+    """What is copied is not copied again, half-written files are."""
+    done, calls, original = copied(manifest), [], folders.decode
+    wanted = {path: path.read_bytes() for path in done.with_suffix("").rglob("*.*")}
+    done.unlink()
+    for name in ("wide.JPEG", "wide.png"):
+        (done.with_suffix("") / "test" / "ant" / name).unlink()
+    (done.with_suffix("") / "test" / "ant" / ".wide.png").write_bytes(b"half")
+    monkeypatch.setattr(folders, "decode", lambda path: calls.append(path.name) or original(path))
+    copied(manifest)
+    assert {*calls} >= {"wide.JPEG", "wide.png"}
+    assert calls.count("high.jpg") == 2, "in train, to measure the channels, and that is all"
+    assert {path: path.read_bytes() for path in done.with_suffix("").rglob("*.*")} == wanted
+
+
+def test_of_other_images_it_is_made_anew(manifest):
+    copied(manifest)
+    old = manifest.parent.parent / "insects" / "train" / "ant" / "wide.JPEG"
+    old.unlink()
+    picture(old.with_name("new.png"), 77, 50, 50)
+    data.make("images", manifest)
+    names = {path.name for path in copied(manifest).with_suffix("").rglob("train/ant/*")}
+    assert "new.png" in names
+    assert "wide.JPEG" not in names
+
+
+def test_another_source_than_the_manifests_is_refused(manifest):
+    picture(manifest.parent.parent / "insects" / "train" / "ant" / "new.png", 77)
+    with pytest.raises(InputError, match="images has changed since the data rule checked it"):
+        copied(manifest)
+
+
+def test_a_copy_that_is_damaged_is_made_again(manifest):
+    copy = copied(manifest)
+    broken = copy.with_suffix("") / "train" / "ant" / "wide.JPEG"
+    good = broken.read_bytes()
+    broken.write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match="1 copies were damaged and are deleted; the next build renews them"):
+        copied(manifest)
+    copied(manifest)
+    assert broken.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet, or 0"),
+        ({"resized": 64, "size": 128}, "resized: 64 is smaller than size 128, to which the images would grow again"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes, said):
+    with pytest.raises(InputError, match=said):
+        check_together("classify", spec(**changes), 0, "nets.a")
