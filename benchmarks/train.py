@@ -294,14 +294,14 @@ def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: 
 
 def regularization(rounds: int, device: torch.device) -> None:
     """(g)"""
-    images, base = random_images(OF_A_GPU, 224), {"model": "seqnet50", "init": "default", "batch": OF_A_GPU, "lr": STILL}
-    engine = Engine(images, device, **base)
+    images = random_images(OF_A_GPU, 224)
+    engine = Engine(images, device, model="seqnet50", init="default", batch=OF_A_GPU, lr=STILL)
     x, y = engine.input()
     weights = orthogonal.weights(engine.model)
     ways = {"step": lambda: engine.step(x, y), "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward()}
     found = medians(ways, max(3, rounds // 3), device)
     more = 100 * found["regularization"] / found["step"]
-    print(f"(g) orthogonal regularization adds {more:.1f} % to a step of {OF_A_GPU} images (goal: at most 5)", flush=True)
+    print(f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images (goal: at most 5)", flush=True)
 
 
 PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing, "f": large, "g": regularization}

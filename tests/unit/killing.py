@@ -109,7 +109,8 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     os.dup2(stream, 2)
     repeats.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
     engine.Network.backward = backward
-    parallel.mp.get_context = lambda method, other=parallel.mp.get_context: context if method == "spawn" else other(method)
+    other_context = parallel.mp.get_context
+    parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)
     state.State.pause, state.State.save = pause, save
     Path.open, Path.replace = open_path, replace
     sys.argv = ["ghostgrad", *arguments]

@@ -117,7 +117,7 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet, or 0"),
+        ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet"),
         ({"resized": 64, "size": 128}, "resized: 64 is smaller than size 128, to which the images would grow again"),
     ],
 )

@@ -12,8 +12,8 @@ EXPERIMENT = """experiments:
   pictures:
     task: classify
     section: none
-    base: {model: preact_resnet, blocks: 1, filters: 4, data: images, input: files, resized: 12, size: 8, batch: 4, length: 2, lr: 0.1}
-    variants: {small: {}}
+    base: {model: preact_resnet, blocks: 1, filters: 4, input: files, batch: 4, length: 2, lr: 0.1}
+    variants: {small: {data: images, resized: 12, size: 8}}
     resources: {threads: 2}
     expect: {seconds: 9}
 """

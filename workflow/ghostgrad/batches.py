@@ -140,7 +140,7 @@ class TrainBatches(Dataset):
 
         x = self.files.decode(index)
         cut = functional.crop(x, *window(*x.shape[1:], draws))
-        cut = cut.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # pixel by pixel, of which the resizing makes two copies
+        cut = cut.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # which the resizing would copy twice
         return functional.resize(cut, [self.spec["size"]] * 2, antialias=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ghostgrad import init, models, optim, probes
 from ghostgrad.batches import InMemory, Streamed, open_batches

@@ -143,7 +143,8 @@ def plan(
         return
     _print(found, by)
     print(
-        f"\nscale {scale}; wall: on {gpus} GPUs and {cores} cores, the longest first; h a run: of the longest, on the GPUs it asks for"
+        f"\nscale {scale}; wall: on {gpus} GPUs and {cores} cores, the longest first;"
+        " h a run: of the longest, on the GPUs it asks for"
     )
     for text in legend(device if measured else "", gmacs_per_s):
         print(text)

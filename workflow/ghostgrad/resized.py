@@ -29,9 +29,9 @@ def make(name: str, short: int, source: Path, manifest: Path, threads: int = 1) 
         shutil.rmtree(target)
     target.mkdir(parents=True, exist_ok=True)
     write(kept, json.dumps(expected))
+    paths, root = folder.train.paths() + folder.test.paths(), folder.train.root
     with ThreadPoolExecutor(threads) as pool:
-        for files in (folder.train, folder.test):
-            list(pool.map(lambda path: _copy(path, target / path.relative_to(files.root), short), files.paths()))
+        list(pool.map(lambda path: _copy(path, target / path.relative_to(root), short), paths))
     copy = folders.scan(name, str(target))
     if (len(copy.train), len(copy.test)) != (len(folder.train), len(folder.test)):
         raise InputError(f"{target}: not as many images as {folder.title} has; delete it, and the next build renews it")
