@@ -105,7 +105,7 @@ ROOMS = (
     ("checks", "controller"),
     ("spec", "consistency", "functions", "ledger", "experiment", "registry"),
     ("record", "rng", "init", "optim", "orthogonal", "schedules", "models", "theory"),
-    ("state", "archives", "folders", "coco", "scenes", "data", "probes", "repeats"),
+    ("state", "archives", "folders", "coco", "scenes", "data", "resized", "probes", "repeats"),
     ("parallel", "per_sample", "batches", "engine"),
     ("simulate", "sample", "initialize", "weights", "classify", "detect"),
     ("run",),

@@ -206,8 +206,7 @@ def on_cpu():
 
 def without_rate_limit():
     """Take the limit of jobs per second away, which has no effect here. Under one Snakemake looks at the ready jobs again
-    a second after each time that it looked, so once a second for every job that has ended: a fourth of a whole build's
-    CPU time."""
+    a second after each time that it looked, once for every job that has ended."""
     workflow.scheduler.job_rate_limiter = None
 
 
