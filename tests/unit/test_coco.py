@@ -116,8 +116,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     root = tmp_path / "mine"
     (root / "annotations").mkdir(parents=True)
     for split in ("train2017", "val2017"):
-        (root / split).mkdir()
-        images = [{"id": 7 * n, "file_name": f"{n}.png", "height": SIDE, "width": SIDE} for n in (1, 2, 3)]
+        (root / split / "more").mkdir(parents=True)
+        names = {7: "1.png", 14: "2.png", 21: "more/3.png"}
+        images = [{"id": n, "file_name": name, "height": SIDE, "width": SIDE} for n, name in names.items()]
         for one in images:
             write_png(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), str(root / split / one["file_name"]))
         base = {"bbox": [4.0, 4.0, 8.0, 8.0], "area": 64.0, "segmentation": square(4, 4, 8), "iscrowd": 0}
@@ -134,14 +135,16 @@ def folder(tmp_path, monkeypatch) -> Path:
     return root
 
 
-def test_gaps_crowds_empty_boxes_and_empty_images(folder, tmp_path):
+def test_gaps_crowds_empty_boxes_and_empty_images(folder, tmp_path, caplog):
     """Categories become 1, 2, … in the order of their ids; only an image with an object of an area is trained on, every
     one is tested."""
     data.make("scenes", tmp_path / "scenes.json")
     scenes = data.load("scenes", tmp_path / "scenes.json")
     assert scenes.labels == {3: 1, 90: 2}
     assert scenes.classes == ["car", "brush"]
-    assert coco.with_objects(scenes.train).ids == [7]
+    with caplog.at_level("INFO"):
+        assert coco.with_objects(scenes.train).ids == [7]
+    assert "2 of 3 training images have no usable object and are left out" in caplog.text
     assert scenes.val.ids == [7, 14, 21]
     target = coco.target(scenes, scenes.train, 7)
     assert target["boxes"].tolist() == [[4, 4, 12, 12]]

@@ -103,7 +103,8 @@ def _check(index: COCO, path: Path, folder: Path) -> None:
     """InputError for an image whose file is missing and for an object of an unknown image or category."""
     there = {entry.name for entry in os.scandir(folder)}
     try:
-        missing = [image["file_name"] for image in index.imgs.values() if image["file_name"] not in there]
+        names = (image["file_name"] for image in index.imgs.values())
+        missing = [name for name in names if name not in there and not (folder / name).is_file()]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise InputError(f"{path}: {missing[0]}{more} of its images are not in {folder}; unpack them there")
@@ -126,7 +127,8 @@ def with_objects(split: Split) -> Split:
     """The images that have an object to learn from, as Detectron trains on; how many have none is logged."""
     ids = [image for image in split.ids if any(map(usable, split.index.imgToAnns[image]))]
     if len(ids) < len(split.ids):
-        log.info("%d of %d training images have no usable object and are left out", len(split.ids) - len(ids), len(ids))
+        without, count = len(split.ids) - len(ids), len(split.ids)
+        log.info("%d of %d training images have no usable object and are left out", without, count)
     return Split(split.folder, split.index, ids)
 
 

@@ -172,7 +172,9 @@ def detect(
         with global_kept(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
             losses = model([x.float() / 255 for x in images], targets)
             sum(losses.values()).backward()
-        group.average([p.grad if p.grad is not None else p.new_zeros(p.shape) for p in trained])
+        for p in trained:  # the same in every process, whatever its images have
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        group.average([p.grad for p in trained])
         optimizer.step()
         step += 1
 

@@ -52,8 +52,8 @@ def learning_rate(spec: Mapping[str, Any], step: int, length: int, warmup: int, 
     """gamma of the update that follows `step` updates; all positions in updates.
 
     Warm-up: gamma_max t/T_w at update t = 1, …, T_w; with `warmup_from` f, gamma_max (f + (1 - f) (t - 1)/T_w), as in
-    Detectron. Then `step`: gamma_max times lr_factor for every boundary that
-    `step` has reached, or the value of `lr_values` that belongs to the last of them (TensorFlow's piecewise constant);
+    Detectron. Then `step`: gamma_max times lr_factor for every boundary that `step` has reached, or the value of
+    `lr_values` that belongs to the last of them (TensorFlow's piecewise constant);
     `cosine`: gamma_max (1 + cos(pi s))/2, s from 0 to 1 over the updates that warm-up leaves, without restarts.
     """
     if step < warmup and (first := spec.get("warmup_from")):

@@ -199,12 +199,12 @@ def direct_labels(axes: Axes, places: Sequence[tuple[str, float, float]], left: 
         )
         for index, (label, x, y) in enumerate(places)
     ]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     widest = max(note.get_window_extent().width for note in notes) + 8 * figure.dpi / 72
     low, high = axes.get_xlim()
     share = widest / (axes.bbox.width - widest)
     axes.set_xlim((low - share * (high - low), high) if left else (low, high + share * (high - low)))
-    figure.canvas.draw()
+    figure.draw_without_rendering()
 
     step = 1.15 * mpl.rcParams["font.size"] * figure.dpi / 72
     at = np.array([axes.transData.transform((x, y)) for _, x, y in places])
@@ -279,6 +279,8 @@ def frame(artifact: Artifact, why_not: str) -> Figure:
 
 def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
     """Four files that are the same bytes at every build: vector, print, screen, and the drawn numbers."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it stands; each format would lay it out anew
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
     for extension, fields in metadata.items():
         buffer = io.BytesIO()
