@@ -145,6 +145,18 @@ def test_bad_archives_are_one_line(root, monkeypatch):
         archives.unpack(root)
 
 
+def test_what_a_killed_attempt_left_is_in_nobodys_way(root, monkeypatch):
+    """Half a meta file, and half-unpacked folders, which are gone before free space is asked for."""
+    archives.unpack(root)
+    (root / "val").rename(root / ".val")
+    (root / imagenet.META_FILE).write_bytes((root / imagenet.META_FILE).read_bytes()[:100])
+    asked, usage = [], archives.shutil.disk_usage
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda p: asked.append((root / ".val").exists()) or usage(p))
+    archives.unpack(root)
+    assert asked == [False]
+    check(root)
+
+
 def test_a_stray_file_in_val_is_named(root):
     archives.unpack(root)
     (root / "val" / "notes_9.txt").touch()

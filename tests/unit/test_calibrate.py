@@ -48,6 +48,13 @@ def test_plan_uses_the_last_gpu_or_the_device_that_is_named(tmp_path):
         estimates.calibration(tmp_path, "H10")
 
 
+@pytest.mark.parametrize("text", ["workload,device,images_per_s\nw,H100,abc\n", "a,b\n1,2\n"])
+def test_a_damaged_file_is_one_line(tmp_path, text):
+    (tmp_path / "calibration.csv").write_text(text)
+    with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it, and run ghostgrad calibrate again"):
+        estimates.calibration(tmp_path, "")
+
+
 def test_a_cpu_says_nothing_of_a_gpu(tmp_path):
     calibrate.calibrate([SMALL], CPU, 1, tmp_path)
     assert estimates.calibration(tmp_path, "") == ("", {})

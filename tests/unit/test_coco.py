@@ -104,7 +104,8 @@ def test_digit_scenes_are_in_cocos_format(tmp_path):
             mask = found.coco.annToMask(one)
             x, y, width, height = map(int, one["bbox"])
             assert mask.sum() == one["area"] == mask[y : y + height, x : x + width].sum()
-            assert mask[y : y + height, x : x + width].any(0).all() or mask[:, x].any()
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert [x, y, x + width, y + height] == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             assert pixels[mask > 0].min() >= 48
     (tmp_path / "again").mkdir()
     assert small_scenes(tmp_path / "again").read_text() == manifest.read_text()
@@ -161,6 +162,12 @@ def change(path: Path, key: str, place: int, **values) -> None:
     path.write_text(json.dumps(content))
 
 
+def drop(path: Path, key: str, name: str) -> None:
+    content = json.loads(path.read_text())
+    del content[key][0][name]
+    path.write_text(json.dumps(content))
+
+
 TRAIN = "annotations/instances_train2017.json"
 BAD = {
     "no annotations": (lambda root: (root / TRAIN).unlink(), "No such file or directory; put COCO's annotation"),
@@ -175,6 +182,31 @@ BAD = {
     "an unknown image": (lambda root: change(root / TRAIN, "annotations", 0, image_id=5), "of image 5, which it lacks"),
     "no mask": (lambda root: change(root / TRAIN, "annotations", 0, segmentation=[]), "annotation 1 has no box or no"),
     "other categories": (lambda root: change(root / TRAIN, "categories", 0, name="x"), "train and val have other"),
+    "no iscrowd": (
+        lambda root: drop(root / TRAIN, "annotations", "iscrowd"),
+        "one of its annotations has no 'iscrowd'",
+    ),
+    "no area": (lambda root: drop(root / TRAIN, "annotations", "area"), "one of its annotations has no 'area'"),
+    "no height": (lambda root: drop(root / TRAIN, "images", "height"), "one of its images has no 'height'"),
+    "no name": (lambda root: drop(root / TRAIN, "categories", "name"), "one of its categories has no 'name'"),
+    "no box": (lambda root: change(root / TRAIN, "annotations", 0, bbox=None), "annotation 1 has no box or no mask"),
+    "text for a box": (
+        lambda root: change(root / TRAIN, "annotations", 0, bbox=["1"] * 4),
+        "annotation 1 has no box or no mask",
+    ),
+    "two points": (
+        lambda root: change(root / TRAIN, "annotations", 0, segmentation=[[1, 1, 2, 2]]),
+        "annotation 1 has no box or no mask",
+    ),
+    "text for a mask": (
+        lambda root: change(root / TRAIN, "annotations", 0, segmentation="x"),
+        "annotation 1 has no box or no mask",
+    ),
+    "crowds alone": (lambda root: change(root / TRAIN, "annotations", 0, iscrowd=1), "names no object but crowds and"),
+    "a box too small": (
+        lambda root: change(root / TRAIN, "annotations", 0, bbox=[4.0, 4.0, 1e-7, 8.0]),
+        "names no object but crowds and empty boxes",
+    ),
     "no folder": (lambda root: (root / "val2017").rename(root / "val"), "no folder val2017 in"),
 }
 

@@ -12,7 +12,8 @@ import torch
 from ghostgrad import coco, data
 from ghostgrad.checks import InputError
 from ghostgrad.classify import classify
-from ghostgrad.detect import detect, flipped
+from ghostgrad.detect import detect, evaluate, flipped
+from ghostgrad.parallel import Group
 from ghostgrad.record import Record
 from ghostgrad.schedules import learning_rate
 from ghostgrad.spec import expand, parse_spec
@@ -114,6 +115,28 @@ def test_a_loss_that_is_not_finite_is_a_result(manifest, tmp_path):
     assert record.metrics["box_ap"] is None
 
 
+class Truth(torch.nn.Module):
+    """Detects, image by image, exactly what is there."""
+
+    def __init__(self, scenes, numbers):
+        super().__init__()
+        self.scenes, self.numbers = scenes, iter(numbers)
+
+    def forward(self, images):
+        found = coco.target(self.scenes, self.scenes.val, next(self.numbers))
+        masks = found["masks"][:, None].float()
+        return [{**found, "scores": torch.ones(len(masks)), "masks": masks}]
+
+
+def test_every_processes_detections_are_judged(manifest, monkeypatch):
+    scenes, kept = data.load("digit_scenes", manifest), {}
+    monkeypatch.setattr(Group, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values()))
+    for rank in (1, 0):
+        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, Group(rank, 2))
+    assert len(kept[0]) > 0 < len(kept[1])
+    assert found == dict.fromkeys(coco.METRICS, pytest.approx(100))
+
+
 def test_a_flip_moves_boxes_with_masks(manifest):
     scenes = data.load("digit_scenes", manifest)
     number = scenes.train.ids[0]
@@ -188,6 +211,11 @@ def test_weights_that_do_not_fit(published, manifest, tmp_path):
     path, _ = published
     with pytest.raises(InputError, match=r"weights\.pt: the weights of seqnet18, not of the spec's seqnet34"):
         run(tmp_path / "other", manifest, weights=path, model="seqnet34")
+    content = torch.load(path, weights_only=True)
+    (tmp_path / "form").mkdir()
+    torch.save({**content, "state": {"more": torch.zeros(1), **content["state"]}}, tmp_path / "form/weights.pt")
+    with pytest.raises(InputError, match=r"weights of another form of seqnet18, not of the spec's seqnet18"):
+        run(tmp_path / "third", manifest, weights=tmp_path / "form/weights.pt")
     short = tmp_path / "weights.pt"
     short.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"weights\.pt: not the weights of a run \(") as error:

@@ -94,6 +94,10 @@ LAYOUTS = {
     "no train": (lambda r: (r / "train").rename(r / "training"), "images: no folder train in {}; put the images into"),
     "no test": (lambda r: (r / "val").rename(r / "v"), "no folder val or test in {}; put the images into val/<class>/"),
     "flat val": (flat_val, "{}/val holds images and no folders of classes; sort the images into one folder per class"),
+    "half-flat val": (
+        lambda r: (r / "val/ant/20.png").rename(r / "val/20.png"),
+        "{}/val holds 1 images beside its folders of classes; sort or remove them",
+    ),
     "empty train": (lambda r: (r / "train").rename(r / "x") and (r / "train").mkdir(), "train holds no folders of"),
     "class of train": (
         lambda r: (r / "val/bee").rename(r / "val/wasp"),

@@ -118,7 +118,7 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
     ("changes", "said"),
     [
         ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet"),
-        ({"resized": 64, "size": 128}, "resized: 64 is smaller than size 128, to which the images would grow again"),
+        ({"resized": 64, "size": 128}, "resized: 64 is smaller than 128, to which the test images would grow again"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, said):

@@ -14,12 +14,12 @@ NET = {"model": "seqnet18", "init": "default", "data": "imagenet", "batch": 64, 
 HEAD = {"model": "seqnet18", "data": "coco", "batch": 4, "length": 10, "lr": 0.1, "weights": "nets/a-s0"}
 
 
-def experiments(head: dict | None = None, **nets) -> dict:
-    variants = {"a": {}, "wide": {"stem_filters": 128}}
+def experiments(head: dict | None = None, heads: dict | None = None, **nets) -> dict:
+    variants = {"a": {}, "wide": {"stem_filters": 128}, "skip": {"skip": True}}
     upstream = {"task": "classify", "base": NET, "variants": variants, "publish_weights": True, **nets}
     return {
         "nets": experiment(**upstream),
-        "heads": experiment(task="detect", base={**HEAD, **(head or {})}, variants={"b": {}}),
+        "heads": experiment(task="detect", base={**HEAD, **(head or {})}, variants={"b": {}}, **(heads or {})),
     }
 
 
@@ -72,7 +72,15 @@ REFUSED = {
         {"head": {"weights": "nets/wide-s0"}},
         "stem_filters: 64, but its weights are of a network with 128",
     ),
+    "another form": (
+        {"head": {"weights": "nets/skip-s0"}},
+        "weights: nets/skip-s0 are of a network with skip True; a detector has False",
+    ),
     "not a run's name": ({"head": {"weights": "nets"}}, "weights: 'nets' is not of the form"),
+    "weights of a detector": (
+        {"heads": {"publish_weights": True}},
+        "publish_weights: of task classify alone, not of detect; leave it out",
+    ),
     "anchors": ({"head": {"anchor_sizes": [8]}}, "anchor_sizes: 1 for the pyramid's five levels"),
     "sizes": ({"head": {"min_size": 2000}}, "min_size: 2000 is above max_size, 1333"),
     "boundaries": ({"head": {"lr_boundaries": [5, 2]}}, "lr_boundaries: not in ascending order"),

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 from ghostgrad.checks import InputError
 
@@ -29,9 +30,9 @@ def unpack(root: Path, tell: Callable[[str], None] = print) -> None:
         if folder.is_dir():
             _sort(folder, _val_classes(root), tell)
             continue
-        _check_room(root, archive)
         building = f".{split}"
         shutil.rmtree(root / building, ignore_errors=True)
+        _check_room(root, archive)
         tell(f"unpacking {root / archive}")
         classes = {"wnids": _val_classes(root)} if split == "val" else {}
         _with_remedy(
@@ -71,8 +72,12 @@ def _val_classes(root: Path) -> list[str]:
 
     if not (root / DEVKIT).exists():
         raise InputError(f"{root / DEVKIT}: not there; it tells the classes of the validation images, put it there")
-    if not (root / imagenet.META_FILE).exists():
-        _with_remedy(lambda: imagenet.parse_devkit_archive(str(root)))
+    if (root / imagenet.META_FILE).exists():
+        try:
+            return imagenet.load_meta_file(str(root))[1]
+        except (RuntimeError, EOFError, UnpicklingError):  # cut off while it was written
+            (root / imagenet.META_FILE).unlink()
+    _with_remedy(lambda: imagenet.parse_devkit_archive(str(root)))
     return imagenet.load_meta_file(str(root))[1]
 
 

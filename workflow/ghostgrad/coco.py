@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,13 @@ SPLITS = {"train": "train2017", "val": "val2017"}
 # What COCOeval.summarize puts first, of detections of every size and at most 100 an image.
 PRECISIONS = {"ap": 0, "ap50": 1, "ap75": 2}
 METRICS = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in PRECISIONS)
+NEEDED = {
+    "images": ("file_name", "height", "width"),
+    "annotations": ("image_id", "category_id", "bbox", "segmentation", "iscrowd", "area"),
+    "categories": ("name",),
+}
 THRESHOLD = 0.5  # of a mask's probability
+SMALLEST = 1e-3  # pixels; a box that is smaller has no area in float32
 
 
 @dataclass
@@ -100,27 +107,44 @@ def _index(path: Path, key: str, digest: hashlib._Hash) -> COCO:
 
 
 def _check(index: COCO, path: Path, folder: Path) -> None:
-    """InputError for an image whose file is missing and for an object of an unknown image or category."""
+    """InputError for an image whose file is missing, for an object of an unknown image or category or without a box and
+    a mask, and where nothing is said of what training or evaluation asks for."""
+    for kind, keys in NEEDED.items():
+        for key in keys:
+            if any(key not in one for one in index.dataset.get(kind, ())):
+                raise InputError(f"{path}: one of its {kind} has no '{key}'; get it again")
     there = {entry.name for entry in os.scandir(folder)}
-    try:
-        names = (image["file_name"] for image in index.imgs.values())
-        missing = [name for name in names if name not in there and not (folder / name).is_file()]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise InputError(f"{path}: {missing[0]}{more} of its images are not in {folder}; unpack them there")
-        for one in index.anns.values():
-            if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
-                what = "image" if one["image_id"] not in index.imgs else "category"
-                raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
-            if len(one["bbox"]) != 4 or not one["segmentation"]:
-                raise InputError(f"{path}: annotation {one['id']} has no box or no mask; instances need both")
-    except KeyError as error:
-        raise InputError(f"{path}: an image or annotation has no {error}; get it again") from None
+    names = (image["file_name"] for image in index.imgs.values())
+    missing = [name for name in names if name not in there and not (folder / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{path}: {missing[0]}{more} of its images are not in {folder}; unpack them there")
+    for one in index.anns.values():
+        if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
+            what = "image" if one["image_id"] not in index.imgs else "category"
+            raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
+        if not (_is_box(one["bbox"]) and _is_mask(one["segmentation"])):
+            raise InputError(f"{path}: annotation {one['id']} has no box or no mask; instances need both")
+    if not any(map(usable, index.anns.values())):
+        raise InputError(f"{path}: names no object but crowds and empty boxes; nothing can be learned or measured")
+
+
+def _is_box(box: Any) -> bool:
+    """Four finite numbers."""
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) and isfinite(v) for v in box)
+
+
+def _is_mask(mask: Any) -> bool:
+    """Run lengths, or polygons of three points or more."""
+    if isinstance(mask, dict):
+        return {"size", "counts"} <= mask.keys()
+    polygons = mask if isinstance(mask, list) else []
+    return bool(polygons) and all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
 
 
 def usable(one: Mapping[str, Any]) -> bool:
     """False of a crowd and of a box without an area: nothing can be learned from them."""
-    return not one["iscrowd"] and min(one["bbox"][2:]) > 0
+    return not one["iscrowd"] and min(one["bbox"][2:]) > SMALLEST
 
 
 def with_objects(split: Split) -> Split:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from ghostgrad.checks import InputError
+from ghostgrad.checks import InputError, schema
 from ghostgrad.spec import FOLDER_DATA
 
 SELF_DRAWN = ("seqnet", "diracnet", "isonet")
@@ -68,6 +68,12 @@ def _self_drawn_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"seqnet_init: {kind} has no 4d rows in 2d dimensions, which position third asks for"
 
 
+def test_side(spec: Mapping[str, Any]) -> int:
+    """The short side of the images whose centres are the test images, as in torchvision's recipe; 0 leaves them."""
+    size = spec.get("size", 0)
+    return round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size
+
+
 def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
     """How images cannot be read or augmented."""
     if spec["input"] == "files" and spec["data"] not in FOLDER_DATA:
@@ -75,8 +81,8 @@ def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"input: files: {told}"
     if spec["resized"] and spec["data"] not in FOLDER_DATA:
         yield f"resized: data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or 0"
-    if 0 < spec["resized"] < spec["size"]:
-        yield f"resized: {spec['resized']} is smaller than size {spec['size']}, to which the images would grow again"
+    if 0 < spec["resized"] < (short := test_side(spec)):
+        yield f"resized: {spec['resized']} is smaller than {short}, to which the test images would grow again"
     if "resized_crop" in spec["augment"]:
         for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
             if not found:
@@ -124,6 +130,7 @@ def _rule_problems(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 BACKBONE = ("model", "cifar_stem", "small_stem", "stem_filters")  # of a detect spec, and of the run it starts from
+PLAIN = ("tie_conv2", "tie_conv4", "branch_norm", "position", "skip")  # of that run: a detector has the defaults
 
 
 def check_weights(spec: Mapping[str, Any], upstream: Mapping[str, Any], where: str) -> None:
@@ -131,6 +138,10 @@ def check_weights(spec: Mapping[str, Any], upstream: Mapping[str, Any], where: s
     for key in BACKBONE:
         if spec[key] != upstream[key]:
             raise InputError(f"{where}: {key}: {spec[key]}, but its weights are of a network with {upstream[key]}")
+    for key in PLAIN:
+        if upstream[key] != (usual := schema("classify")["properties"][key]["default"]):
+            told = f"are of a network with {key} {upstream[key]}; a detector has {usual}"
+            raise InputError(f"{where}: weights: {spec['weights']} {told}")
 
 
 def _detect_problems(spec: Mapping[str, Any], gpus: int) -> Iterator[str]:

@@ -31,6 +31,7 @@ from ghostgrad import coco, folders
 from ghostgrad.archives import DEVKIT
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.coco import Scenes
+from ghostgrad.consistency import test_side
 from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
@@ -197,9 +198,10 @@ def _scan(name: str) -> Folder:
     try:
         folder = folders.scan(name, path_of(name))
     except InputError as error:
-        if name == "imagenet" and Path(path_of(name), DEVKIT).exists():
-            raise InputError(f"{error}; or have it made: ghostgrad unpack-imagenet {path_of(name)}") from None
-        raise
+        if name != "imagenet":
+            raise
+        devkit = "" if Path(path_of(name), DEVKIT).exists() else f"put {DEVKIT} there and "
+        raise InputError(f"{error}; or have it made: {devkit}run ghostgrad unpack-imagenet {path_of(name)}") from None
     if FOLDERS[name]:
         _check_counts(name, FOLDERS[name], folder)
     return folder
@@ -255,9 +257,7 @@ def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
     copies beside the manifest."""
     root = str(manifest.with_suffix("")) if spec.get("resized") else path_of(name)
     folder, channels = checked_folder(name, manifest, root)
-    size = spec.get("size", 0)
-    larger = round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size  # as torchvision's recipe
-    train, test = folder.sized(size, larger)
+    train, test = folder.sized(spec.get("size", 0), test_side(spec))
     x = (train, test) if spec.get("input") == "files" else (train.read(), test.read())
     return Images(x[0], folder.train_y, x[1], folder.test_y, folder.classes, channels)
 

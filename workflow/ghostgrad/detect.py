@@ -91,12 +91,15 @@ def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         found["classes"] = list(found["state"].values())[-1].shape[0]  # the classifier's bias
-        own, theirs = (mask_rcnn.classifier(one, found["classes"]).state_dict() for one in (spec, found["spec"]))
+        theirs = {name: value.shape for name, value in found["state"].items()}
+        own = {name: value.shape for name, value in mask_rcnn.classifier(spec, found["classes"]).state_dict().items()}
+        model = found["spec"]["model"]
     except Exception as error:  # torch has many for a file that is cut short
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the weights of a run ({told}); delete it, and it is made again") from None
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
-        raise InputError(f"{path}: the weights of {found['spec']['model']}, not of the spec's {spec['model']}")
+    if own != theirs:
+        other = f"the weights of {model}" if model != spec["model"] else f"weights of another form of {model}"
+        raise InputError(f"{path}: {other}, not of the spec's {spec['model']}")
     return found
 
 

@@ -141,12 +141,15 @@ def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
         if device:
             raise InputError(f"--device: nothing is measured yet; run ghostgrad calibrate on '{device}'")
         return "", {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    known = list(dict.fromkeys(row["device"] for row in rows))
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [{**row, "images_per_s": float(row["images_per_s"] or 0)} for row in csv.DictReader(stream)]
+        known = list(dict.fromkeys(row["device"] for row in rows))
+    except (KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: damaged; delete it, and run ghostgrad calibrate again") from None
     if device and device not in known:
         raise InputError(f"--device: '{device}' is not measured{nearest(device, known)}")
     device = device or next((row["device"] for row in reversed(rows) if not row["device"].startswith(CPU)), "")
     return device, {
-        r["workload"]: float(r["images_per_s"]) for r in rows if r["device"] == device and r["images_per_s"]
+        row["workload"]: row["images_per_s"] for row in rows if row["device"] == device and row["images_per_s"]
     }

@@ -30,6 +30,8 @@ class Experiment:
         self.name, self.body, self.where, self._upstream = name, body, where, upstream
         self.publishes_weights: bool = body.get("publish_weights", False)
         self.task: str = body["task"]
+        if self.publishes_weights and self.task != "classify":
+            raise InputError(f"{where}: publish_weights: of task classify alone, not of {self.task}; leave it out")
         self.section: str = body["section"]
         self.deviations: list[dict] = body.get("deviations", [])
         for place, layer, beside in self._layers():

@@ -201,6 +201,8 @@ def _classes(folder: Path, key: str) -> list[str]:
     if not classes:
         flat = "images and no folders of classes" if any(map(_is_image, map(str, entries))) else "no folders of classes"
         raise InputError(f"{key}: {folder} holds {flat}; sort the images into one folder per class, <class>/<image>")
+    if beside := sum(_is_image(str(entry)) for entry in entries if entry.is_file()):
+        raise InputError(f"{key}: {folder} holds {beside} images beside its folders of classes; sort or remove them")
     return classes
 
 

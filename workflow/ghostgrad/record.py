@@ -49,10 +49,13 @@ NUMERIC_MODULES = {
         "schedules",
     ),
     "detect": (
+        "batches",
         "coco",
         "data",
         "detect",
         "engine",
+        "folders",
+        "init",
         "models",
         "optim",
         "parallel",
