@@ -208,7 +208,7 @@ def without_rate_limit():
     """Take Snakemake's own limit of jobs per second away, unless another one was asked for. Under one it looks at the
     ready jobs again a second after each time that it looked, once for every job that has ended."""
     asked = workflow.scheduling_settings.max_jobs_per_timespan
-    if asked is None or asked == type(asked).parse_choice("100/1s"):
+    if asked and (asked.max_jobs, asked.timespan) == (100, 1):  # its default
         workflow.scheduler.job_rate_limiter = None
 
 
