@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ghostgrad.record import NUMERIC_MODULES
 from ghostgrad.registry import Registry
 from tests.conftest import ROOT
 from tests.unit.fabricate import publish
@@ -131,6 +132,21 @@ def own_imports(module: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom):
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.split(".")[1] for name in found if name.startswith("ghostgrad.")} & {m for room in ROOMS for m in room}
+
+
+# What a task imports though no number of it hangs on that.
+UNRELATED = {"initialize": {"coco", "scenes"}, "classify": {"coco", "scenes"}, "detect": {"orthogonal"}}
+
+
+@pytest.mark.parametrize("task", sorted({*ROOMS[5]}))
+def test_the_code_hash_covers_what_a_tasks_numbers_hang_on(task):
+    """All that it imports of what computes, and what that imports."""
+    seen, left = set(), {task}
+    while left:
+        module = left.pop()
+        seen.add(module)
+        left |= (own_imports(module) & COMPUTING) - seen
+    assert seen - {"state", "archives"} - UNRELATED.get(task, set()) <= set(NUMERIC_MODULES[task])
 
 
 def test_every_module_has_its_room():

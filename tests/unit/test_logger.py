@@ -46,6 +46,15 @@ def test_one_line_per_finished_run_with_totals_and_time_left(handler, tmp_path, 
     assert lines[1].endswith("all runs done")
 
 
+def test_a_detector_tells_its_precision(handler, tmp_path, capsys):
+    folder = tmp_path / "results/smoke/runs/net/a-s1"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("status,diverged_at,box_ap,mask_ap\ndone,,4.957,2.1\n")
+    handler.emit(job(1, "detect"))
+    handler.emit(record("job_finished", job_id=1))
+    assert "box AP 5.0 %" in capsys.readouterr().err
+
+
 def test_a_diverged_run_says_so(handler, tmp_path, capsys):
     folder = tmp_path / "results/smoke/runs/net/a-s1"
     folder.mkdir(parents=True)

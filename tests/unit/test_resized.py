@@ -118,6 +118,10 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
     ("changes", "said"),
     [
         ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet"),
+        (
+            {"resized": 240, "size": 224, "input": "files", "augment": ["resized_crop"]},
+            "resized: 240 is smaller than 256, to which the test images would grow again",
+        ),
         ({"resized": 64, "size": 128}, "resized: 64 is smaller than 128, to which the test images would grow again"),
     ],
 )

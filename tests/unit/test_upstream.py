@@ -74,7 +74,7 @@ REFUSED = {
     ),
     "another form": (
         {"head": {"weights": "nets/skip-s0"}},
-        "weights: nets/skip-s0 are of a network with skip True; a detector has False",
+        "weights: nets/skip-s0 is of a network with skip True; a detector has False",
     ),
     "not a run's name": ({"head": {"weights": "nets"}}, "weights: 'nets' is not of the form"),
     "weights of a detector": (

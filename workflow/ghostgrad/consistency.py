@@ -140,7 +140,7 @@ def check_weights(spec: Mapping[str, Any], upstream: Mapping[str, Any], where: s
             raise InputError(f"{where}: {key}: {spec[key]}, but its weights are of a network with {upstream[key]}")
     for key in PLAIN:
         if upstream[key] != (usual := schema("classify")["properties"][key]["default"]):
-            told = f"are of a network with {key} {upstream[key]}; a detector has {usual}"
+            told = f"is of a network with {key} {upstream[key]}; a detector has {usual}"
             raise InputError(f"{where}: weights: {spec['weights']} {told}")
 
 

@@ -133,8 +133,9 @@ def _result(job: Job) -> str:
     metrics = dict(zip(header, values, strict=False))
     if metrics["status"] == "diverged":
         return f"diverged at step {metrics['diverged_at']}"
-    if "test_accuracy" in metrics:
-        return f"test accuracy {float(metrics['test_accuracy']):.1f} %"
+    for quantity, name in {"test_accuracy": "test accuracy", "box_ap": "box AP"}.items():
+        if quantity in metrics:
+            return f"{name} {float(metrics[quantity]):.1f} %"
     for quantity in ("gradient_norm", "gradient_variance"):
         if f"first_{quantity}" in metrics:
             ends = (float(metrics[f"{end}_{quantity}"]) for end in ("first", "last"))
