@@ -180,7 +180,8 @@ def main() -> None:
             campaign.run(patience=600 + 12 * faults)
         finally:
             print(f"{campaign.injected.total()} faults, {len(campaign.said)} controllers: {dict(campaign.injected)}")
-            print("\n".join(flow.problems(killed=True)) or "every job ended, with its bytes, never two alive")
+            problems = flow.problems(campaign.injected.total())
+            print("\n".join(problems) or "every job ended, with its bytes, never two alive")
             print(f"{flow.again()} lives ended after their job had ended before")
 
 

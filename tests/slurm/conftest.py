@@ -234,9 +234,9 @@ class Training(Workflow):
         """How many lives ended after their job had ended before."""
         return sum(max(0, self.said(i).count("end") - 1) for i in range(self.jobs))
 
-    def problems(self, killed: bool = False) -> list[str]:
-        """What is wrong with the results: each there with an undisturbed run's bytes, one end, never two alive. Where
-        tasks were `killed`, one may have been between a job's end and the note of it."""
+    def problems(self, taken: int = 0) -> list[str]:
+        """What is wrong with the results: each there with an undisturbed run's bytes, one end, never two alive. Each
+        of the lives that were `taken` away may have been between its job's end and the note of it."""
         found = []
         for i in range(self.jobs):
             value = str(i)
@@ -245,7 +245,7 @@ class Training(Workflow):
             path, said = self.path(f"out/{i}.txt"), self.said(i)
             if not path.exists() or path.read_text() != f"{value}\n":
                 found.append(f"{i}: no result, or another one's")
-            if not said.count("end") or (said.count("end") > 1 and not killed) or "two_alive" in said:
+            if not said.count("end") or (said.count("end") > 1 and self.again() > taken) or "two_alive" in said:
                 found.append(f"{i}: {' '.join(said)}")
         return found
 
