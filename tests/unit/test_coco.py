@@ -221,6 +221,25 @@ def test_bad_input_is_one_line(case, folder, tmp_path):
     assert not (tmp_path / "scenes.json").exists()
 
 
+def test_damaged_images_are_refused_or_skipped_and_counted(folder, tmp_path, monkeypatch):
+    for name in ("train2017/2.png", "val2017/more/3.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:40])
+    with pytest.raises(InputError, match=r"2 of 6 images are damaged, train2017/2\.png the first; get them again, or"):
+        data.make("scenes", tmp_path / "scenes.json")
+    monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
+    data.make("scenes", tmp_path / "scenes.json")
+    said = json.loads((tmp_path / "scenes.json").read_text())
+    assert said["skipped"] == ["train2017/2.png", "val2017/more/3.png"]
+    assert (said["title"], said["train"], said["test"]) == ("mine, without 2 damaged images", 2, 2)
+    monkeypatch.delenv("GHOSTGRAD_DAMAGED_IMAGES")  # what is left out is the manifest's matter
+    scenes = data.load("scenes", tmp_path / "scenes.json")
+    assert [split.ids for split in (scenes.train, scenes.val)] == [[7, 21], [7, 14]]
+    kept = scenes.train.path(scenes.train.ids[0])
+    kept.write_bytes(kept.read_bytes()[:40])
+    with pytest.raises(InputError, match="scenes has changed since the data rule checked it"):
+        data.load("scenes", tmp_path / "scenes.json")
+
+
 def test_what_a_run_meets(folder, tmp_path):
     """An image of another size than its annotations say, data that have changed, a set that is not COCO."""
     data.make("scenes", tmp_path / "scenes.json")

@@ -70,12 +70,24 @@ def test_it_trains(whole):
     assert rows[1]["lr"] == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 7, 10, 15])  # at 4 and 7: before and within the first evaluation
 def test_stopped_and_resumed_equals_undisturbed(stop_at, whole, manifest, tmp_path):
     """Order and flips of the images and the sampling of anchors and regions follow from the step."""
     with pytest.raises(Stopped):
         run(tmp_path, manifest, stop_at=stop_at)
     assert texts(run(tmp_path, manifest)) == texts(whole)
+
+
+def test_bn_that_is_trained_is_resumed_too(whole, manifest, tmp_path):
+    found = run(tmp_path / "whole", manifest, backbone_norm="sync", eval_every=0)
+    means = [name for name in found.weights if name.endswith("running_mean")]
+    moved = {
+        name.split(".body.")[1][:8] for name in means if not torch.equal(*(r.weights[name] for r in (found, whole)))
+    }
+    assert moved == {"stages.1", "stages.2", "stages.3"}
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts", manifest, stop_at=3, backbone_norm="sync", eval_every=0)
+    assert texts(run(tmp_path / "parts", manifest, backbone_norm="sync", eval_every=0)) == texts(found)
 
 
 def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
@@ -131,8 +143,9 @@ class Truth(torch.nn.Module):
 def test_every_processes_detections_are_judged(manifest, monkeypatch):
     scenes, kept = data.load("digit_scenes", manifest), {}
     monkeypatch.setattr(Group, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values()))
+    monkeypatch.setattr(Group, "agree", lambda self, value: value)
     for rank in (1, 0):
-        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, Group(rank, 2))
+        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, Group(rank, 2), lambda: None)
     assert len(kept[0]) > 0 < len(kept[1])
     assert found == dict.fromkeys(coco.METRICS, pytest.approx(100))
 

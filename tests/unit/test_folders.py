@@ -163,7 +163,7 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
     (root.parent / "images.json").unlink()
     text = refused(data.make, "images", root.parent / "images.json")
     assert text.startswith("config.yaml: data.images: 1 of 26 images are damaged, train/bee/19.png the first; get")
-    monkeypatch.setattr(folders, "damaged", lambda _files: [])
+    monkeypatch.setattr(folders, "damaged", lambda _root, _paths: [])
     monkeypatch.setattr(folders, "MEASURED", 2)
     monkeypatch.setattr(np, "linspace", lambda _first, _last, count: np.arange(count))
     texts = [refused(loaded, root)]

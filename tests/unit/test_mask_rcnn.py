@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from ghostgrad.detect import new_optimizer
+from ghostgrad.checks import InputError
+from ghostgrad.detect import new_optimizer, over_all
 from ghostgrad.models import mask_rcnn
+from ghostgrad.parallel import ALONE, Group
 from ghostgrad.spec import expand
 from tests.unit.detection import SPEC
 
@@ -108,6 +110,24 @@ def test_what_is_trained_and_what_decays(model):
     undecayed = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
     assert undecayed == norms
     assert len(norms) > 10
+
+
+def test_bn_may_be_trained_on_behind_the_first_stage():
+    """Without weight decay, and over the images of all processes."""
+    spec, net = detector(backbone_norm="sync")
+    body = net.backbone.body
+    found = {name: module for name, module in body.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert {name[:8] for name in found} == {"stages.1", "stages.2", "stages.3"}
+    undecayed = {id(p) for g in new_optimizer(spec, net).param_groups if not g["weight_decay"] for p in g["params"]}
+    assert all({id(module.weight), id(module.bias)} <= undecayed for module in found.values())
+    assert over_all(ALONE, torch.device("cpu"), net) is net
+    with pytest.raises(InputError, match="backbone_norm: sync in several processes needs GPUs"):
+        over_all(Group(0, 2), torch.device("cpu"), net)
+    synchronized = over_all(Group(0, 2), torch.device("cuda"), net)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in synchronized.modules())
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == len(found)
+    frozen = detector()[1]
+    assert over_all(Group(0, 2), torch.device("cpu"), frozen) is frozen
 
 
 def test_a_rate_of_its_own_for_the_backbone():

@@ -12,7 +12,8 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -53,6 +54,9 @@ class Split:
     def path(self, image: int) -> Path:
         return self.folder / self.index.imgs[image]["file_name"]
 
+    def paths(self) -> list[Path]:
+        return [self.path(image) for image in self.ids]
+
 
 @dataclass
 class Scenes:
@@ -66,8 +70,10 @@ class Scenes:
     channels: tuple[Iterable[float], Iterable[float]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
 
 
-def read(name: str, root: str) -> tuple[Scenes, dict[str, Any]]:
-    """The data set `name` below `root` and its manifest; InputError where something is missing or damaged."""
+def read(name: str, root: str, skip: Collection[str] = ()) -> tuple[Scenes, dict[str, Any]]:
+    """The data set `name` below `root`, without the images whose names `skip` holds, and its manifest, whose checksum
+    is over the annotations and the images' names and sizes in bytes; InputError where something is missing or damaged.
+    """
     key = f"config.yaml: data.{name}"
     folder, digest, splits = Path(root), hashlib.sha256(), {}
     for split, images in SPLITS.items():
@@ -75,8 +81,11 @@ def read(name: str, root: str) -> tuple[Scenes, dict[str, Any]]:
             raise InputError(f"{key}: no folder {images} in {root}; put COCO's {split} images there")
         path = folder / "annotations" / f"instances_{images}.json"
         index = _index(path, key, digest)
-        _check(index, path, folder / images)
-        splits[split] = Split(folder / images, index, sorted(index.imgs))
+        sizes = _check(index, path, folder / images)
+        names = {number: f"{images}/{image['file_name']}" for number, image in sorted(index.imgs.items())}
+        splits[split] = Split(folder / images, index, [number for number in names if names[number] not in skip])
+        for number in splits[split].ids:
+            digest.update(b"%s\0%d\n" % (os.fsencode(names[number]), sizes[index.imgs[number]["file_name"]]))
     categories = {split: {c["id"]: c["name"] for c in found.index.cats.values()} for split, found in splits.items()}
     if categories["train"] != categories["val"]:
         raise InputError(f"{key}: train and val have other categories; both annotation files need the same ones")
@@ -106,17 +115,15 @@ def _index(path: Path, key: str, digest: hashlib._Hash) -> COCO:
     return index
 
 
-def _check(index: COCO, path: Path, folder: Path) -> None:
-    """InputError for an image whose file is missing, for an object of an unknown image or category or without a box and
-    a mask, and where nothing is said of what training or evaluation asks for."""
+def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
+    """Name and size in bytes of every image. InputError for one whose file is missing, for an object of an unknown
+    image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for."""
     for kind, keys in NEEDED.items():
         for key in keys:
             if any(key not in one for one in index.dataset.get(kind, ())):
                 raise InputError(f"{path}: one of its {kind} has no '{key}'; get it again")
-    there = {entry.name for entry in os.scandir(folder)}
-    names = (image["file_name"] for image in index.imgs.values())
-    missing = [name for name in names if name not in there and not (folder / name).is_file()]
-    if missing:
+    sizes = _sizes(folder, [image["file_name"] for image in index.imgs.values()])
+    if missing := [name for name, size in sizes.items() if size is None]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"{path}: {missing[0]}{more} of its images are not in {folder}; unpack them there")
     for one in index.anns.values():
@@ -127,6 +134,20 @@ def _check(index: COCO, path: Path, folder: Path) -> None:
             raise InputError(f"{path}: annotation {one['id']} has no box or no mask; instances need both")
     if not any(map(usable, index.anns.values())):
         raise InputError(f"{path}: names no object but crowds and empty boxes; nothing can be learned or measured")
+    return sizes
+
+
+def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
+    """In bytes, of the files with these names; None of one that is not there."""
+
+    def size(name: str) -> int | None:
+        try:
+            return (folder / name).stat().st_size
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
+        return dict(zip(names, pool.map(size, names), strict=True))
 
 
 def _is_box(box: Any) -> bool:

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -207,17 +207,24 @@ def _scan(name: str) -> Folder:
     return folder
 
 
-def _without_damaged(name: str, folder: Folder) -> tuple[Folder, dict[str, Any]]:
-    """The folder without the images that are damaged, and their names for the manifest, if config.yaml says so;
-    InputError where there are any and it does not."""
-    found = sorted(folders.damaged(folder.train) + folders.damaged(folder.test))
-    if not found:
-        return folder, {}
-    if os.environ.get("GHOSTGRAD_DAMAGED_IMAGES") != "skip":
-        told = f"{len(found)} of {len(folder.train) + len(folder.test)} images are damaged, {found[0]} the first"
+def _damaged(name: str, root: Path, paths: Sequence[Path]) -> frozenset[str]:
+    """Names of the images that are to be left out as damaged, if config.yaml says so; InputError where there are any
+    and it does not."""
+    found = sorted(folders.damaged(root, paths))
+    if found and os.environ.get("GHOSTGRAD_DAMAGED_IMAGES") != "skip":
+        told = f"{len(found)} of {len(paths)} images are damaged, {found[0]} the first"
         raise InputError(f"config.yaml: data.{name}: {told}; get them again, or set damaged_images: skip")
-    log.warning("%s: %d damaged images are left out: %s", name, len(found), ", ".join(found[:20]))
-    return folders.scan(name, path_of(name), frozenset(found)), {"skipped": found}
+    if found:
+        log.warning("%s: %d damaged images are left out: %s", name, len(found), ", ".join(found[:20]))
+    return frozenset(found)
+
+
+def write_manifest(path: Path, content: Mapping[str, Any], skipped: Collection[str] = ()) -> None:
+    """With the names of the damaged images that were left out, and their number in the title."""
+    if skipped:
+        title = f"{content['title']}, without {len(skipped)} damaged images"
+        content = {**content, "title": title, "skipped": sorted(skipped)}
+    write(path, json.dumps(content, indent=1) + "\n")
 
 
 def folder_manifest(name: str, folder: Folder) -> dict[str, Any]:
@@ -227,11 +234,10 @@ def folder_manifest(name: str, folder: Folder) -> dict[str, Any]:
 
 
 def _make_folder(name: str, manifest: Path) -> None:
-    folder, more = _without_damaged(name, _scan(name))
-    content = folder_manifest(name, folder) | more
-    if more:
-        content["title"] += f", without {len(more['skipped'])} damaged images"
-    write(manifest, json.dumps(content, indent=1) + "\n")
+    folder = _scan(name)
+    if skipped := _damaged(name, folder.train.root, folder.train.paths() + folder.test.paths()):
+        folder = folders.scan(name, path_of(name), skipped)
+    write_manifest(manifest, folder_manifest(name, folder), skipped)
 
 
 def checked_folder(name: str, manifest: Path, root: str) -> tuple[Folder, Channels]:
@@ -262,12 +268,14 @@ def _load_folder(name: str, manifest: Path, spec: Mapping[str, Any]) -> Images:
     return Images(x[0], folder.train_y, x[1], folder.test_y, folder.classes, channels)
 
 
-def _read_scenes(name: str, manifest: Path) -> tuple[Scenes, dict[str, Any]]:
-    """The scenes and their manifest; the shipped ones lie beside it, in a folder of their name."""
-    scenes, content = coco.read(name, str(manifest.with_suffix("")) if name in SHIPPED_DATA else path_of(name))
+def _read_scenes(name: str, manifest: Path, skip: Collection[str] = ()) -> tuple[Scenes, dict[str, Any]]:
+    """The scenes, without the images that `skip` names, and their manifest; the shipped ones lie beside it, in a folder
+    of their name."""
+    scenes, content = coco.read(name, str(manifest.with_suffix("")) if name in SHIPPED_DATA else path_of(name), skip)
     if expected := SCENES[name]:
-        for what, found in (("train", content["train"]), ("test", content["test"]), ("classes", len(scenes.classes))):
-            if found != (wanted := getattr(expected, what)):
+        counted = {"train": scenes.train.index.imgs, "test": scenes.val.index.imgs, "classes": scenes.classes}
+        for what, there in counted.items():
+            if (found := len(there)) != (wanted := getattr(expected, what)):
                 noun = what if what == "classes" else f"{what} images"
                 raise InputError(f"config.yaml: data.{name}: {found} {noun}, expected {wanted}; is this COCO 2017?")
     scenes.channels = CHANNELS[name]
@@ -279,17 +287,21 @@ def _make_scenes(name: str, manifest: Path) -> None:
         from ghostgrad.scenes import make
 
         make(manifest.with_suffix(""))
-    write(manifest, json.dumps(_read_scenes(name, manifest)[1], indent=1) + "\n")
+    scenes, content = _read_scenes(name, manifest)
+    if skipped := _damaged(name, scenes.train.folder.parent, scenes.train.paths() + scenes.val.paths()):
+        _, content = _read_scenes(name, manifest, skipped)
+    write_manifest(manifest, content, skipped)
 
 
 def _load_scenes(name: str, manifest: Path) -> Scenes:
-    scenes, found = _read_scenes(name, manifest)
     remedy = f"delete {manifest}, and the next build renews it"
     try:
-        expected = {**json.loads(manifest.read_text(encoding="utf-8")), "title": found["title"]}
+        expected = dict(json.loads(manifest.read_text(encoding="utf-8")))
+        skipped = frozenset(expected.pop("skipped", ()))
     except (ValueError, TypeError):
         raise InputError(f"{manifest}: {name} is damaged; {remedy}") from None
-    if found != expected:
+    scenes, found = _read_scenes(name, manifest, skipped)
+    if {**found, "title": ""} != {**expected, "title": ""}:  # data that were renamed are the same
         raise InputError(f"{manifest}: {name} has changed since the data rule checked it; {remedy}")
     return scenes
 
@@ -318,7 +330,7 @@ def _make_weights(name: str, manifest: Path) -> None:
     path = path_of(name)
     weights = WEIGHTS[name](path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    write(manifest, json.dumps({"name": name, "tensors": len(weights), "sha256": digest}, indent=1) + "\n")
+    write_manifest(manifest, {"name": name, "tensors": len(weights), "sha256": digest})
 
 
 def _load_weights(name: str, manifest: Path) -> dict[str, Tensor]:
@@ -348,7 +360,7 @@ def make(name: str, manifest: Path) -> None:
         arrays = io.BytesIO()
         np.savez(arrays, **{k: v for k, v in vars(images).items() if isinstance(v, np.ndarray)})
         write(manifest.with_suffix(".npz"), arrays.getvalue())
-    write(manifest, json.dumps(images.manifest(name), indent=1) + "\n")
+    write_manifest(manifest, images.manifest(name))
 
 
 def load(

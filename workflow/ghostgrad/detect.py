@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def new_model(spec: Mapping[str, Any], scenes: Scenes, weights: Mapping[str, Any
         return mask_rcnn.build(spec, net, len(scenes.classes), scenes.channels)
 
 
+def over_all(group: Group, device: torch.device, model: nn.Module) -> nn.Module:
+    """The model with the BN that it trains over the images of all processes."""
+    if group.size == 1 or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return model
+    if device.type != "cuda":
+        raise InputError("backbone_norm: sync in several processes needs GPUs; give the run one process")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What another run has published; InputError where it is damaged or of another network."""
     try:
@@ -104,15 +114,20 @@ def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, scenes: Scenes, device: torch.device, group: Group) -> dict[str, float]:
-    """COCO's average precisions on the test images, every process taking its share of them."""
+def evaluate(
+    model: nn.Module, scenes: Scenes, device: torch.device, group: Group, pause: Callable[[], None]
+) -> dict[str, float]:
+    """COCO's average precisions on the test images, every process taking its share of them; `pause` is called before
+    each image."""
     model.eval()
     mine = range(group.rank, len(scenes.val.ids), group.size)
     found = []
     for number, x in stream(Testing(scenes.val), mine, device, loader_workers()):
+        pause()
         found += coco.results(scenes, number, model([x.float() / 255])[0])
     model.train()
-    return coco.average_precision(scenes.val, list(itertools.chain.from_iterable(group.gather(found))))
+    every = list(itertools.chain.from_iterable(group.gather(found)))
+    return group.agree(coco.average_precision(scenes.val, every) if group.rank == 0 else None)
 
 
 def detect(
@@ -133,7 +148,7 @@ def detect(
     split = coco.with_objects(scenes.train)
     order = Order({**spec, "pad": 0}, len(split.ids), group)
     plan = Plan(spec, order.per_epoch)
-    model = new_model(spec, scenes, published).to(device).train()
+    model = over_all(group, device, new_model(spec, scenes, published)).to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = new_optimizer(spec, model)
     batches: Iterator | None = None
@@ -145,6 +160,20 @@ def detect(
         step, sums, since = saved["step"], saved["sums"], saved["since"]
         series = Rows(SERIES_COLUMNS, saved["series"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
+
+    def rate(done: int) -> float:
+        """Of the update behind so many."""
+        step_schedule = {**spec, "schedule": "step", "lr_values": []}
+        return learning_rate(step_schedule, done, plan.length, plan.warmup, plan.boundaries)
+
+    def add_row(precisions: Mapping[str, float | None]) -> None:
+        nonlocal sums, since
+        means = [sums[name] / since if since else None for name in LOSSES]
+        loss, last_rate = (sum(means), rate(step - 1)) if since else (None, None)
+        shown = [precisions[name] for name in METRICS]
+        series.add(step, plan.at(step), step / order.per_epoch, last_rate, loss, *means, *shown)
+        sums, since = dict.fromkeys(LOSSES, 0.0), 0
+        log.info("step %d: loss %s, box AP %s, mask AP %s", step, loss, precisions["box_ap"], precisions["mask_ap"])
 
     def checkpoint() -> dict[str, Any]:
         return {
@@ -160,16 +189,16 @@ def detect(
 
     while True:
         state.pause(checkpoint, step, plan.length)
+        if plan.evaluates(step) and not (series.rows and series.rows[-1][0] == step):
+            pause = partial(state.pause, checkpoint, step, plan.length)
+            add_row(evaluate(model, scenes, device, group, pause))
         if step == plan.length:
             break
 
         batches = batches or stream(Training(scenes, split, order), itertools.count(step), device, loader_workers())
         images, targets = next(batches)
-        rate = learning_rate(
-            {**spec, "schedule": "step", "lr_values": []}, step, plan.length, plan.warmup, plan.boundaries
-        )
         for parameters in optimizer.param_groups:
-            parameters["lr"] = rate * parameters["scale"]
+            parameters["lr"] = rate(step) * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
         # torchvision samples anchors and regions from the global generators
         with global_kept(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
@@ -185,19 +214,10 @@ def detect(
         sums, since = {name: sums[name] + value for name, value in zip(LOSSES, told, strict=True)}, since + 1
         if not math.isfinite(sum(told)):
             diverged_at = step
-        if diverged_at or plan.evaluates(step):
-            means = [sums[name] / since for name in LOSSES]
-            precisions = dict.fromkeys(METRICS) if diverged_at else evaluate(model, scenes, device, group)
-            shown = [precisions[name] for name in METRICS]
-            series.add(step, plan.at(step), step / order.per_epoch, rate, sum(means), *means, *shown)
-            sums, since = dict.fromkeys(LOSSES, 0.0), 0
-            log.info("step %d: loss %.4g, box AP %s, mask AP %s", step, sum(means), shown[0], shown[3])
-        if diverged_at:
+            add_row(dict.fromkeys(METRICS))
             break
 
-    last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True)) if series.rows else {}
-    if not series.rows:
-        last = evaluate(model, scenes, device, group)
+    last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True))
     return Record(final_metrics(last, step, diverged_at, model), series, weights=model.state_dict())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,12 +68,11 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def damaged(files: Files) -> list[str]:
-    """Names of the files that end too early or cannot be read."""
-    paths = files.paths()
+def damaged(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Names, relative to `root`, of the images that end too early or cannot be read."""
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
         whole = list(pool.map(_whole, paths))
-    return [str(path.relative_to(files.root)) for path, good in zip(paths, whole, strict=True) if not good]
+    return [str(path.relative_to(root)) for path, good in zip(paths, whole, strict=True) if not good]
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,12 @@ class Group:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in every one of them."""
+        """Every process's value, in process 0; nothing in the others."""
         if self.size == 1:
             return [value]
-        found = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        found = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, found)
+        return found or []
 
     def buffers_of_first(self, model: nn.Module) -> None:
         """Give every process the BN statistics of process 0."""

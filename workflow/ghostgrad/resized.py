@@ -35,12 +35,12 @@ def make(name: str, short: int, source: Path, manifest: Path, threads: int = 1) 
     copy = folders.scan(name, str(target))
     if (len(copy.train), len(copy.test)) != (len(folder.train), len(folder.test)):
         raise InputError(f"{target}: not as many images as {folder.title} has; delete it, and the next build renews it")
-    if broken := folders.damaged(copy.train) + folders.damaged(copy.test):
+    if broken := folders.damaged(target, copy.train.paths() + copy.test.paths()):
         for one in broken:
             (target / one).unlink()
         raise InputError(f"{target}: {len(broken)} copies were damaged and are deleted; the next build renews them")
     title = f"{folder.title}, short side {short}"
-    write(manifest, json.dumps(data.folder_manifest(name, copy) | {"title": title}, indent=1) + "\n")
+    data.write_manifest(manifest, data.folder_manifest(name, copy) | {"title": title})
 
 
 def _copy(path: Path, target: Path, short: int) -> None:

@@ -4,7 +4,8 @@ from torchvision's detection modules.
 The pyramid stands on the outputs of a network's four stages. A SeqNet's are those of its BNs, without ReLU, so that
 they may be negative; `backbone_relu` puts one there. `heads: gn` is group normalization in the pyramid, in a box head
 of four convolutions and one linear layer, and in the mask head (Wu and He 2018); `heads: 2fc` a box head of two linear
-layers and no normalization. BN stays as it was trained (`FrozenBatchNorm2d`); stem and first stage are not trained.
+layers and no normalization. Stem and first stage are not trained; BN of the other stages is not either
+(`FrozenBatchNorm2d`), or with `backbone_norm: sync` over the images of all processes (`SyncBatchNorm`).
 """
 
 from __future__ import annotations
@@ -70,15 +71,17 @@ def widths_of(body: Stages) -> list[int]:
     return [len(found[-1].weight) for found in norms]
 
 
-def freeze(body: Stages) -> None:
-    """BN keeps its statistics, gamma and beta; the stem and the first stage keep all of theirs."""
-    for module in list(body.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                frozen = FrozenBatchNorm2d(child.num_features, child.eps)
-                frozen.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
-                setattr(module, name, frozen)
-    for part in (body.stem, body.stages[0]):
+def freeze(body: Stages, norms: bool) -> None:
+    """The stem and the first stage keep all of theirs; with `norms` every BN keeps its statistics, gamma and beta."""
+    first = (body.stem, body.stages[0])
+    for part in (body,) if norms else first:
+        for module in list(part.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+                    frozen.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
+                    setattr(module, name, frozen)
+    for part in first:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
 
@@ -94,7 +97,7 @@ def build(spec: Mapping[str, Any], net: nn.Module, classes: int, channels: tuple
     standard deviation by which it normalizes images in 0..1."""
     body = stages_of(spec["model"], getattr(net, "net", net), spec["backbone_relu"])
     widths = widths_of(body)
-    freeze(body)
+    freeze(body, spec["backbone_norm"] == "frozen")
     normalized, width = spec["heads"] == "gn", spec["fpn_channels"]
     backbone = Backbone(body, widths, width, normalized)
     sizes, features = tuple((size,) for size in spec["anchor_sizes"]), spec["head_features"]
