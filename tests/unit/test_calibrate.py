@@ -5,18 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from ghostgrad import calibrate, estimates
 from ghostgrad.checks import InputError
 from ghostgrad.estimates import workload
+from ghostgrad.spec import RunSpec
 from tests.unit.commands import REGISTRY, refused, told
 
 CPU = torch.device("cpu")
 SMALL = REGISTRY.run("laptop", "resnet15_cifar/model1-s0")
+
+
+def small(**changes) -> RunSpec:
+    return replace(SMALL, spec={**SMALL.spec, "blocks": 1, "batch": 4, **changes})
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -27,7 +35,7 @@ def test_what_is_measured_is_kept(tmp_path):
     """With a small network; a second device leaves the first one's rows, a second time replaces its own."""
     path = calibrate.calibrate([SMALL, SMALL], CPU, 2, tmp_path)
     (row,) = read(path)
-    assert row["workload"] == workload(SMALL.spec, 0)
+    assert row["workload"] == workload(SMALL)
     assert float(row["images_per_s"]) > 0
     assert row["torch"] == torch.__version__
     path.write_text(path.read_text().replace(row["device"], "another"))
@@ -64,7 +72,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
     seqnet = REGISTRY.run("paper", "imagenet/seqnet50-s0")
     Path("state").mkdir()
     with Path("state/calibration.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([estimates.CALIBRATION, [workload(seqnet.spec, 4), "An H200", "500", "", "2.15"]])
+        csv.writer(stream).writerows([estimates.CALIBRATION, [workload(seqnet), "An H200", "500", "", "2.15"]])
     out = told(ghostgrad("plan", "--scale", "paper"))
     assert "measured: steps on An H200, by ghostgrad calibrate" in out
     (line,) = (line.split() for line in out.splitlines() if line.startswith("ghost.fig7"))
@@ -81,8 +89,8 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
     ],
 )
 def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatch, caplog, error, said):
-    def full(spec, *_):
-        if spec["model"] == "preact_resnet":
+    def full(one, *_):
+        if one.spec["model"] == "preact_resnet":
             raise error
         return 3.0
 
@@ -92,7 +100,7 @@ def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatc
     path = calibrate.calibrate([SMALL, second], CPU, 2, tmp_path)
     assert [row["images_per_s"] for row in read(path)] == ["", "3"]
     assert f"1 of 2: preact_resnet, sgd, fp32, batch 64: {said}" in caplog.text
-    assert estimates.calibration(tmp_path, read(path)[0]["device"])[1] == {workload(second.spec, 0): 3.0}
+    assert estimates.calibration(tmp_path, read(path)[0]["device"])[1] == {workload(second): 3.0}
 
 
 def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
@@ -107,23 +115,33 @@ def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
 def test_every_update_rule_is_measured(rule):
     """CLARS with the norms of the samples' gradients that it needs."""
-    assert calibrate.images_per_s({**SMALL.spec, "blocks": 1, "batch": 4, "optimizer": rule}, CPU, 1) > 0
+    assert calibrate.images_per_s(small(optimizer=rule), CPU, 1) > 0
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": True}, {"deterministic": True}])
 def test_what_a_spec_computes_with_is_measured(changes):
-    spec = {**SMALL.spec, "blocks": 1, "filters": 8, "batch": 4, **changes}
-    assert calibrate.images_per_s(spec, CPU, 1) > 0
-    assert workload(spec, 0) != workload({**SMALL.spec, "blocks": 1, "filters": 8, "batch": 4}, 0)
+    changed = small(filters=8, **changes)
+    assert calibrate.images_per_s(changed, CPU, 1) > 0
+    assert workload(changed) != workload(small(filters=8))
+
+
+def test_a_detector_is_measured(tmp_path):
+    """With a micro-batch as its batch, and as many masks as it samples at most."""
+    detector = REGISTRY.run("laptop", "coco/seqnet50-2x-s0")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNNHeads, "forward", lambda self, x: seen.append(x) or nn.Sequential.forward(self, x))
+        path = calibrate.calibrate([detector], CPU, 1, tmp_path)
+    (row,) = read(path)
+    assert row["workload"] == workload(detector)
+    assert float(row["images_per_s"]) > 0
+    assert {len(x) for x in seen} == {int(0.25 * detector.spec["rois"]) * detector.spec["batch"]}
 
 
 def test_each_workload_of_the_paper_is_measured_once():
-    trainings = [
-        r for r in REGISTRY.runs("paper") if r.task == "classify" and r.spec["length"] and r.data in estimates.CLASSES
-    ]
+    trainings = [r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec["length"]]
     found = calibrate.workloads(REGISTRY.runs("paper"))
-    assert found.keys() == {workload(r.spec, r.resources["gpu"]) for r in trainings}
-    assert all(spec["batch"] == spec["micro_batch"] for spec in found.values())
+    assert found.keys() == {workload(r) for r in trainings}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +149,7 @@ def test_each_workload_of_the_paper_is_measured_once():
     [
         (("imagnet",), "calibrate: no experiment 'imagnet'; did you mean 'imagenet'?"),
         (("imagenet/seqnet5", "--scale", "paper"), "has no variant 'seqnet5' at scale paper; did you mean"),
-        (("coco", "--cpu"), "calibrate: nothing to measure; only trainings of classifiers are"),
+        (("operators", "--cpu"), "calibrate: nothing to measure; only trainings are, on data of a known size"),
     ],
 )
 def test_errors_are_one_line(ghostgrad, arguments, said):

@@ -7,19 +7,32 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ghostgrad import classify, models, optim
+from ghostgrad import classify, detect, models, optim
 from ghostgrad.checks import InputError
-from ghostgrad.data import Images
+from ghostgrad.data import CHANNELS, Images
 from ghostgrad.engine import Network, configure
-from ghostgrad.estimates import CALIBRATION, CLASSES, CPU, SIDE, Counts, architecture, at_a_time, workload
-from ghostgrad.models.counts import counts
+from ghostgrad.estimates import (
+    CALIBRATION,
+    CLASSES,
+    CPU,
+    POSITIVE,
+    SCENE,
+    Counts,
+    architecture,
+    at_a_time,
+    size,
+    trains,
+    workload,
+)
+from ghostgrad.models import mask_rcnn
+from ghostgrad.models.counts import counts, detector_counts
 from ghostgrad.parallel import ALONE
 from ghostgrad.per_sample import SampleNorms
 from ghostgrad.record import write
@@ -31,21 +44,33 @@ log = logging.getLogger(__name__)
 WARM_UP = 3  # steps
 
 
-def workloads(runs: Iterable[RunSpec]) -> dict[str, Mapping[str, Any]]:
-    """What is to be measured of these runs, each once: the spec of one process, with a micro-batch as its batch."""
-    found: dict[str, Mapping[str, Any]] = {}
+def workloads(runs: Iterable[RunSpec]) -> dict[str, RunSpec]:
+    """What is to be measured of these runs, each once."""
+    found: dict[str, RunSpec] = {}
     for run in runs:
-        if run.task == "classify" and run.data in CLASSES and run.spec["length"]:
-            gpus = run.resources.get("gpu", 0)
-            micro = at_a_time(run.spec, gpus)
-            found.setdefault(workload(run.spec, gpus), {**run.spec, "batch": micro, "micro_batch": micro})
+        if trains(run) and run.spec["length"]:
+            found.setdefault(workload(run), run)
     return found
 
 
-def images_per_s(spec: Mapping[str, Any], device: torch.device, steps: int) -> float:
-    """Of `steps` steps, forward, backward and update, on random images that lie on the device."""
-    configure(spec)
-    classes, side = CLASSES[spec["data"]], spec["size"] or SIDE[spec["data"]]
+def images_per_s(run: RunSpec, device: torch.device, steps: int) -> float:
+    """Of `steps` steps of one process, forward, backward and update, on random images that lie on the device, as many
+    as it has at a time."""
+    configure(run.spec)
+    step = {"classify": classification, "detect": detection}[run.task]({**run.spec, "batch": at_a_time(run)}, device)
+    for number in range(WARM_UP + steps):
+        if number == WARM_UP:
+            _wait(device)
+            began = time.perf_counter()
+        step(number)
+    _wait(device)
+    return steps * at_a_time(run) / (time.perf_counter() - began)
+
+
+def classification(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
+    """A step of a classifier."""
+    spec = {**spec, "micro_batch": spec["batch"]}
+    classes, side = CLASSES[spec["data"]], size(spec)
     rng = generator(0, "calibrate")
     x = torch.randn(spec["batch"], 3, side, side, generator=rng)
     y = torch.randint(classes, (spec["batch"],), generator=rng)
@@ -55,18 +80,39 @@ def images_per_s(spec: Mapping[str, Any], device: torch.device, steps: int) -> f
     optimizer = optim.optimizer(spec, network.model.train())
     norms = SampleNorms(network.model) if spec["optimizer"] == "clars" else None
     x, y = x.to(device), y.to(device)
-    for step in range(WARM_UP + steps):
-        if step == WARM_UP:
-            _wait(device)
-            began = time.perf_counter()
+
+    def step(number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         with norms.collect() if norms else nullcontext():
-            network.backward(x, y, step)
+            network.backward(x, y, number)
         if norms:
             optimizer.sample_norms = norms.means(ALONE)
         optimizer.step()
-    _wait(device)
-    return steps * spec["batch"] / (time.perf_counter() - began)
+
+    return step
+
+
+def detection(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
+    """A step of a detector; each image has as many objects as regions with a mask are sampled at most."""
+    (height, width), classes, rng = SCENE[spec["data"]], CLASSES[spec["data"]], generator(0, "calibrate")
+    net = mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), classes, CHANNELS[spec["data"]]).to(device).train()
+    optimizer = detect.new_optimizer(spec, net)
+    count = int(POSITIVE * spec["rois"])
+    images, targets = [], []
+    for _ in range(spec["batch"]):
+        corners = torch.rand(2, count, 2, generator=rng) * torch.tensor([width, height]) * 0.9
+        boxes = torch.cat([corners.amin(0), corners.amax(0) + torch.tensor([width, height]) * 0.1], 1)
+        masks = torch.ones(count, height, width, dtype=torch.uint8)
+        target = {"boxes": boxes, "labels": torch.randint(1, classes + 1, (count,), generator=rng), "masks": masks}
+        images.append(torch.rand(3, height, width, generator=rng).to(device))
+        targets.append({name: value.to(device) for name, value in target.items()})
+
+    def step(_number: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        sum(net(images, targets).values()).backward()
+        optimizer.step()
+
+    return step
 
 
 def _forget(device: torch.device) -> None:
@@ -94,18 +140,19 @@ def calibrate(runs: Iterable[RunSpec], device: torch.device, steps: int, state_d
     path, name = state_dir / "calibration.csv", name_of(device)
     todo = workloads(runs)
     if not todo:
-        raise InputError("calibrate: nothing to measure; only trainings of classifiers are, on data of a known size")
-    for number, (key, spec) in enumerate(todo.items(), start=1):
+        raise InputError("calibrate: nothing to measure; only trainings are, on data of a known size")
+    for number, (key, run) in enumerate(todo.items(), start=1):
         _forget(device)
         try:
             with what_lacks():
-                rate = images_per_s(spec, device, steps)
+                rate = images_per_s(run, device, steps)
             told = f"{rate:.1f} images/s"
         except InputError as error:
             rate, told = None, str(error)
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else ""
         _add(path, [key, name, f"{rate:.6g}" if rate else "", peak, torch.__version__])
-        how = f"{spec['model']}, {spec['optimizer']}, {spec['precision']}, batch {spec['batch']}"
+        rule = run.spec.get("optimizer", run.task)
+        how = f"{run.spec['model']}, {rule}, {run.spec['precision']}, batch {at_a_time(run)}"
         log.info("%d of %d: %s: %s", number, len(todo), how, told)
     return path
 
@@ -124,13 +171,19 @@ def _csv(rows: list[list[Any]]) -> str:
     return out.getvalue()
 
 
+def _counts(task: str, spec: Mapping[str, Any]) -> tuple[int, int, int]:
+    classes, pixels = CLASSES[spec["data"]], size(spec)
+    with torch.device("meta"):
+        if task == "detect":
+            net = mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), classes, CHANNELS[spec["data"]])
+            return detector_counts(net, *pixels, spec["rois"], int(POSITIVE * spec["rois"]))
+        return counts(models.build(spec, classes, (3, pixels, pixels)), pixels)
+
+
 def networks(runs: Iterable[RunSpec]) -> str:
     """workflow/networks.csv: a row for each network that these runs train."""
     rows: dict[str, tuple[int, int, int]] = {}
     for run in runs:
-        if run.task == "classify" and run.data in CLASSES and (name := architecture(run.spec)) not in rows:
-            side = run.spec["size"] or SIDE[run.data]
-            with torch.device("meta"):
-                net = models.build(run.spec, CLASSES[run.data], (3, side, side))
-            rows[name] = counts(net, side)
+        if trains(run) and (name := architecture(run)) not in rows:
+            rows[name] = _counts(run.task, run.spec)
     return _csv([["architecture", *Counts._fields], *([name, *rows[name]] for name in sorted(rows))])

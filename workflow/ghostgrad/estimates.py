@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,9 +21,11 @@ from ghostgrad.checks import InputError, nearest, schema
 from ghostgrad.spec import RunSpec
 
 NETWORKS = Path(__file__).resolve().parent.parent / "networks.csv"
-IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167}  # of an epoch
-CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000}
+IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167, "coco": 118287}  # of an epoch
+CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000, "coco": 80, "digit_scenes": 10}
 SIDE = {"cifar10": 32, "digits": 8, "photographs": 224, "imagenet": 224}  # pixels, where a spec sets no size
+SCENE = {"coco": (480, 640), "digit_scenes": (64, 64)}  # height and width in pixels, of COCO's most images
+POSITIVE = 0.25  # of a detector's sampled regions have a mask in training, at most
 # Forward multiply-adds, in 10^9, for which a GPU trains in a second: ResNet50 at 224 x 224, 4.09 of them an image, with
 # 3,000 images a second, about an H200's in bfloat16. Like the next three, assumed, not measured.
 GMACS_PER_S = 12_270.0
@@ -31,11 +34,17 @@ LAYER_MS = 0.25  # the least that a step takes for each weight layer: small nets
 CLARS = 2.0  # times the time, as the LALC paper says
 RESULTS_MB = 1.0  # a run's files
 CPU = "cpu"  # how the name of a device that is no GPU begins
-ARCHITECTURE = (
-    *("model", "blocks", "filters", "batch_norm", "shortcut", "cifar_stem", "small_stem", "stem_filters"),
-    *("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip"),
-    *("depth", "width", "norm", "activation"),
-)
+ARCHITECTURE = {
+    "classify": (
+        *("model", "blocks", "filters", "batch_norm", "shortcut", "cifar_stem", "small_stem", "stem_filters"),
+        *("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip"),
+        *("depth", "width", "norm", "activation"),
+    ),
+    "detect": (
+        *("model", "cifar_stem", "small_stem", "stem_filters", "backbone_relu", "backbone_norm", "heads"),
+        *("fpn_channels", "head_features", "anchor_sizes", "proposals", "rois", "min_size", "max_size"),
+    ),
+}
 COMPUTATION = ("precision", "channels_last", "compile", "deterministic", "optimizer")
 CALIBRATION = ("workload", "device", "images_per_s", "peak_mb", "torch")
 
@@ -48,25 +57,39 @@ class Counts(NamedTuple):
     layers: int
 
 
-def architecture(spec: Mapping[str, Any]) -> str:
-    """JSON of what a classify spec's network is, of which images; defaults left out."""
-    rules = schema("classify")["properties"]
-    own = {key: spec[key] for key in ARCHITECTURE if spec[key] != rules[key].get("default")}
-    own |= {"classes": CLASSES[spec["data"]], "size": spec["size"] or SIDE[spec["data"]]}
+def trains(run: RunSpec) -> bool:
+    """True of a training on images of known size and classes."""
+    return run.task in ARCHITECTURE and run.data in CLASSES
+
+
+def size(spec: Mapping[str, Any]) -> int | tuple[int, int]:
+    """Pixels of the images that a network sees: side, or height and width of what a detector resizes and pads."""
+    if spec["data"] not in SCENE:
+        return spec["size"] or SIDE[spec["data"]]
+    sides = SCENE[spec["data"]]
+    scale = min(spec["min_size"] / min(sides), spec["max_size"] / max(sides))
+    return tuple(32 * math.ceil(side * scale / 32) for side in sides)
+
+
+def architecture(run: RunSpec) -> str:
+    """JSON of what a training's network is, of which images; defaults left out."""
+    spec, rules = run.spec, schema(run.task)["properties"]
+    own = {key: spec[key] for key in ARCHITECTURE[run.task] if spec[key] != rules[key].get("default")}
+    own |= {"classes": CLASSES[run.data], "size": size(spec)}
     return json.dumps(own, sort_keys=True)
 
 
-def at_a_time(spec: Mapping[str, Any], gpus: int) -> int:
+def at_a_time(run: RunSpec) -> int:
     """Images that a process computes at a time."""
-    return spec["micro_batch"] or spec["batch"] // max(1, gpus)
+    return run.spec.get("micro_batch") or run.spec["batch"] // max(1, run.resources.get("gpu", 0))
 
 
-def workload(spec: Mapping[str, Any], gpus: int) -> str:
+def workload(run: RunSpec) -> str:
     """JSON of what a calibration measures: a network, how it is computed, and the images that a process has at a
     time."""
-    how = {key: spec[key] for key in COMPUTATION} | {"orthogonal": bool(spec["orthogonal"])}
-    how["micro_batch"] = at_a_time(spec, gpus)
-    return json.dumps(json.loads(architecture(spec)) | how, sort_keys=True)
+    how = {key: run.spec[key] for key in COMPUTATION if key in run.spec}
+    how |= {"orthogonal": bool(run.spec.get("orthogonal")), "micro_batch": at_a_time(run)}
+    return json.dumps(json.loads(architecture(run)) | how, sort_keys=True)
 
 
 @cache
@@ -79,12 +102,12 @@ def networks() -> Mapping[str, Counts]:
 
 
 def counts_of(run: RunSpec) -> Counts | None:
-    """Of the network that a run trains, where it is known without the data; Mask R-CNN's are not counted."""
-    return networks().get(architecture(run.spec)) if run.task == "classify" and run.data in CLASSES else None
+    """Of the network that a run trains, where it is known without the data."""
+    return networks().get(architecture(run)) if trains(run) else None
 
 
 def images(spec: Mapping[str, Any]) -> float | None:
-    """Training images that a classify run processes; None where the data set's size is not known beforehand."""
+    """Training images that a run processes; None where the data set's size is not known beforehand."""
     if spec["data"] not in IMAGES:
         return None
     per_epoch = IMAGES[spec["data"]] // spec["batch"]
@@ -103,18 +126,18 @@ class Estimate:
 def seconds(spec: Mapping[str, Any], found: Counts, micro: int, gmacs_per_s: float) -> float:
     """Of a step of `micro` images on one GPU, by its multiply-adds or, of small nets, by its layers."""
     by_network = micro * found.multiply_adds / (OF_BF16[spec["precision"]] * gmacs_per_s * 1e9)
-    return max(by_network, found.layers * LAYER_MS / 1000) * (CLARS if spec["optimizer"] == "clars" else 1)
+    return max(by_network, found.layers * LAYER_MS / 1000) * (CLARS if spec.get("optimizer") == "clars" else 1)
 
 
 def estimate(run: RunSpec, measured: Mapping[str, float], gmacs_per_s: float) -> Estimate:
     """Hours of a run on the GPUs, or the core, that it asks for."""
     gpus = run.resources.get("gpu", 0)
-    count = images(run.spec) if run.task == "classify" and gpus else None
+    count = images(run.spec) if trains(run) and gpus else None
     if count:
-        if rate := measured.get(workload(run.spec, gpus)):
+        if rate := measured.get(workload(run)):
             return Estimate(count / rate / gpus / 3600, "measured")
         if found := counts_of(run):
-            micro = at_a_time(run.spec, gpus)
+            micro = at_a_time(run)
             return Estimate(count / micro / gpus * seconds(run.spec, found, micro, gmacs_per_s) / 3600, "multiply-adds")
     return Estimate(run.expect.get("seconds", 0) / 3600, "expected")
 

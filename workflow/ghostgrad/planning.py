@@ -174,6 +174,6 @@ def legend(device: str, gmacs_per_s: float) -> list[str]:
         f"multiply-adds: assuming {rate}" + ", about an H200's" * (gmacs_per_s == GMACS_PER_S) + ";",
         f"  half of it in TF32, a quarter in float32; at least {LAYER_MS} ms a layer and step; CLARS twice the time",
         "neither counts reading images and evaluating; several GPUs are taken to be as many times as fast as one",
-        "expected: the registry's guess, of Mask R-CNN too",
+        "expected: the registry's guess",
         "resumes: times that a run goes beyond its time limit and goes on by itself",
     ]

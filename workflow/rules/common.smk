@@ -19,6 +19,7 @@ import snakemake.cli
 from ghostgrad import controller, overview, spec
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
+from ghostgrad.estimates import GMACS_PER_S, estimate
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Relative, so that a checkout that is moved or copied with its results redraws nothing.
@@ -213,9 +214,18 @@ def without_rate_limit():
 
 
 def expectation():
-    """How many runs the build is about to do and how long they should take, said before it starts."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
-    seconds = sum(run_of(job.wildcards).expect.get("seconds", 0) for job in jobs)
-    minutes = seconds / 60 / max(1, workflow.cores or 1)
-    about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
-    return f"{len(jobs)} runs to do, {about} on {workflow.cores} cores" if jobs else "no runs to do"
+    """How many runs the build is about to do and what they should take, said before it starts."""
+    runs = [run_of(job.wildcards) for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
+    if not runs:
+        return "no runs to do"
+    hours = {"gpu": 0.0, "core": 0.0}
+    for run in runs:
+        gpus = run.resources.get("gpu", 0)
+        hours["gpu" if gpus else "core"] += max(1, gpus) * estimate(run, {}, GMACS_PER_S).hours
+    if workflow.non_local_exec:
+        about = f"about {hours['gpu']:,.1f} GPU-hours and {hours['core']:,.1f} core-hours (ghostgrad plan)"
+    else:
+        minutes = 60 * sum(hours.values()) / workflow.cores
+        about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+        about += f" on {workflow.cores} cores"
+    return f"{len(runs)} runs to do, {about}"
