@@ -31,8 +31,7 @@ from ghostgrad import coco, folders
 from ghostgrad.archives import DEVKIT
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.coco import Scenes
-from ghostgrad.consistency import test_side
-from ghostgrad.folders import Files, Folder
+from ghostgrad.folders import Files, Folder, test_side
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
 
