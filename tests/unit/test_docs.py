@@ -49,4 +49,4 @@ def test_the_examples_of_adding_an_experiment_work(tmp_path):
     added = {run.id for run in after.runs("laptop")} - {run.id for run in before.runs("laptop")}
     assert added == {"plainnet_init/gelu-bn-s0", "layernorm_init/relu-s0", "layernorm_init/gelu-s0"}
     assert "GELU + BN" in [cell.row for cell in after.artifact("ghost.fig5").cells]
-    assert not after.artifact("lalc.layernorm").planned
+    assert after.artifact("lalc.layernorm").table == "growth_rates"

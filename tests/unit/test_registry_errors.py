@@ -195,7 +195,6 @@ ARTIFACTS = {
         "ghost.x.like: 'ghost.xz' is no artifact; did you mean 'ghost.x",
     ),
     "unknown kind": (artifact(kind="tabel"), "ghost.x.kind: 'tabel' is not allowed; did you mean 'table'?"),
-    "unknown status": (artifact(status="plan"), "ghost.x.status: 'plan' is not allowed; did you mean 'planned'?"),
     "neither table nor figure": ({"ghost.x": without(BUILT, "table")}, "ghost.x: neither table nor figure"),
     "no run": (artifact(), "ghost.x: names no run; give rows or axes, or say from: none"),
     "probe that no schema knows": (

@@ -72,8 +72,8 @@ CELLS = {
     "scaled": (line(paper=1.5, ours=2.5, verdict="scaled"), "1.5 / 2.5 scaled"),
     "ours alone": (line(ours=2.5, verdict="no paper value"), "– / 2.5"),
     "cited": (line(paper=70.4, verdict="cited"), "70.4 / cited"),
-    "not run": (line(paper=70.4, verdict="not run (planned)"), "70.4 / not run"),
-    "neither": (line(verdict="not run (planned)"), "– / not run"),
+    "not run": (line(paper=70.4, verdict="not run (no data)"), "70.4 / not run"),
+    "neither": (line(verdict="not run (no data)"), "– / not run"),
     "diverged": (
         line(paper=9.09, ours=10.0, n=3, n_diverged=2, verdict="diverged as reported"),
         "9.09 / div (2 of 3), 10 diverged as reported",
@@ -208,15 +208,16 @@ def test_a_built_table_renders_as_the_file_does(tmp_path, monkeypatch):
 
 
 def finished(tmp_path, monkeypatch):
-    """A registry of one table, one figure and one planned claim; the table's only run matches the paper."""
+    """A registry of one table, one figure and one claim that was not run; the table's only run matches the paper."""
     monkeypatch.chdir(tmp_path)
-    body = experiment(task="classify", base=dict(CLASSIFY), scales={"laptop": {"seeds": 1}})
+    variants = {"a": {}, "b": {"lr": 0.2}}
+    body = experiment(task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {"seeds": 1}})
     options = {"table": {"metrics": ["test_accuracy"]}}
     place = {"title": "T & <T>", "section": "s"}
     table = {**place, "rows": {"A": "nets/a"}, "table": "final_metrics", "options": options}
     figure = {**place, "rows": {"A": "nets/a"}, "figure": "gradient_norms"}
-    planned = {**place, "status": "planned", "kind": "claim"}
-    reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure, "ghost.z": planned})
+    claim = {**place, "rows": {"A": "nets/b"}, "table": "final_metrics", "options": options, "kind": "claim"}
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure, "ghost.z": claim})
     reference(reg.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
     publish(reg.run("laptop", "nets/a-s0"), {"test_accuracy": 92.5})
     frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)
@@ -226,7 +227,7 @@ def finished(tmp_path, monkeypatch):
 
 
 def test_files_of_an_artifact(tmp_path, monkeypatch):
-    """Tables in four forms, figures in three and their numbers; a planned artifact has those of its kind."""
+    """Tables in four forms, figures in three and their numbers."""
     reg = finished(tmp_path, monkeypatch)
     names = {key: [Path(name).suffix for name in overview.files(a, "laptop")] for key, a in reg.artifacts.items()}
     tables_, figures_ = [".csv", ".md", ".tex", ".html"], [".svg", ".pdf", ".png", ".csv"]
@@ -237,7 +238,7 @@ def test_files_of_an_artifact(tmp_path, monkeypatch):
 def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
     """artifacts.csv: status, verdicts or the reason, and files, for every artifact, built or not."""
     reg = finished(tmp_path, monkeypatch)
-    overview.write_overview(reg, "laptop", {"ghost.z": "planned"})
+    overview.write_overview(reg, "laptop", {"ghost.z": "no data"})
     with Path("results/laptop/artifacts.csv").open(newline="") as stream:
         rows = {row["id"]: row for row in csv.DictReader(stream)}
     assert tuple(rows["ghost.x"]) == overview.COLUMNS
@@ -245,7 +246,7 @@ def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
     assert told == {
         "ghost.x": ("table", "built", "1 match, 1 cited", ""),
         "ghost.y": ("figure", "built", "", ""),
-        "ghost.z": ("claim", "not run", "", "planned"),
+        "ghost.z": ("claim", "not run", "", "no data"),
     }
     assert rows["ghost.x"]["files"] == "tables/ghost.x.csv tables/ghost.x.md tables/ghost.x.tex tables/ghost.x.html"
 
@@ -253,11 +254,11 @@ def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
 def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
     """A section per paper with counts; escaped; offline."""
     reg = finished(tmp_path, monkeypatch)
-    overview.write_overview(reg, "laptop", {"ghost.z": "planned"})
+    overview.write_overview(reg, "laptop", {"ghost.z": "no data"})
     text = Path("results/laptop/artifacts.html").read_text()
     cells = Page(text).cells
     assert cells[:5] == ["ghost.x", "table", "T & <T>", "s", "1 match, 1 cited"]
-    assert cells[9::5] == ["drawn", "not run (planned)"]
+    assert cells[9::5] == ["drawn", "not run (no data)"]
     assert "2 of 3 artifacts built at scale laptop." in text
     assert text.count("0 of 0 artifacts built") == len(PAPERS) - 1
     assert not re.search(r"https?:|<script|<link|<img|@import|url\(", text)
@@ -271,23 +272,23 @@ def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
     for name in overview.files(reg.artifact("ghost.x"), "laptop"):
         Path(name).touch()
     more = "1 more can be built: snakemake --config scale=laptop"
-    assert overview.closing_lines(reg, "laptop", {"ghost.z": "planned"}) == [first, more, "not run (planned): ghost.z"]
+    assert overview.closing_lines(reg, "laptop", {"ghost.z": "no data"}) == [first, more, "not run (no data): ghost.z"]
     reg.artifacts["ghost.again"] = dataclasses.replace(reg.artifact("ghost.x"), id="ghost.again")
     for name in overview.files(reg.artifact("ghost.again"), "laptop"):
         Path(name).write_bytes(Path(name.replace("again", "x")).read_bytes())
-    lines = overview.closing_lines(reg, "laptop", {"ghost.z": "planned"})
+    lines = overview.closing_lines(reg, "laptop", {"ghost.z": "no data"})
     assert lines[0] == "2 of 4 artifacts stand in results/laptop/; numbers: 1 match, 1 cited"
 
 
 def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
     """Four names and how many more; a table of an artifact that was not run is not counted."""
     reg = finished(tmp_path, monkeypatch)
-    reasons = {f"ghost.more{index}": "planned" for index in range(6)}
+    reasons = {f"ghost.more{index}": "no data" for index in range(6)}
     reg.artifacts |= dict.fromkeys(reasons, reg.artifact("ghost.z"))
     reasons["ghost.x"] = "no finished run"
     lines = overview.closing_lines(reg, "laptop", reasons)
     assert lines[0] == "0 of 9 artifacts stand in results/laptop/; numbers: none"
-    assert lines[2] == "not run (planned): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
+    assert lines[2] == "not run (no data): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
     assert lines[3] == "not run (no finished run): ghost.x"
 
 
@@ -298,7 +299,7 @@ def test_verdicts_of_a_table_that_is_not_there():
 
 def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
     """What a build says of an artifact; reasons are dropped."""
-    verdicts = ["not run (planned)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
+    verdicts = ["not run (no data)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["verdict", *verdicts]) + "\n")
     assert overview.verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"

@@ -17,7 +17,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.render import cell_text
 from ghostgrad.results import REFERENCE_COLUMNS
 from ghostgrad.tidy import tidy
-from tests.unit.fabricate import STEADY, compared, finish, publish, reference, registry
+from tests.unit.fabricate import STEADY, compared, finish, publish, reference
 
 NAN = math.nan
 NUMBER = st.floats(-100, 100, allow_subnormal=False)
@@ -175,23 +175,19 @@ def test_what_nothing_was_run_for(bench):
 
 
 def test_a_reason_given_from_outside_is_told(bench):
-    """`why_not` (planned, data not set) stands in every cell but the cited ones, whatever has been run."""
+    """`why_not` (data not set, not at this scale) stands in every cell but the cited ones, whatever has been run."""
     reference(bench.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
     finish(bench, "a", [92.5])
-    lines = compared(bench, why_not="planned")
-    assert [lines[key, ""]["verdict"] for key in "AB"] == ["not run (planned)", "cited"]
+    lines = compared(bench, why_not="no data")
+    assert [lines[key, ""]["verdict"] for key in "AB"] == ["not run (no data)", "cited"]
     assert math.isnan(lines["A", ""]["ours"])
 
 
 def test_an_artifact_without_numbers_still_says_why(bench, tmp_path):
-    """Where the paper prints no number and nothing ran: a row per cell, or of its title where it names no runs yet."""
-    lines = compared(bench, why_not="planned")
+    """Where the paper prints no number and nothing ran: a row per cell."""
+    lines = compared(bench, why_not="no data")
     assert list(lines) == [("A", ""), ("B", ""), ("C", "left"), ("C", "right")]
-    assert {line["verdict"] for line in lines.values()} == {"not run (planned)"}
-    planned = {"title": "Accuracies", "section": "tab. 1", "status": "planned", "kind": "table"}
-    lines = compared(registry(tmp_path / "planned", {}, {"ghost.x": planned}), why_not="planned")
-    assert {key: line["verdict"] for key, line in lines.items()} == {("Accuracies", ""): "not run (planned)"}
-    assert lines["Accuracies", ""]["source"] == "tab. 1"
+    assert {line["verdict"] for line in lines.values()} == {"not run (no data)"}
 
 
 def test_a_partial_artifact(bench):

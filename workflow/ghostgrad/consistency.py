@@ -68,6 +68,12 @@ def _self_drawn_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"seqnet_init: {kind} has no 4d rows in 2d dimensions, which position third asks for"
 
 
+def test_side(spec: Mapping[str, Any]) -> int:
+    """The short side of the images whose centres are the test images, as in torchvision's recipe; 0 leaves them."""
+    size = spec.get("size", 0)
+    return round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size
+
+
 def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
     """How images cannot be read or augmented."""
     if spec["input"] == "files" and spec["data"] not in FOLDER_DATA:
@@ -75,11 +81,8 @@ def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"input: files: {told}"
     if spec["resized"] and spec["data"] not in FOLDER_DATA:
         yield f"resized: data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or 0"
-    if spec["resized"]:
-        from ghostgrad.folders import test_side  # with numpy, which takes a while to import
-
-        if spec["resized"] < (short := test_side(spec)):
-            yield f"resized: {spec['resized']} is smaller than {short}, to which the test images would grow again"
+    if 0 < spec["resized"] < (short := test_side(spec)):
+        yield f"resized: {spec['resized']} is smaller than {short}, to which the test images would grow again"
     if "resized_crop" in spec["augment"]:
         for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
             if not found:

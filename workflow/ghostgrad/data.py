@@ -31,7 +31,8 @@ from ghostgrad import coco, folders
 from ghostgrad.archives import DEVKIT
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.coco import Scenes
-from ghostgrad.folders import Files, Folder, test_side
+from ghostgrad.consistency import test_side
+from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,12 +51,6 @@ def fit(x: Tensor, size: int, short: int = 0) -> Tensor:
 
     resized = functional.resize(x, [short or size], antialias=True)
     return functional.center_crop(resized, [size, size])
-
-
-def test_side(spec: Mapping[str, Any]) -> int:
-    """The short side of the images whose centres are the test images, as in torchvision's recipe; 0 leaves them."""
-    size = spec.get("size", 0)
-    return round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size
 
 
 def _whole(path: Path) -> bool:

@@ -115,7 +115,7 @@ def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: 
     from ghostgrad.overview import verdict_counts
 
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
-    if path.exists() and not artifact.planned:
+    if path.exists():
         return verdict_counts([path])
     reason = reg.missing(scale, artifact, config.get("data") or {})
     if reason:
@@ -144,7 +144,7 @@ def show(
     if runs:
         sys.stdout.write(tidy(reg, found, scale).text())
         return
-    if as_csv and not found.has_table and not found.planned:
+    if as_csv and not found.has_table:
         drawn = results_of(scale) / "figures" / f"{found.id}.csv"
         raise InputError(f"{found.id} has no table; its drawn numbers: {drawn}, built by snakemake {drawn}")
     needed = reg.artifact_runs(scale, found)
@@ -161,7 +161,7 @@ def show(
     figure = results_of(scale) / "figures" / f"{found.id}.svg"
     if figure.exists():
         print(f"figure: {figure}")
-    if found.has_table or found.planned:
+    if found.has_table:
         _print_table(rows)
         print(render.footer(rows, scale))
     if other := _other_code(done):
@@ -187,8 +187,6 @@ def _table_rows(
     from ghostgrad import tables
 
     why_not = None if done or not artifact.cells else reg.missing(scale, artifact, config.get("data") or {}, True)
-    if artifact.planned:
-        why_not = "planned"
     frame = tables.build(reg, artifact, scale, why_not)
     return frame.astype(object).where(frame.notna(), "").to_dict("records")
 

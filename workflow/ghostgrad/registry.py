@@ -50,7 +50,6 @@ class Artifact:
     title: str
     section: str
     kind: str
-    status: str = "built"
     cells: tuple[Cell, ...] = ()
     table: str | None = None
     figure: str | None = None
@@ -64,16 +63,12 @@ class Artifact:
         return paper_of(self.id)
 
     @property
-    def planned(self) -> bool:
-        return self.status == "planned"
-
-    @property
     def has_figure(self) -> bool:
-        return self.figure is not None or (self.planned and self.kind == "figure")
+        return self.figure is not None
 
     @property
     def has_table(self) -> bool:
-        return self.table is not None or (self.planned and self.kind != "figure")
+        return self.table is not None
 
     @property
     def definition(self) -> str:
@@ -151,11 +146,10 @@ class Registry:
             # a claim without a table of its own is shown as the ledger's comparisons
             body = {"rows": {run: run for run in claim.runs}, **body, "table": "claim", "from": "none"}
         cells = tuple(self._cells(body, where))
-        planned = body.get("status") == "planned"
         kind = body.get("kind") or ("figure" if body.get("figure") else "table")
-        if not planned and not (body.get("table") or body.get("figure")):
-            raise InputError(f"{where}: neither table nor figure; name one, or say status: planned")
-        if not planned and not cells and body.get("from") != "none":
+        if not (body.get("table") or body.get("figure")):
+            raise InputError(f"{where}: neither table nor figure; name one")
+        if not cells and body.get("from") != "none":
             raise InputError(f"{where}: names no run; give rows or axes, or say from: none")
         probes = tuple(body.get("probes", ()))
         for cell in cells:
@@ -167,7 +161,6 @@ class Registry:
             title=body["title"],
             section=body["section"],
             kind=kind,
-            status=body.get("status", "built"),
             cells=cells,
             table=body.get("table"),
             figure=body.get("figure"),
@@ -309,8 +302,6 @@ class Registry:
 
     def missing(self, scale: str, artifact: Artifact, data: Mapping[str, Any], partial: bool = False) -> str | None:
         """Why nothing of the artifact can be measured at this scale, or None where something can."""
-        if artifact.planned:
-            return "planned"
         if not artifact.cells:
             return None
         runs = self.artifact_runs(scale, artifact)
