@@ -393,7 +393,8 @@ def test_one_pending_task_is_cancelled_from_outside(training):
 def test_a_pack(training, fault):
     """Six jobs in one task, taken away while the third runs: what had ended does not run again, what had not begun is
     not charged with a retry."""
-    flow = training(jobs=6, steps=8, seconds=0.4, runtime=3)
+    steps = 20 if fault == "time limit" else 8  # a busy Slurm takes long to look at its jobs' limits
+    flow = training(jobs=6, steps=steps, seconds=0.4, runtime=3)
     flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=20")
     taken = fault in ("kill the task", "scancel")
     process = flow.start("--submitit-slots", "1", "--submitit-grace", "5", "--retries", str(int(taken)))
