@@ -21,6 +21,7 @@ def test_everything_at_smoke_scale(project, tmp_path):
     """All artifacts; few calls of the scheduler; nothing left to do afterwards, by this profile or without it."""
     done = project.snakemake("--profile", "slurm", "--config", "scale=smoke")
     assert done.returncode == 0, done.stdout[-5000:]
+    assert " runs to do, about 0.0 GPU-hours and 0.1 core-hours (ghostgrad plan)" in done.stdout
     assert project.path("results/smoke/artifacts.csv").exists()
     calls = [line.split()[1] for line in (tmp_path / ".calls").read_text().splitlines()]
     assert calls.count("sbatch") <= 30

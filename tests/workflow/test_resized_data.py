@@ -27,7 +27,8 @@ def test_the_copy_is_made_once_and_read(checkout: Checkout, tmp_path):
     checkout.edit("workflow/experiments/ghost.yaml", "experiments:\n", EXPERIMENT)
     settings = ("--config", "scale=paper", f'data={{"images": "{root}"}}')
     assert checkout.planned_jobs(f"{RUN}/metrics.csv", *settings) == {"data": 1, "resized_data": 1, "classify": 1}
-    checkout.build(f"{RUN}/metrics.csv", *settings)
+    said = checkout.build(f"{RUN}/metrics.csv", *settings)
+    assert "1 run to do, less than a minute on 2 cores" in said
     copy = checkout.path("results/data/images-12")
     assert json.loads(copy.with_suffix(".json").read_text())["title"] == "insects, short side 12"
     assert len(list(copy.rglob("*.jpg"))) == 12

@@ -228,4 +228,4 @@ def expectation():
         minutes = 60 * sum(hours.values()) / workflow.cores
         about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
         about += f" on {workflow.cores} cores"
-    return f"{len(runs)} runs to do, {about}"
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} to do, {about}"
