@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ghostgrad import classify, detect, models, optim
 from ghostgrad.checks import InputError
@@ -92,10 +93,14 @@ def classification(spec: Mapping[str, Any], device: torch.device) -> Callable[[i
     return step
 
 
+def _detector(spec: Mapping[str, Any]) -> nn.Module:
+    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec["data"]], CHANNELS[spec["data"]])
+
+
 def detection(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
     """A step of a detector; each image has as many objects as regions with a mask are sampled at most."""
     (height, width), classes, rng = SCENE[spec["data"]], CLASSES[spec["data"]], generator(0, "calibrate")
-    net = mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), classes, CHANNELS[spec["data"]]).to(device).train()
+    net = _detector(spec).to(device).train()
     optimizer = detect.new_optimizer(spec, net)
     count = int(POSITIVE * spec["rois"])
     images, targets = [], []
@@ -175,8 +180,7 @@ def _counts(task: str, spec: Mapping[str, Any]) -> tuple[int, int, int]:
     classes, pixels = CLASSES[spec["data"]], size(spec)
     with torch.device("meta"):
         if task == "detect":
-            net = mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), classes, CHANNELS[spec["data"]])
-            return detector_counts(net, *pixels, spec["rois"], int(POSITIVE * spec["rois"]))
+            return detector_counts(_detector(spec), *pixels, spec["rois"], int(POSITIVE * spec["rois"]))
         return counts(models.build(spec, classes, (3, pixels, pixels)), pixels)
 
 
