@@ -145,11 +145,21 @@ def test_bad_archives_are_one_line(root, monkeypatch):
         archives.unpack(root)
 
 
-def test_what_a_killed_attempt_left_is_in_nobodys_way(root, monkeypatch):
-    """Half a meta file, and half-unpacked folders, which are gone before free space is asked for."""
+@pytest.mark.parametrize("error", [RuntimeError("invalid"), OSError(22, "Invalid argument"), EOFError()])
+def test_what_a_killed_attempt_left_is_in_nobodys_way(root, monkeypatch, error):
+    """Half a meta file, of which torch complains in many ways, and half-unpacked folders, which are gone before free
+    space is asked for."""
     archives.unpack(root)
     (root / "val").rename(root / ".val")
-    (root / imagenet.META_FILE).write_bytes((root / imagenet.META_FILE).read_bytes()[:100])
+    whole, load = (root / imagenet.META_FILE).read_bytes(), imagenet.load_meta_file
+    (root / imagenet.META_FILE).write_bytes(whole[:100])
+
+    def cut_short(folder):
+        if len((root / imagenet.META_FILE).read_bytes()) < len(whole):
+            raise error
+        return load(folder)
+
+    monkeypatch.setattr(imagenet, "load_meta_file", cut_short)
     asked, usage = [], archives.shutil.disk_usage
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda p: asked.append((root / ".val").exists()) or usage(p))
     archives.unpack(root)

@@ -56,7 +56,11 @@ def test_plan_uses_the_last_gpu_or_the_device_that_is_named(tmp_path):
         estimates.calibration(tmp_path, "H10")
 
 
-@pytest.mark.parametrize("text", ["workload,device,images_per_s\nw,H100,abc\n", "a,b\n1,2\n"])
+HEAD = "workload,device,images_per_s\n"
+SPOILT = [HEAD + row for row in ("w,H100,abc", "w", "w,H100,nan", "w,H100,-5")]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "device,images_per_s\nH100,3\n", *SPOILT])
 def test_a_damaged_file_is_one_line(tmp_path, text):
     (tmp_path / "calibration.csv").write_text(text)
     with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it, and run ghostgrad calibrate again"):

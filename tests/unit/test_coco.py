@@ -189,6 +189,37 @@ BAD = {
     "no area": (lambda root: drop(root / TRAIN, "annotations", "area"), "one of its annotations has no 'area'"),
     "no height": (lambda root: drop(root / TRAIN, "images", "height"), "one of its images has no 'height'"),
     "no name": (lambda root: drop(root / TRAIN, "categories", "name"), "one of its categories has no 'name'"),
+    "no file name": (
+        lambda root: change(root / TRAIN, "images", 0, file_name=None),
+        "image 7 has no file name or no size",
+    ),
+    "a file elsewhere": (
+        lambda root: change(root / TRAIN, "images", 0, file_name=str(root / "train2017" / "1.png")),
+        r"1\.png of its images are not in .*train2017; unpack them there",
+    ),
+    "text for iscrowd": (lambda root: change(root / TRAIN, "annotations", 0, iscrowd="0"), "iscrowd is 0 or 1, area a"),
+    "no number for an area": (
+        lambda root: change(root / TRAIN, "annotations", 0, area=None),
+        "annotation 1: iscrowd is 0 or 1, area a number",
+    ),
+    **{
+        f"{name} for a mask": (
+            lambda root, mask=mask: change(root / TRAIN, "annotations", 0, segmentation=mask),
+            "annotation 1 has no box or no mask of its image",
+        )
+        for name, mask in {
+            "another size": {"size": [5, 5], "counts": [25]},
+            "too few pixels": {"size": [SIDE, SIDE], "counts": [5, 5]},
+            "a number of runs": {"size": [SIDE, SIDE], "counts": 7},
+            "nothing": [[None] * 6],
+            "no numbers": [[float("nan")] * 6],
+            "text in a polygon": [["1"] * 6],
+        }.items()
+    },
+    "a box far outside": (
+        lambda root: change(root / TRAIN, "annotations", 0, bbox=[1e6, 4.0, 0.002, 8.0]),
+        "names no object but crowds and empty boxes",
+    ),
     "no box": (lambda root: change(root / TRAIN, "annotations", 0, bbox=None), "annotation 1 has no box or no mask"),
     "text for a box": (
         lambda root: change(root / TRAIN, "annotations", 0, bbox=["1"] * 4),
@@ -238,6 +269,18 @@ def test_damaged_images_are_refused_or_skipped_and_counted(folder, tmp_path, mon
     kept.write_bytes(kept.read_bytes()[:40])
     with pytest.raises(InputError, match="scenes has changed since the data rule checked it"):
         data.load("scenes", tmp_path / "scenes.json")
+
+
+def test_what_is_skipped_may_have_any_name_and_leaves_objects(folder, tmp_path, monkeypatch):
+    """A name that is not the shortest one of its file; where the last object would go, none is skipped."""
+    monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
+    change(folder / TRAIN, "images", 1, file_name="./more/../2.png")
+    (folder / "train2017/2.png").write_bytes((folder / "train2017/2.png").read_bytes()[:40])
+    data.make("scenes", tmp_path / "scenes.json")
+    assert data.load("scenes", tmp_path / "scenes.json").train.ids == [7, 21]
+    (folder / "val2017/1.png").write_bytes((folder / "val2017/1.png").read_bytes()[:40])
+    with pytest.raises(InputError, match=r"val2017\.json: names no object but crowds and empty boxes"):
+        data.make("scenes", tmp_path / "scenes.json")
 
 
 def test_what_a_run_meets(folder, tmp_path):

@@ -104,7 +104,7 @@ def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, exp
 # learns of the registry, and what reads results never touches what computes them.
 ROOMS = (
     ("checks", "controller"),
-    ("spec", "consistency", "functions", "ledger", "experiment", "registry"),
+    ("spec", "crops", "consistency", "functions", "ledger", "experiment", "registry"),
     ("record", "rng", "init", "optim", "orthogonal", "schedules", "models", "theory"),
     ("state", "archives", "folders", "coco", "scenes", "data", "resized", "probes", "repeats"),
     ("parallel", "per_sample", "batches", "engine"),
@@ -116,7 +116,7 @@ ROOMS = (
     ("planning", "calibrate"),
     ("cli",),
 )
-COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "rng", "init", "optim", "orthogonal", "schedules", "models"}
+COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "crops", "rng", "init", "optim", "orthogonal", "schedules", "models"}
 READING = {*ROOMS[7], "theory"}
 LIBRARY = ROOT / "workflow" / "ghostgrad"
 
@@ -147,6 +147,7 @@ def test_the_code_hash_covers_what_a_tasks_numbers_hang_on(task):
         seen.add(module)
         left |= (own_imports(module) & COMPUTING) - seen
     assert seen - {"state", "archives"} - UNRELATED.get(task, set()) <= set(NUMERIC_MODULES[task])
+    assert {name for module in seen for name in own_imports(module)} & set(ROOMS[1]) <= {"spec", "crops"}
 
 
 def test_every_module_has_its_room():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ghostgrad import calibrate, estimates
 from ghostgrad.estimates import GMACS_PER_S, Estimate, estimate, workload
@@ -76,20 +79,43 @@ def test_of_every_run_is_known_what_it_takes(scale):
 
 
 def test_a_detector_by_hand():
-    """Mask R-CNN on a SeqNet50 at 800 x 1,088, in TF32: 180,000 steps of 16 images on four GPUs."""
+    """Mask R-CNN on a SeqNet50 at 1,088 x 1,088, in TF32: 180,000 steps of 16 images on four GPUs."""
     detector = run("coco/seqnet50-2x-s0")
     found = estimates.counts_of(detector)
-    backbone = 800 * 1088 / 224**2 * estimates.counts_of(detector.upstream).multiply_adds
-    sides = [(200, 272), (100, 136), (50, 68), (25, 34), (13, 17)]
-    pixels = sum(height * width for height, width in sides)
-    pyramid = sum(h * w * 256 * c for (h, w), c in zip(sides, (128, 256, 512, 2048), strict=False))
-    pyramid += (pixels - 13 * 17) * 9 * 256**2
+    backbone = (1088 / 224) ** 2 * estimates.counts_of(detector.upstream).multiply_adds
+    sides = [272, 136, 68, 34, 17]
+    pixels = sum(side**2 for side in sides)
+    pyramid = sum(side**2 * 256 * c for side, c in zip(sides, (128, 256, 512, 2048), strict=False))
+    pyramid += (pixels - 17**2) * 9 * 256**2
     proposals = pixels * (9 * 256**2 + 256 * 15)
     boxes = 512 * (49 * 4 * 9 * 256**2 + 12544 * 1024 + 1024 * 81 * 5)
     masks = 128 * (196 * (4 * 9 * 256**2 + 4 * 256**2) + 784 * 256 * 81)
     assert found.multiply_adds == pytest.approx(backbone + pyramid + proposals + boxes + masks, rel=0.01)
     hours = 180_000 * 16 * found.multiply_adds / (GMACS_PER_S * 1e9 / 2) / 4 / 3600
     assert estimate(detector, {}, GMACS_PER_S) == Estimate(pytest.approx(hours), "multiply-adds")
+
+
+@pytest.mark.parametrize(
+    ("changes", "side"), [({}, 1088), ({"min_size": 992}, 1344), ({"min_size": 480, "max_size": 640}, 640)]
+)
+def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
+    """As torchvision's transform has it: the short side to min_size, the long one to at most max_size, up to 32s."""
+    spec = run("coco/seqnet50-2x-s0").spec | changes
+    assert estimates.size(spec) == side
+    transform = GeneralizedRCNNTransform(spec["min_size"], spec["max_size"], [0.0] * 3, [1.0] * 3)
+    images, _ = transform([torch.zeros(3, 480, 640), torch.zeros(3, 640, 480)])
+    assert images.tensors.shape[-2:] == (side, side)
+
+
+def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
+    """A network that is not counted, of a run without the registry's guess."""
+    seqnet = run("imagenet/seqnet50-s0")
+    other = replace(seqnet, spec={**seqnet.spec, "size": 128})
+    assert estimate(other, {}, GMACS_PER_S) == Estimate(0.0, "unknown")
+    monkeypatch.setattr(estimates, "networks", dict)
+    out = told(ghostgrad("plan", "--scale", "paper"))
+    assert re.search(r"^ghost.tab1 .* unknown$", out, re.MULTILINE)
+    assert "unknown: it has none, and the network is not counted; such a run is of 0 hours here" in out
 
 
 def test_what_is_measured_comes_first():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ghostgrad import batches, folders
+from ghostgrad import batches, crops, folders
 from ghostgrad.parallel import ALONE, Group
 from tests.conftest import ROOT
 from tests.unit.insects import (
@@ -96,8 +96,8 @@ def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
 
 
 def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
-    draws = torch.rand(2000, 2 * batches.TRIES + 2, generator=torch.Generator().manual_seed(0)).tolist()
-    found = np.array([batches.window(300, 400, one) for one in draws])
+    draws = torch.rand(2000, 2 * crops.TRIES + 2, generator=torch.Generator().manual_seed(0)).tolist()
+    found = np.array([crops.window(300, 400, one) for one in draws])
     top, left, height, width = found.T
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
     area, ratio = height * width / 120000, width / height
@@ -106,8 +106,8 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
     assert counts == pytest.approx(counts.mean(), rel=0.1)
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
-    assert batches.window(10, 100, [0.99] * 22) == (0, 43, 10, 13), "none fits: the middle, at the ratio 4/3"
-    assert batches.window(100, 10, [0.99] * 22) == (43, 0, 13, 10)
+    assert crops.window(10, 100, [0.99] * 22) == (0, 43, 10, 13), "none fits: the middle, at the ratio 4/3"
+    assert crops.window(100, 10, [0.99] * 22) == (43, 0, 13, 10)
 
 
 REFUSED = {

@@ -82,6 +82,7 @@ REFUSED = {
         "publish_weights: of task classify alone, not of detect; leave it out",
     ),
     "anchors": ({"head": {"anchor_sizes": [8]}}, "anchor_sizes: 1 for the pyramid's five levels"),
+    "no BN": ({"head": {"model": "resnet50_gn", "backbone_norm": "sync"}}, "backbone_norm: resnet50_gn has no BN"),
     "sizes": ({"head": {"min_size": 2000}}, "min_size: 2000 is above max_size, 1333"),
     "boundaries": ({"head": {"lr_boundaries": [5, 2]}}, "lr_boundaries: not in ascending order"),
 }

@@ -75,7 +75,7 @@ def _val_classes(root: Path) -> list[str]:
     if (root / imagenet.META_FILE).exists():
         try:
             return imagenet.load_meta_file(str(root))[1]
-        except (RuntimeError, EOFError, UnpicklingError):  # cut off while it was written
+        except (RuntimeError, EOFError, OSError, UnpicklingError):  # cut off while it was written
             (root / imagenet.META_FILE).unlink()
     _with_remedy(lambda: imagenet.parse_devkit_archive(str(root)))
     return imagenet.load_meta_file(str(root))[1]

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ghostgrad.checks import InputError
+from ghostgrad.crops import TRIES, window
 from ghostgrad.data import Images, resize, standardize
 from ghostgrad.folders import Files
 from ghostgrad.parallel import ALONE, Group
@@ -32,7 +33,6 @@ from ghostgrad.state import STOP_SIGNALS
 
 TEST_BATCH = 500
 OPEN: WeakSet[Iterator] = WeakSet()  # with workers
-AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of torchvision's RandomResizedCrop
 
 
 class Order:
@@ -254,17 +254,3 @@ def random_crop(x: Tensor, pad: int, corners: Tensor) -> Tensor:
     top, left = corners.to(x.device)
     windows = F.pad(x, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(n, device=x.device), :, top, left]
-
-
-def window(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a window of 8 to 100 % of an image's area and a ratio of 3/4 to 4/3, from
-    2 TRIES + 2 numbers in [0, 1). Where ten do not fit, the largest central one, as in RandomResizedCrop."""
-    low, high = map(math.log, RATIO)
-    for one, other in zip(draws[:TRIES], draws[TRIES : 2 * TRIES], strict=True):
-        area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * one)
-        ratio = math.exp(low + (high - low) * other)
-        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < h <= height and 0 < w <= width:
-            return int(draws[-2] * (height - h + 1)), int(draws[-1] * (width - w + 1)), h, w
-    h, w = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
-    return (height - h) // 2, (width - w) // 2, h, w

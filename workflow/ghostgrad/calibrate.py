@@ -98,13 +98,15 @@ def _detector(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def detection(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
-    """A step of a detector; each image has as many objects as regions with a mask are sampled at most."""
-    (height, width), classes, rng = SCENE[spec["data"]], CLASSES[spec["data"]], generator(0, "calibrate")
+    """A step of a detector on lying and upright images; each has as many objects as regions with a mask are sampled at
+    most."""
+    classes, rng = CLASSES[spec["data"]], generator(0, "calibrate")
     net = _detector(spec).to(device).train()
     optimizer = detect.new_optimizer(spec, net)
     count = int(POSITIVE * spec["rois"])
     images, targets = [], []
-    for _ in range(spec["batch"]):
+    for place in range(spec["batch"]):
+        height, width = SCENE[spec["data"]][:: -1 if place % 2 else 1]
         corners = torch.rand(2, count, 2, generator=rng) * torch.tensor([width, height]) * 0.9
         boxes = torch.cat([corners.amin(0), corners.amax(0) + torch.tensor([width, height]) * 0.1], 1)
         masks = torch.ones(count, height, width, dtype=torch.uint8)
@@ -180,7 +182,7 @@ def _counts(task: str, spec: Mapping[str, Any]) -> tuple[int, int, int]:
     classes, pixels = CLASSES[spec["data"]], size(spec)
     with torch.device("meta"):
         if task == "detect":
-            return detector_counts(_detector(spec), *pixels, spec["rois"], int(POSITIVE * spec["rois"]))
+            return detector_counts(_detector(spec), pixels, spec["rois"], int(POSITIVE * spec["rois"]))
         return counts(models.build(spec, classes, (3, pixels, pixels)), pixels)
 
 

@@ -40,7 +40,7 @@ NEEDED = {
     "categories": ("name",),
 }
 THRESHOLD = 0.5  # of a mask's probability
-SMALLEST = 1e-3  # pixels; a box that is smaller has no area in float32
+SMALLEST = 1e-3  # pixels
 
 
 @dataclass
@@ -82,9 +82,13 @@ def read(name: str, root: str, skip: Collection[str] = ()) -> tuple[Scenes, dict
         path = folder / "annotations" / f"instances_{images}.json"
         index = _index(path, key, digest)
         sizes = _check(index, path, folder / images)
-        names = {number: f"{images}/{image['file_name']}" for number, image in sorted(index.imgs.items())}
-        splits[split] = Split(folder / images, index, [number for number in names if names[number] not in skip])
-        for number in splits[split].ids:
+        names = {number: os.path.join(images, image["file_name"]) for number, image in sorted(index.imgs.items())}  # noqa: PTH118
+        left_out = set(map(os.path.normpath, skip))
+        ids = [number for number, name in names.items() if os.path.normpath(name) not in left_out]
+        splits[split] = Split(folder / images, index, ids)
+        if not any(usable(one) for number in ids for one in index.imgToAnns[number]):
+            raise InputError(f"{path}: names no object but crowds and empty boxes; nothing can be learned or measured")
+        for number in ids:
             digest.update(b"%s\0%d\n" % (os.fsencode(names[number]), sizes[index.imgs[number]["file_name"]]))
     categories = {split: {c["id"]: c["name"] for c in found.index.cats.values()} for split, found in splits.items()}
     if categories["train"] != categories["val"]:
@@ -122,6 +126,10 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
         for key in keys:
             if any(key not in one for one in index.dataset.get(kind, ())):
                 raise InputError(f"{path}: one of its {kind} has no '{key}'; get it again")
+    for image in index.imgs.values():
+        name, sides = image["file_name"], (image["height"], image["width"])
+        if not (isinstance(name, str) and all(isinstance(side, int) and side > 0 for side in sides)):
+            raise InputError(f"{path}: image {image['id']} has no file name or no size; get it again")
     sizes = _sizes(folder, [image["file_name"] for image in index.imgs.values()])
     if missing := [name for name, size in sizes.items() if size is None]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -130,10 +138,10 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
         if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
             what = "image" if one["image_id"] not in index.imgs else "category"
             raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
-        if not (_is_box(one["bbox"]) and _is_mask(one["segmentation"])):
-            raise InputError(f"{path}: annotation {one['id']} has no box or no mask; instances need both")
-    if not any(map(usable, index.anns.values())):
-        raise InputError(f"{path}: names no object but crowds and empty boxes; nothing can be learned or measured")
+        if not (_numbers(one["bbox"]) and len(one["bbox"]) == 4 and _is_mask(index, one)):
+            raise InputError(f"{path}: annotation {one['id']} has no box or no mask of its image; instances need both")
+        if one["iscrowd"] not in (0, 1) or not _numbers([one["area"]]):
+            raise InputError(f"{path}: annotation {one['id']}: iscrowd is 0 or 1, area a number; get it again")
     return sizes
 
 
@@ -142,30 +150,43 @@ def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
 
     def size(name: str) -> int | None:
         try:
-            return (folder / name).stat().st_size
-        except OSError:
+            return (folder / name).stat().st_size if not os.path.isabs(name) else None  # noqa: PTH117
+        except (OSError, ValueError):
             return None
 
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
         return dict(zip(names, pool.map(size, names), strict=True))
 
 
-def _is_box(box: Any) -> bool:
-    """Four finite numbers."""
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) and isfinite(v) for v in box)
+def _numbers(values: Any) -> bool:
+    """A list of finite numbers."""
+    return isinstance(values, list) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) for value in values
+    )
 
 
-def _is_mask(mask: Any) -> bool:
-    """Run lengths, or polygons of three points or more."""
-    if isinstance(mask, dict):
-        return {"size", "counts"} <= mask.keys()
-    polygons = mask if isinstance(mask, list) else []
-    return bool(polygons) and all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
+def _is_mask(index: COCO, one: Mapping[str, Any]) -> bool:
+    """Polygons of three points or more, or run lengths of all the image's pixels."""
+    mask, image = one["segmentation"], index.imgs[one["image_id"]]
+    if not isinstance(mask, dict):
+        polygons = mask if isinstance(mask, list) else []
+        return bool(polygons) and all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
+    sides, counts = [image["height"], image["width"]], mask.get("counts")
+    if mask.get("size") != sides or not isinstance(counts, (list, str)):
+        return False
+    if isinstance(counts, list):
+        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == sides[0] * sides[1]
+    try:
+        index.annToMask(one)
+    except ValueError:
+        return False
+    return True
 
 
 def usable(one: Mapping[str, Any]) -> bool:
-    """False of a crowd and of a box without an area: nothing can be learned from them."""
-    return not one["iscrowd"] and min(one["bbox"][2:]) > SMALLEST
+    """False of a crowd and of a box that has no area in float32: nothing can be learned from them."""
+    corner, sides = np.float32(one["bbox"]).reshape(2, 2)
+    return not one["iscrowd"] and bool((corner + sides - corner).min() > SMALLEST)
 
 
 def with_objects(split: Split) -> Split:

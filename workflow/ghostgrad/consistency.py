@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any
 
 from ghostgrad.checks import InputError, schema
-from ghostgrad.spec import FOLDER_DATA
+from ghostgrad.crops import test_side
+from ghostgrad.spec import FOLDER_DATA, SELF_DRAWN
 
-SELF_DRAWN = ("seqnet", "diracnet", "isonet")
 STEMLESS = ("preact_resnet", "mlp", "vgg", "vgg16_bn", "vgg19_bn", "vit_b_16", "swin_t")
 RULES_WITH = {  # option -> the update rules that read it
     "nesterov": ("sgd", "larc", "lalc"),
@@ -66,12 +66,6 @@ def _self_drawn_problems(spec: Mapping[str, Any]) -> Iterator[str]:
         yield "seqnet_init: untied leaves nothing to tie; set tie_conv2 and tie_conv4 to false"
     if spec["position"] == "third" and kind in ("orthogonal", "looks-linear"):
         yield f"seqnet_init: {kind} has no 4d rows in 2d dimensions, which position third asks for"
-
-
-def test_side(spec: Mapping[str, Any]) -> int:
-    """The short side of the images whose centres are the test images, as in torchvision's recipe; 0 leaves them."""
-    size = spec.get("size", 0)
-    return round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size
 
 
 def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -156,6 +150,8 @@ def _detect_problems(spec: Mapping[str, Any], gpus: int) -> Iterator[str]:
         yield "lr_boundaries: not in ascending order"
     if spec["small_stem"] and not spec["cifar_stem"]:
         yield "small_stem: is a form of the CIFAR stem; set cifar_stem too"
+    if spec["backbone_norm"] == "sync" and spec["model"] == "resnet50_gn":
+        yield "backbone_norm: resnet50_gn has no BN; leave it out"
 
 
 def check_together(task: str, spec: Mapping[str, Any], gpus: int, where: str) -> None:

@@ -31,7 +31,7 @@ from ghostgrad import coco, folders
 from ghostgrad.archives import DEVKIT
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.coco import Scenes
-from ghostgrad.consistency import test_side
+from ghostgrad.crops import test_side
 from ghostgrad.folders import Files, Folder
 from ghostgrad.record import write
 from ghostgrad.spec import SHIPPED_DATA
@@ -194,11 +194,15 @@ def _check_counts(name: str, expected: Dataset, found: Images | Folder) -> None:
             raise InputError(f"{where}: {len(there)} {noun}, expected {wanted}; is this the genuine data set?")
 
 
+def _in_classes(root: Path) -> bool:
+    return all(any(entry.is_dir() for entry in (root / part).glob("*")) for part in ("train", "val"))
+
+
 def _scan(name: str) -> Folder:
     try:
         folder = folders.scan(name, path_of(name))
     except InputError as error:
-        if name != "imagenet":
+        if name != "imagenet" or _in_classes(Path(path_of(name))):
             raise
         devkit = "" if Path(path_of(name), DEVKIT).exists() else f"put {DEVKIT} there and "
         raise InputError(f"{error}; or have it made: {devkit}run ghostgrad unpack-imagenet {path_of(name)}") from None

@@ -24,7 +24,7 @@ NETWORKS = Path(__file__).resolve().parent.parent / "networks.csv"
 IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167, "coco": 118287}  # of an epoch
 CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000, "coco": 80, "digit_scenes": 10}
 SIDE = {"cifar10": 32, "digits": 8, "photographs": 224, "imagenet": 224}  # pixels, where a spec sets no size
-SCENE = {"coco": (480, 640), "digit_scenes": (64, 64)}  # height and width in pixels, of COCO's most images
+SCENE = {"coco": (480, 640), "digit_scenes": (64, 64)}  # sides in pixels, of COCO's most images
 POSITIVE = 0.25  # of a detector's sampled regions have a mask in training, at most
 # Forward multiply-adds, in 10^9, for which a GPU trains in a second: ResNet50 at 224 x 224, 4.09 of them an image, with
 # 3,000 images a second, about an H200's in bfloat16. Like the next three, assumed, not measured.
@@ -62,13 +62,13 @@ def trains(run: RunSpec) -> bool:
     return run.task in ARCHITECTURE and run.data in CLASSES
 
 
-def size(spec: Mapping[str, Any]) -> int | tuple[int, int]:
-    """Pixels of the images that a network sees: side, or height and width of what a detector resizes and pads."""
+def size(spec: Mapping[str, Any]) -> int:
+    """Side in pixels of the images that a network sees; a detector's are resized and then, some of them upright and
+    some lying, padded to the longest sides of all."""
     if spec["data"] not in SCENE:
         return spec["size"] or SIDE[spec["data"]]
-    sides = SCENE[spec["data"]]
-    scale = min(spec["min_size"] / min(sides), spec["max_size"] / max(sides))
-    return tuple(32 * math.ceil(side * scale / 32) for side in sides)
+    short, long = SCENE[spec["data"]]
+    return 32 * math.ceil(math.floor(long * min(spec["min_size"] / short, spec["max_size"] / long)) / 32)
 
 
 def architecture(run: RunSpec) -> str:
@@ -120,7 +120,7 @@ class Estimate:
     """Of one run: hours, and what they come from."""
 
     hours: float
-    basis: str  # measured | multiply-adds | expected
+    basis: str  # measured | multiply-adds | expected | unknown
 
 
 def seconds(spec: Mapping[str, Any], found: Counts, micro: int, gmacs_per_s: float) -> float:
@@ -139,7 +139,8 @@ def estimate(run: RunSpec, measured: Mapping[str, float], gmacs_per_s: float) ->
         if found := counts_of(run):
             micro = at_a_time(run)
             return Estimate(count / micro / gpus * seconds(run.spec, found, micro, gmacs_per_s) / 3600, "multiply-adds")
-    return Estimate(run.expect.get("seconds", 0) / 3600, "expected")
+    expected = run.expect.get("seconds")
+    return Estimate(expected / 3600, "expected") if expected else Estimate(0.0, "unknown")
 
 
 def disk_gb(runs: Iterable[RunSpec], gpus: int) -> float:
@@ -166,13 +167,13 @@ def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
         return "", {}
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = [{**row, "images_per_s": float(row["images_per_s"] or 0)} for row in csv.DictReader(stream)]
-        known = list(dict.fromkeys(row["device"] for row in rows))
-    except (KeyError, ValueError, TypeError):
+            rows = [(row["workload"], row["device"], float(row["images_per_s"] or 0)) for row in csv.DictReader(stream)]
+        if not all(workload and device and 0 <= rate < math.inf for workload, device, rate in rows):
+            raise ValueError
+    except (KeyError, ValueError, TypeError, csv.Error):
         raise InputError(f"{path}: damaged; delete it, and run ghostgrad calibrate again") from None
+    known = list(dict.fromkeys(found for _, found, _ in rows))
     if device and device not in known:
         raise InputError(f"--device: '{device}' is not measured{nearest(device, known)}")
-    device = device or next((row["device"] for row in reversed(rows) if not row["device"].startswith(CPU)), "")
-    return device, {
-        row["workload"]: row["images_per_s"] for row in rows if row["device"] == device and row["images_per_s"]
-    }
+    device = device or next((found for _, found, _ in reversed(rows) if not found.startswith(CPU)), "")
+    return device, {workload: rate for workload, found, rate in rows if found == device and rate}

@@ -175,5 +175,6 @@ def legend(device: str, gmacs_per_s: float) -> list[str]:
         f"  half of it in TF32, a quarter in float32; at least {LAYER_MS} ms a layer and step; CLARS twice the time",
         "neither counts reading images and evaluating; several GPUs are taken to be as many times as fast as one",
         "expected: the registry's guess",
+        "unknown: it has none, and the network is not counted; such a run is of 0 hours here",
         "resumes: times that a run goes beyond its time limit and goes on by itself",
     ]

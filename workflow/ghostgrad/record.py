@@ -31,10 +31,11 @@ UNASKED = ("env.json", "weights.pt")  # a record is whole without them
 NUMERIC_MODULES = {
     "simulate": ("init", "repeats", "rng", "simulate"),
     "sample": ("repeats", "rng", "sample"),
-    "initialize": ("data", "folders", "init", "initialize", "models", "repeats", "rng"),
+    "initialize": ("crops", "data", "folders", "init", "initialize", "models", "repeats", "rng"),
     "classify": (
         "batches",
         "classify",
+        "crops",
         "data",
         "engine",
         "folders",
@@ -51,6 +52,7 @@ NUMERIC_MODULES = {
     "detect": (
         "batches",
         "coco",
+        "crops",
         "data",
         "detect",
         "engine",

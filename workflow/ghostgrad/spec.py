@@ -18,6 +18,7 @@ from ghostgrad.checks import InputError, nearest, schema, validate
 SCALES = ("smoke", "laptop", "substitute", "paper")
 SHIPPED_DATA = ("digits", "photographs", "digit_scenes")  # made by the data rule from an installed package
 FOLDER_DATA = ("images", "imagenet")  # image files, which may stay on disk
+SELF_DRAWN = ("seqnet", "diracnet", "isonet")  # models that draw their own weights, whatever `init` says
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
             rows.append(_row(results, row, ours, why_not))
     shown = {(row["row"], row["column"]) for row in rows}
     metric = rows[0]["metric"] if rows else ""
-    places = [(cell.row, cell.column) for cell in artifact.cells] or ([] if rows else [(artifact.title, "")])
+    places = [(cell.row, cell.column) for cell in artifact.cells]
     for place in places:  # neither the paper's number nor ours
         if place not in shown:
             row = dict(zip(KEYS, (*place, metric), strict=True)) | {**blank, "unit": "", "source": artifact.section}

@@ -218,14 +218,15 @@ def expectation():
     runs = [run_of(job.wildcards) for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
     if not runs:
         return "no runs to do"
-    hours = {"gpu": 0.0, "core": 0.0}
-    for run in runs:
-        gpus = run.resources.get("gpu", 0)
-        hours["gpu" if gpus else "core"] += max(1, gpus) * estimate(run, {}, GMACS_PER_S).hours
-    if workflow.non_local_exec:
-        about = f"about {hours['gpu']:,.1f} GPU-hours and {hours['core']:,.1f} core-hours (ghostgrad plan)"
+    found = {run: estimate(run, {}, GMACS_PER_S) for run in runs}
+    gpu_hours = sum(found[run].hours * run.resources.get("gpu", 0) for run in runs)
+    core_hours = sum(found[run].hours for run in runs if not run.resources.get("gpu", 0))
+    if gpu_hours or workflow.non_local_exec:
+        about = f"about {gpu_hours:,.1f} GPU-hours and {core_hours:,.1f} core-hours (ghostgrad plan)"
     else:
-        minutes = 60 * sum(hours.values()) / workflow.cores
+        minutes = 60 * core_hours / workflow.cores
         about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
         about += f" on {workflow.cores} cores"
+    if unknown := sum(one.basis == "unknown" for one in found.values()):
+        about += f", and {unknown} of unknown length"
     return f"{len(runs)} run{'s' * (len(runs) > 1)} to do, {about}"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ghostgrad.checks import InputError
-from ghostgrad.consistency import SELF_DRAWN
+from ghostgrad.spec import SELF_DRAWN
 
 STEM = ("cifar_stem", "small_stem", "stem_filters")
 SEQNET = ("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip")

@@ -37,13 +37,13 @@ def counts(net: nn.Module, size: int) -> tuple[int, int, int]:
     return _counts(net, lambda: net(torch.empty(1, 3, size, size, device="meta")))
 
 
-def detector_counts(net: MaskRCNN, height: int, width: int, regions: int, masks: int) -> tuple[int, int, int]:
-    """The same of a detector for one image of so many pixels, of which `regions` go through its box head and `masks`
+def detector_counts(net: MaskRCNN, size: int, regions: int, masks: int) -> tuple[int, int, int]:
+    """The same of a detector for one image (3, size, size), of which `regions` go through its box head and `masks`
     through its mask head."""
     channels = net.backbone.out_channels
 
     def forward() -> None:
-        net.rpn.head(list(net.backbone(torch.empty(1, 3, height, width, device="meta")).values()))
+        net.rpn.head(list(net.backbone(torch.empty(1, 3, size, size, device="meta")).values()))
         for name, count, side in (("box", regions, 7), ("mask", masks, 14)):
             found = getattr(net.roi_heads, f"{name}_head")(torch.empty(count, channels, side, side, device="meta"))
             getattr(net.roi_heads, f"{name}_predictor")(found)
