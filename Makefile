@@ -35,10 +35,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml executor/pyproject.toml
 	@touch $@
 
 test: setup ## every test of the continuous integration
-	@$(BIN)/python -m pytest -n auto -m "not long"
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
 test-all: setup ## the long suites too
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow/rules && $(BIN)/snakemake --lint
