@@ -92,6 +92,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: whoever has nothing left to do takes over short ones."""
+    order = ("test_ghostgrad.py", "workflow", "slurm", "executor", "unit")
+    items.sort(key=lambda item: next((n for n, name in enumerate(order) if name in item.path.parts), len(order)))
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "checkout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -84,7 +85,9 @@ class Runner:
         self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
 
     def begin(self, **plan):
-        process = killing.context.Process(target=killing.child, args=(plan, self.arguments, self.env, str(self.output)))
+        # the fork server knows those of its own start
+        env = {name: value for name, value in os.environ.items() if name.startswith("GHOSTGRAD_")} | self.env
+        process = killing.context.Process(target=killing.child, args=(plan, self.arguments, env, str(self.output)))
         process.start()
         return process
 
