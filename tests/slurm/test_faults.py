@@ -260,14 +260,14 @@ def test_a_suspended_job(training):
 
 
 def test_preempted_and_cancelled(training):
-    """Where Slurm does not requeue, what had not ended is submitted again, without a retry."""
+    """Where Slurm does not requeue, what had not ended is submitted again, together or each alone, without a retry."""
     flow = training(jobs=2, seconds=0.4)
     process = flow.start("--submitit-no-requeue", "--submitit-grace", "5")
     flow.until(lambda: flow.begun() == 2)
     preempt(flow)
     said = ended(flow, process, taken=2)
     assert said.count("PREEMPTED on ") == 2, said[-3000:]
-    assert flow.counts()["sbatch"] == 2
+    assert flow.counts()["sbatch"] in (2, 3)
 
 
 def test_a_pending_array_is_cancelled_from_outside(training):

@@ -2,7 +2,8 @@
 
 A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_step` (of a
 training, between gradient and update), `kill_in_write` and `kill_in_rename` (of the n-th checkpoint),
-`kill_before_publishing` (a file's name), `signal_at_step` with `signal`; `pace` is a pause in seconds at every step.
+`kill_before_publishing` (a file's name), `signal_at_step` or `signal_at_pause` (the n-th) with `signal`; `pace` is a
+pause in seconds at every step.
 Of a data-parallel run, process 0 is the one that a plan is for; `followers` names a file for the ids of the others.
 All are forked from a server that has imported torch, which saves some seconds each.
 """
@@ -24,7 +25,7 @@ context = multiprocessing.get_context("forkserver")
 LATE = ["torch.optim.sgd", "torch._dynamo", "ghostgrad.models.preact_resnet", "ghostgrad.models.plain", "ghostgrad.run"]
 context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.classify", *LATE])
 plan: dict = {}
-saves = 0
+saves = pauses = 0
 inside = False
 
 
@@ -56,14 +57,15 @@ class HalfWritten:
 
 
 def pause(self, payload, done, total, original=state.State.pause):
-    global inside
+    global inside, pauses
+    pauses += 1
     inside = done == plan.get("kill_in_step")
     if "followers" in plan:
         Path(plan["followers"]).write_text(" ".join(str(process.pid) for process in multiprocessing.active_children()))
     self.period = 0 if done in plan.get("save_at", []) else 1e9
     if done == plan.get("kill_at_step"):
         die()
-    if done == plan.get("signal_at_step"):
+    if done == plan.get("signal_at_step") or pauses == plan.get("signal_at_pause"):
         os.kill(os.getpid(), plan["signal"])
     time.sleep(plan.get("pace", 0))
     original(self, payload, done, total)

@@ -65,6 +65,9 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
     (tmp_path / "calibration.csv").write_text(text)
     with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it, and run ghostgrad calibrate again"):
         estimates.calibration(tmp_path, "")
+    (tmp_path / "calibration.csv").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it"):
+        calibrate.calibrate([SMALL], CPU, 1, tmp_path)
 
 
 def test_a_cpu_says_nothing_of_a_gpu(tmp_path):

@@ -76,15 +76,20 @@ def test_average_precision_is_a_second_implementations(seed):
             assert ours[f"{kind}_{key}"] == pytest.approx(100 * evaluation.stats[place], abs=1e-4)
 
 
-def test_perfect_detections_have_100_and_none_have_0(tmp_path):
-    scenes = data.load("digit_scenes", small_scenes(tmp_path))
+def truths(scenes: coco.Scenes) -> list[dict]:
+    """What a detector that finds all would find."""
     found = []
     for number in scenes.val.ids:
         y = coco.target(scenes, scenes.val, number)
         scores = torch.ones(len(y["labels"]))
         detected = {"boxes": y["boxes"], "labels": y["labels"], "scores": scores, "masks": y["masks"][:, None].float()}
         found += coco.results(scenes, number, detected)
-    assert coco.average_precision(scenes.val, found) == pytest.approx(dict.fromkeys(METRICS, 100.0))
+    return found
+
+
+def test_perfect_detections_have_100_and_none_have_0(tmp_path):
+    scenes = data.load("digit_scenes", small_scenes(tmp_path))
+    assert coco.average_precision(scenes.val, truths(scenes)) == pytest.approx(dict.fromkeys(METRICS, 100.0))
     assert coco.average_precision(scenes.val, []) == dict.fromkeys(METRICS, 0.0)
 
 
@@ -109,6 +114,28 @@ def test_digit_scenes_are_in_cocos_format(tmp_path):
             assert pixels[mask > 0].min() >= 48
     (tmp_path / "again").mkdir()
     assert small_scenes(tmp_path / "again").read_text() == manifest.read_text()
+
+
+def test_annotations_may_be_counted_from_0(tmp_path):
+    """COCOeval alone would count what is found of the object 0 as wrong."""
+    small_scenes(tmp_path)
+    path = tmp_path / "digit_scenes" / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    for number, one in enumerate(content["annotations"]):
+        one["id"] = number
+    path.write_text(json.dumps(content))
+    scenes, _ = coco.read("scenes", str(tmp_path / "digit_scenes"))
+    assert coco.average_precision(scenes.val, truths(scenes)) == pytest.approx(dict.fromkeys(METRICS, 100.0))
+
+
+def test_compressed_runs_are_read_as_pycocotools_does():
+    rng = np.random.default_rng(0)
+    for density in (0.001, 0.02, 0.3, 0.9):
+        mask = np.asfortranarray(rng.random((37, 53)) < density, dtype=np.uint8)
+        flat = mask.flatten("F")
+        edges = np.flatnonzero(np.diff(flat)) + 1
+        wanted = np.diff([0, *edges, flat.size]).tolist()
+        assert coco._runs(rle.encode(mask)["counts"].decode()) == [0] * int(flat[0]) + wanted
 
 
 @pytest.fixture
@@ -172,11 +199,37 @@ TRAIN = "annotations/instances_train2017.json"
 BAD = {
     "no annotations": (lambda root: (root / TRAIN).unlink(), "No such file or directory; put COCO's annotation"),
     "cut short": (lambda root: (root / TRAIN).write_text('{"images": ['), "damaged or not in COCO's format"),
+    "no number": (
+        lambda root: change(root / TRAIN, "annotations", 0, area=float("nan")),
+        "damaged or not in COCO's format",
+    ),
+    "deep": (lambda root: (root / TRAIN).write_text('{"images": ' + "[" * 100_000), "damaged or not in COCO's format"),
     "another format": (lambda root: (root / TRAIN).write_text('{"images": 3}'), "damaged or not in COCO's format"),
     "no images": (lambda root: (root / TRAIN).write_text('{"images": [], "categories": []}'), "names no images"),
     "an image is missing": (
         lambda root: (root / "train2017" / "2.png").unlink(),
         r"2\.png of its images are not in .*train2017; unpack them there",
+    ),
+    "a folder for an image": (
+        lambda root: change(root / TRAIN, "images", 1, file_name="more"),
+        r"more of its images are not in .*train2017; unpack them there",
+    ),
+    "an empty file name": (lambda root: change(root / TRAIN, "images", 0, file_name=""), "image 7 has no file name or"),
+    "text for an id": (
+        lambda root: change(root / TRAIN, "annotations", 0, id="1"),
+        "'1' is the id of one of its annotations; ids are whole numbers",
+    ),
+    "an id twice": (
+        lambda root: change(root / TRAIN, "annotations", 0, id=2),
+        "two of its annotations have the same id; give each its own",
+    ),
+    "an image twice": (
+        lambda root: change(root / TRAIN, "images", 0, id=14),
+        "two of its images have the same id; give each its own",
+    ),
+    "an area without end": (
+        lambda root: change(root / TRAIN, "annotations", 0, area=10**400),
+        "annotation 1: iscrowd is 0 or 1, area a number",
     ),
     "an unknown category": (lambda root: change(root / TRAIN, "annotations", 0, category_id=5), "of category 5, which"),
     "an unknown image": (lambda root: change(root / TRAIN, "annotations", 0, image_id=5), "of image 5, which it lacks"),
@@ -212,8 +265,11 @@ BAD = {
             "too few pixels": {"size": [SIDE, SIDE], "counts": [5, 5]},
             "a number of runs": {"size": [SIDE, SIDE], "counts": 7},
             "nothing": [[None] * 6],
-            "no numbers": [[float("nan")] * 6],
             "text in a polygon": [["1"] * 6],
+            "a point a billion pixels away": [[0, 0, 9, 0, 1e9, 9]],
+            "runs that end early": {"size": [SIDE, SIDE], "counts": square(4, 4, 8)["counts"][:-3]},
+            "runs that end within one": {"size": [SIDE, SIDE], "counts": "P"},
+            "no runs": {"size": [SIDE, SIDE], "counts": "é"},
         }.items()
     },
     "a box far outside": (

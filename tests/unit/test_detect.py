@@ -120,6 +120,18 @@ def test_two_processes_share_the_test_images(manifest, tmp_path):
     assert b"done" in runner.files["metrics.csv"]
 
 
+def test_two_processes_stopped_within_an_evaluation(manifest, tmp_path):
+    found = []
+    for name, plan in (("whole", None), ("parts", {"signal_at_pause": 7, "signal": int(signal.SIGTERM)})):
+        (folder := tmp_path / name).mkdir()
+        runner = Runner(folder, "detect", manifest, SPEC, 2)
+        assert not plan or runner.start(**plan) == 75
+        assert runner.start() == 0
+        found.append((runner.files, runner.starts))
+    assert found[0][0] == found[1][0]
+    assert [starts for _, starts in found] == [[0], [0, 4]]
+
+
 def test_a_loss_that_is_not_finite_is_a_result(manifest, tmp_path):
     record = run(tmp_path, manifest, lr=1e9, warmup=0, lr_boundaries=[])
     assert record.metrics["status"] == "diverged"
@@ -218,6 +230,19 @@ def test_it_starts_from_another_runs_weights(published, manifest, tmp_path):
     theirs = {k: v for k, v in state.items() if not k.startswith("head.") and not k.endswith("num_batches_tracked")}
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_killed_and_resumed_from_another_runs_weights(published, manifest, tmp_path):
+    """The weights are drawn into the network before what was saved replaces them."""
+    spec, found = {**SPEC, "eval_every": 0, "weights": "nets/a-s0"}, []
+    for name, plan in (("whole", None), ("parts", {"save_at": [2], "kill_at_step": 3})):
+        (folder := tmp_path / name).mkdir()
+        runner = Runner(folder, "detect", manifest, spec, more=(published[0],))
+        assert not plan or runner.start(**plan) == KILLED
+        assert runner.start() == 0
+        found.append(runner.files)
+    assert found[0] == found[1]
+    assert runner.starts == [0, 2]
 
 
 def test_weights_that_do_not_fit(published, manifest, tmp_path):

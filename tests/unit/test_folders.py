@@ -146,7 +146,7 @@ def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
     assert (folders.fit(x, 6).float() - wanted).abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
+@pytest.mark.parametrize("name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
 def test_a_damaged_image_is_named(root, name, monkeypatch):
     """By the data rule and, where it becomes so later, by a run in memory and by one from files, from whichever
     process."""
@@ -155,6 +155,10 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
     if name.startswith("cut"):
         picture(root / name, 5, 64, 64)
         path.write_bytes((root / name).read_bytes()[:-1000])
+    elif name == "flipped.png":
+        content = bytearray(path.read_bytes())
+        content[content.index(b"IDAT") + 10] ^= 255
+        path.write_bytes(content)
     elif name == "film.gif":
         Image.new("RGB", (8, 8)).save(root / name, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
         path.write_bytes((root / name).read_bytes())

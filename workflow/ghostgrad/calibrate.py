@@ -28,6 +28,7 @@ from ghostgrad.estimates import (
     Counts,
     architecture,
     at_a_time,
+    calibration,
     size,
     trains,
     workload,
@@ -146,6 +147,7 @@ def calibrate(runs: Iterable[RunSpec], device: torch.device, steps: int, state_d
     what does not fit into memory is written without a rate."""
     path, name = state_dir / "calibration.csv", name_of(device)
     todo = workloads(runs)
+    calibration(state_dir, "")  # a damaged file is told of before anything is measured
     if not todo:
         raise InputError("calibrate: nothing to measure; only trainings are, on data of a known size")
     for number, (key, run) in enumerate(todo.items(), start=1):

@@ -11,13 +11,14 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -41,6 +42,7 @@ NEEDED = {
 }
 THRESHOLD = 0.5  # of a mask's probability
 SMALLEST = 1e-3  # pixels
+LARGEST = 1e6  # pixels from an image's corner; pycocotools' integers overflow beyond 4e8
 
 
 @dataclass
@@ -103,32 +105,45 @@ def read(name: str, root: str, skip: Collection[str] = ()) -> tuple[Scenes, dict
 def _index(path: Path, key: str, digest: hashlib._Hash) -> COCO:
     from pycocotools.coco import COCO
 
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number of JSON")
+
     try:
         content = path.read_bytes()
         digest.update(content)
         index = COCO()
-        index.dataset = json.loads(content)
-        with contextlib.redirect_stdout(io.StringIO()):
-            index.createIndex()
+        index.dataset = json.loads(content, parse_constant=refuse)
+        _create_index(index)
     except OSError as error:
         raise InputError(f"{key}: {path}: {error.strerror}; put COCO's annotation files there") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{key}: {path} is damaged or not in COCO's format; get it again") from None
     if not (index.imgs and index.cats):
         raise InputError(f"{key}: {path} names no {'categories' if index.imgs else 'images'}; get it again")
     return index
 
 
+def _create_index(index: COCO) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        index.createIndex()
+
+
 def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
     """Name and size in bytes of every image. InputError for one whose file is missing, for an object of an unknown
-    image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for."""
-    for kind, keys in NEEDED.items():
-        for key in keys:
-            if any(key not in one for one in index.dataset.get(kind, ())):
+    image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for.
+    Annotations that are counted from 0 are from 1 then: COCOeval takes 0 for none."""
+    for kind, known in (("images", index.imgs), ("annotations", index.anns), ("categories", index.cats)):
+        entries = index.dataset.get(kind, ())
+        for key in NEEDED[kind]:
+            if any(key not in one for one in entries):
                 raise InputError(f"{path}: one of its {kind} has no '{key}'; get it again")
+        if odd := [one["id"] for one in entries if type(one["id"]) is not int]:
+            raise InputError(f"{path}: {odd[0]!r} is the id of one of its {kind}; ids are whole numbers")
+        if len(known) < len(entries):
+            raise InputError(f"{path}: two of its {kind} have the same id; give each its own")
     for image in index.imgs.values():
         name, sides = image["file_name"], (image["height"], image["width"])
-        if not (isinstance(name, str) and all(isinstance(side, int) and side > 0 for side in sides)):
+        if not (isinstance(name, str) and name and all(type(side) is int and 0 < side < LARGEST for side in sides)):
             raise InputError(f"{path}: image {image['id']} has no file name or no size; get it again")
     sizes = _sizes(folder, [image["file_name"] for image in index.imgs.values()])
     if missing := [name for name, size in sizes.items() if size is None]:
@@ -138,10 +153,14 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
         if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
             what = "image" if one["image_id"] not in index.imgs else "category"
             raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
-        if not (_numbers(one["bbox"]) and len(one["bbox"]) == 4 and _is_mask(index, one)):
+        if not (_numbers(one["bbox"]) and len(one["bbox"]) == 4 and _is_mask(one, index.imgs[one["image_id"]])):
             raise InputError(f"{path}: annotation {one['id']} has no box or no mask of its image; instances need both")
-        if one["iscrowd"] not in (0, 1) or not _numbers([one["area"]]):
+        if one["iscrowd"] not in (0, 1) or not _numbers([one["area"]], LARGEST**2):
             raise InputError(f"{path}: annotation {one['id']}: iscrowd is 0 or 1, area a number; get it again")
+    if min(index.anns, default=1) < 1:
+        for number, one in enumerate(index.dataset["annotations"], start=1):
+            one["id"] = number
+        _create_index(index)
     return sizes
 
 
@@ -150,37 +169,52 @@ def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
 
     def size(name: str) -> int | None:
         try:
-            return (folder / name).stat().st_size if not os.path.isabs(name) else None  # noqa: PTH117
+            found = (folder / name).stat()
         except (OSError, ValueError):
             return None
+        return found.st_size if stat.S_ISREG(found.st_mode) and not os.path.isabs(name) else None  # noqa: PTH117
 
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
         return dict(zip(names, pool.map(size, names), strict=True))
 
 
-def _numbers(values: Any) -> bool:
-    """A list of finite numbers."""
-    return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) for value in values
-    )
+def _numbers(values: Any, largest: float = LARGEST) -> bool:
+    """A list of numbers, none above `largest`."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+        return False
+    return not values or -largest <= min(values) <= max(values) <= largest
 
 
-def _is_mask(index: COCO, one: Mapping[str, Any]) -> bool:
+def _is_mask(one: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Polygons of three points or more, or run lengths of all the image's pixels."""
-    mask, image = one["segmentation"], index.imgs[one["image_id"]]
-    if not isinstance(mask, dict):
-        polygons = mask if isinstance(mask, list) else []
-        return bool(polygons) and all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
-    sides, counts = [image["height"], image["width"]], mask.get("counts")
-    if mask.get("size") != sides or not isinstance(counts, (list, str)):
+    mask, sides = one["segmentation"], [image["height"], image["width"]]
+    if isinstance(mask, list):
+        return bool(mask) and all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+    if not isinstance(mask, dict) or mask.get("size") != sides:
         return False
-    if isinstance(counts, list):
-        return all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == sides[0] * sides[1]
-    try:
-        index.annToMask(one)
-    except ValueError:
-        return False
-    return True
+    counts = mask.get("counts")
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    whole = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
+    return whole and sum(runs) == math.prod(sides)
+
+
+def _runs(text: str) -> list[int] | None:
+    """The run lengths of COCO's compressed form, as maskApi.c's rleFrString reads them; None where it is damaged.
+    pycocotools takes what ends early for whole and leaves the rest of the mask as it finds the memory."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        digit = ord(character) - 48
+        if not 0 <= digit < 64:
+            return None
+        value, shift = value | (digit & 31) << shift, shift + 5
+        if digit & 32:  # more follows
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return None if shift else runs
 
 
 def usable(one: Mapping[str, Any]) -> bool:

@@ -189,7 +189,7 @@ def detect(
 
     while True:
         state.pause(checkpoint, step, plan.length)
-        if plan.evaluates(step) and not (series.rows and series.rows[-1][0] == step):
+        if plan.evaluates(step):
             pause = partial(state.pause, checkpoint, step, plan.length)
             add_row(evaluate(model, scenes, device, group, pause))
         if step == plan.length:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +23,13 @@ import numpy as np
 from ghostgrad.checks import InputError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 READABLE = ("png", "jpg", "jpeg", "webp", "gif")  # by torchvision.io
 UNREADABLE = ("bmp", "tif", "tiff", "ppm", "pgm")  # images too: to leave them out silently would change the data set
-ENDS = {"png": b"IEND", "jpg": b"\xff\xd9", "jpeg": b"\xff\xd9"}  # what a whole file has near its end
+PNG = b"\x89PNG\r\n\x1a\n"
+ENDS = {"jpg": b"\xff\xd9", "jpeg": b"\xff\xd9"}  # what a whole file has near its end
 TAIL = 1024  # bytes; more may follow
 MEASURED = 10_000  # images that the mean and the standard deviation of a channel come from, at most
 
@@ -32,16 +37,46 @@ MEASURED = 10_000  # images that the mean and the standard deviation of a channe
 def decode(path: Path) -> Tensor:
     """The image in a file, uint8 (3, H, W); InputError where it is damaged."""
     import torch
+    from PIL import Image
     from torchvision.io import ImageReadMode, decode_image
 
+    if _is_png(path):
+        with _png(path) as image:
+            if image.mode.startswith("I"):  # 16 bits of grey
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
     try:
         x = decode_image(str(path), ImageReadMode.RGB)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].partition(".cpp:")[2].partition(", ")[2] or str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as an image ({reason}); replace or delete it") from None
+        raise _unreadable(path, reason) from None
     if x.ndim != 3:
         raise InputError(f"{path}: holds {len(x)} images in one file; give each a file of its own")
-    return x if x.dtype == torch.uint8 else (x.int() >> 8).to(torch.uint8)  # 16 bits a channel
+    return x
+
+
+def _unreadable(path: Path, reason: object) -> InputError:
+    return InputError(f"{path}: cannot be read as an image ({reason}); replace or delete it")
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(PNG)) == PNG
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from None
+
+
+@contextmanager
+def _png(path: Path) -> Iterator[Image.Image]:
+    """A PNG, by Pillow: torchvision's decoder kills the process where one is damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
 
 
 def fit(x: Tensor, size: int, short: int = 0) -> Tensor:
@@ -54,14 +89,18 @@ def fit(x: Tensor, size: int, short: int = 0) -> Tensor:
 
 
 def _whole(path: Path) -> bool:
-    """True where the file has its format's end, or can be decoded without; quick of a file that is whole."""
+    """True where a PNG's checksums are right, another file has its format's end or can be decoded without."""
     end = ENDS.get(path.suffix[1:].lower())
-    if end:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - TAIL))
-            if end in stream.read():
-                return True
     try:
+        if _is_png(path):
+            with _png(path) as image:
+                image.verify()
+            return True
+        if end:
+            with path.open("rb") as stream:
+                stream.seek(max(0, path.stat().st_size - TAIL))
+                if end in stream.read():
+                    return True
         decode(path)
     except InputError:
         return False

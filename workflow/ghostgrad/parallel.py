@@ -138,7 +138,7 @@ def _follow(rank: int, size: int, device: torch.device, meeting: str, threads: i
     group = Group(rank, size)
     try:
         work(Follower(), _join(group, device, meeting), group)
-    except InputError as error:  # process 0 meets the same, says it and ends this one
+    except InputError as error:  # where process 0 meets the same it says so and ends this one
         time.sleep(GRACE)
         log.error("process %d: %s", rank, error)
         sys.exit(1)

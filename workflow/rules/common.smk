@@ -19,7 +19,7 @@ import snakemake.cli
 from ghostgrad import controller, overview, spec
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
-from ghostgrad.estimates import GMACS_PER_S, estimate
+from ghostgrad.estimates import GMACS_PER_S, calibration, estimate
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Relative, so that a checkout that is moved or copied with its results redraws nothing.
@@ -218,7 +218,12 @@ def expectation():
     runs = [run_of(job.wildcards) for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
     if not runs:
         return "no runs to do"
-    found = {run: estimate(run, {}, GMACS_PER_S) for run in runs}
+    number = f"{len(runs)} run{'s' * (len(runs) > 1)} to do"
+    try:
+        _, measured = calibration(Path(config["state_dir"]), "")
+    except InputError as error:
+        return f"{number}; {error}"
+    found = {run: estimate(run, measured, GMACS_PER_S) for run in runs}
     gpu_hours = sum(found[run].hours * run.resources.get("gpu", 0) for run in runs)
     core_hours = sum(found[run].hours for run in runs if not run.resources.get("gpu", 0))
     if gpu_hours or workflow.non_local_exec:
@@ -229,4 +234,4 @@ def expectation():
         about += f" on {workflow.cores} cores"
     if unknown := sum(one.basis == "unknown" for one in found.values()):
         about += f", and {unknown} of unknown length"
-    return f"{len(runs)} run{'s' * (len(runs) > 1)} to do, {about}"
+    return f"{number}, {about}"
