@@ -42,7 +42,8 @@ NEEDED = {
 }
 THRESHOLD = 0.5  # of a mask's probability
 SMALLEST = 1e-3  # pixels
-LARGEST = 1e6  # pixels from an image's corner; pycocotools' integers overflow beyond 4e8
+LARGEST = 65_535  # pixels, an image's side; JPEG's limit
+OUTSIDE = 2  # longest sides from an image's corner: no box or polygon of an image is farther
 
 
 @dataclass
@@ -131,7 +132,7 @@ def _create_index(index: COCO) -> None:
 def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
     """Name and size in bytes of every image. InputError for one whose file is missing, for an object of an unknown
     image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for.
-    Annotations that are counted from 0 are from 1 then: COCOeval takes 0 for none."""
+    The annotations are numbered anew: COCOeval takes an id of 0 for none and keeps ids as floats."""
     for kind, known in (("images", index.imgs), ("annotations", index.anns), ("categories", index.cats)):
         entries = index.dataset.get(kind, ())
         for key in NEEDED[kind]:
@@ -143,7 +144,7 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
             raise InputError(f"{path}: two of its {kind} have the same id; give each its own")
     for image in index.imgs.values():
         name, sides = image["file_name"], (image["height"], image["width"])
-        if not (isinstance(name, str) and name and all(type(side) is int and 0 < side < LARGEST for side in sides)):
+        if not (isinstance(name, str) and name and all(type(side) is int and 0 < side <= LARGEST for side in sides)):
             raise InputError(f"{path}: image {image['id']} has no file name or no size; get it again")
     sizes = _sizes(folder, [image["file_name"] for image in index.imgs.values()])
     if missing := [name for name, size in sizes.items() if size is None]:
@@ -153,14 +154,14 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
         if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
             what = "image" if one["image_id"] not in index.imgs else "category"
             raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
-        if not (_numbers(one["bbox"]) and len(one["bbox"]) == 4 and _is_mask(one, index.imgs[one["image_id"]])):
+        image = index.imgs[one["image_id"]]
+        if not (_is_box(one["bbox"], image) and _is_mask(one["segmentation"], image)):
             raise InputError(f"{path}: annotation {one['id']} has no box or no mask of its image; instances need both")
         if one["iscrowd"] not in (0, 1) or not _numbers([one["area"]], LARGEST**2):
             raise InputError(f"{path}: annotation {one['id']}: iscrowd is 0 or 1, area a number; get it again")
-    if min(index.anns, default=1) < 1:
-        for number, one in enumerate(index.dataset["annotations"], start=1):
-            one["id"] = number
-        _create_index(index)
+    for number, one in enumerate(index.dataset.get("annotations", ()), start=1):
+        one["id"] = number
+    _create_index(index)
     return sizes
 
 
@@ -178,18 +179,23 @@ def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
         return dict(zip(names, pool.map(size, names), strict=True))
 
 
-def _numbers(values: Any, largest: float = LARGEST) -> bool:
-    """A list of numbers, none above `largest`."""
+def _numbers(values: Any, largest: float) -> bool:
+    """A list of numbers, none farther from 0 than `largest`."""
     if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
         return False
     return not values or -largest <= min(values) <= max(values) <= largest
 
 
-def _is_mask(one: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+def _is_box(box: Any, image: Mapping[str, Any]) -> bool:
+    return _numbers(box, OUTSIDE * max(image["height"], image["width"])) and len(box) == 4
+
+
+def _is_mask(mask: Any, image: Mapping[str, Any]) -> bool:
     """Polygons of three points or more, or run lengths of all the image's pixels."""
-    mask, sides = one["segmentation"], [image["height"], image["width"]]
+    sides = [image["height"], image["width"]]
     if isinstance(mask, list):
-        return bool(mask) and all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+        far = OUTSIDE * max(sides)
+        return bool(mask) and all(_numbers(p, far) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
     if not isinstance(mask, dict) or mask.get("size") != sides:
         return False
     counts = mask.get("counts")
