@@ -76,11 +76,11 @@ def test_average_precision_is_a_second_implementations(seed):
             assert ours[f"{kind}_{key}"] == pytest.approx(100 * evaluation.stats[place], abs=1e-4)
 
 
-def truths(scenes: coco.Scenes) -> list[dict]:
+def truths(scenes: coco.Scenes, split: Split) -> list[dict]:
     """What a detector that finds all would find."""
     found = []
-    for number in scenes.val.ids:
-        y = coco.target(scenes, scenes.val, number)
+    for number in coco.with_objects(split).ids:
+        y = coco.target(scenes, split, number)
         scores = torch.ones(len(y["labels"]))
         detected = {"boxes": y["boxes"], "labels": y["labels"], "scores": scores, "masks": y["masks"][:, None].float()}
         found += coco.results(scenes, number, detected)
@@ -89,7 +89,9 @@ def truths(scenes: coco.Scenes) -> list[dict]:
 
 def test_perfect_detections_have_100_and_none_have_0(tmp_path):
     scenes = data.load("digit_scenes", small_scenes(tmp_path))
-    assert coco.average_precision(scenes.val, truths(scenes)) == pytest.approx(dict.fromkeys(METRICS, 100.0))
+    assert coco.average_precision(scenes.val, truths(scenes, scenes.val)) == pytest.approx(
+        dict.fromkeys(METRICS, 100.0)
+    )
     assert coco.average_precision(scenes.val, []) == dict.fromkeys(METRICS, 0.0)
 
 
@@ -126,7 +128,9 @@ def test_annotations_may_have_any_ids(first, tmp_path):
         one["id"] = number
     path.write_text(json.dumps(content))
     scenes, _ = coco.read("scenes", str(tmp_path / "digit_scenes"))
-    assert coco.average_precision(scenes.val, truths(scenes)) == pytest.approx(dict.fromkeys(METRICS, 100.0))
+    assert coco.average_precision(scenes.val, truths(scenes, scenes.val)) == pytest.approx(
+        dict.fromkeys(METRICS, 100.0)
+    )
 
 
 def test_compressed_runs_are_read_as_pycocotools_does():
@@ -182,6 +186,15 @@ def test_gaps_crowds_empty_boxes_and_empty_images(folder, tmp_path, caplog):
     said = json.loads((tmp_path / "scenes.json").read_text())
     assert (said["title"], said["train"], said["test"], said["classes"]) == ("mine", 3, 3, ["car", "brush"])
     assert str(folder) not in (tmp_path / "scenes.json").read_text()
+
+
+def test_a_later_polygon_of_two_points_does_no_harm(folder, tmp_path):
+    square_and_line = [[4, 4, 12, 4, 12, 12, 4, 12], [1, 1, 30, 30]]
+    change(folder / TRAIN, "annotations", 0, segmentation=square_and_line)
+    data.make("scenes", tmp_path / "scenes.json")
+    scenes = data.load("scenes", tmp_path / "scenes.json")
+    assert coco.target(scenes, scenes.train, 7)["masks"].sum() == 64
+    assert coco.average_precision(scenes.train, truths(scenes, scenes.train))["mask_ap"] > 0
 
 
 def change(path: Path, key: str, place: int, **values) -> None:

@@ -191,11 +191,13 @@ def _is_box(box: Any, image: Mapping[str, Any]) -> bool:
 
 
 def _is_mask(mask: Any, image: Mapping[str, Any]) -> bool:
-    """Polygons of three points or more, or run lengths of all the image's pixels."""
+    """Polygons, the first of three points or more, or run lengths of all the image's pixels. A later one of two points
+    encloses nothing and does no harm; as the first, pycocotools takes it for a box."""
     sides = [image["height"], image["width"]]
     if isinstance(mask, list):
         far = OUTSIDE * max(sides)
-        return bool(mask) and all(_numbers(p, far) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+        polygons = all(_numbers(p, far) and len(p) >= 4 and len(p) % 2 == 0 for p in mask)
+        return polygons and bool(mask) and len(mask[0]) >= 6
     if not isinstance(mask, dict) or mask.get("size") != sides:
         return False
     counts = mask.get("counts")
