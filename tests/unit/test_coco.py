@@ -282,7 +282,7 @@ BAD = {
             "text in a polygon": [["1"] * 6],
             "a point a billion pixels away": [[0, 0, 9, 0, 1e9, 9]],
             "runs that end early": {"size": [SIDE, SIDE], "counts": square(4, 4, 8)["counts"][:-3]},
-            "runs that end within one": {"size": [SIDE, SIDE], "counts": "P"},
+            "a last run without its end": {"size": [SIDE, SIDE], "counts": square(4, 4, 8)["counts"] + "P"},
             "no runs": {"size": [SIDE, SIDE], "counts": "é"},
         }.items()
     },
