@@ -70,6 +70,12 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
         calibrate.calibrate([SMALL], CPU, 1, tmp_path)
 
 
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "calibration.csv").mkdir()
+    with pytest.raises(InputError, match=r"calibration\.csv: Is a directory; mend or delete it"):
+        estimates.calibration(tmp_path, "")
+
+
 def test_a_cpu_says_nothing_of_a_gpu(tmp_path):
     calibrate.calibrate([SMALL], CPU, 1, tmp_path)
     assert estimates.calibration(tmp_path, "") == ("", {})

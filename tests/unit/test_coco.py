@@ -118,7 +118,7 @@ def test_digit_scenes_are_in_cocos_format(tmp_path):
     assert small_scenes(tmp_path / "again").read_text() == manifest.read_text()
 
 
-@pytest.mark.parametrize("first", [0, 10**400])
+@pytest.mark.parametrize("first", [0, 2**62])
 def test_annotations_may_have_any_ids(first, tmp_path):
     """COCOeval alone would count what is found of the object 0 as wrong."""
     small_scenes(tmp_path)
@@ -209,6 +209,7 @@ def drop(path: Path, key: str, name: str) -> None:
     path.write_text(json.dumps(content))
 
 
+counts = square(4, 4, 8)["counts"]
 TRAIN = "annotations/instances_train2017.json"
 BAD = {
     "no annotations": (lambda root: (root / TRAIN).unlink(), "No such file or directory; put COCO's annotation"),
@@ -231,8 +232,23 @@ BAD = {
     "an empty file name": (lambda root: change(root / TRAIN, "images", 0, file_name=""), "image 7 has no file name or"),
     "text for an id": (
         lambda root: change(root / TRAIN, "annotations", 0, id="1"),
-        "'1' is the id of one of its annotations; ids are whole numbers",
+        "'1' is the id of one of its annotations; ids are integers of 64 bits",
     ),
+    "an id too large": (
+        lambda root: change(root / TRAIN, "images", 0, id=2**63),
+        "9223372036854775808 is the id of one of its images; ids are integers of 64 bits",
+    ),
+    "an unknown category of two lines": (
+        lambda root: change(root / TRAIN, "annotations", 0, category_id="a\nb"),
+        r"of category 'a\\nb', which it lacks",
+    ),
+    "a file name of two lines": (
+        lambda root: change(root / TRAIN, "images", 0, file_name="a\nb"),
+        "image 7 has no file name or no size",
+    ),
+    "a side too large": (lambda root: change(root / TRAIN, "images", 0, height=65_536), "image 7 has no file name or"),
+    "true for a side": (lambda root: change(root / TRAIN, "images", 0, height=True), "image 7 has no file name or no"),
+    "a number for a name": (lambda root: change(root / TRAIN, "categories", 0, name=5), "category 90 has no name"),
     "an id twice": (
         lambda root: change(root / TRAIN, "annotations", 0, id=2),
         "two of its annotations have the same id; give each its own",
@@ -281,13 +297,15 @@ BAD = {
             "nothing": [[None] * 6],
             "text in a polygon": [["1"] * 6],
             "a point a billion pixels away": [[0, 0, 9, 0, 1e9, 9]],
-            "runs that end early": {"size": [SIDE, SIDE], "counts": square(4, 4, 8)["counts"][:-3]},
-            "a last run without its end": {"size": [SIDE, SIDE], "counts": square(4, 4, 8)["counts"] + "P"},
-            "no runs": {"size": [SIDE, SIDE], "counts": "é"},
+            "runs that end early": {"size": [SIDE, SIDE], "counts": counts[:-3]},
+            "a last run without its end": {"size": [SIDE, SIDE], "counts": counts + "P"},
+            "a character of no run": {"size": [SIDE, SIDE], "counts": counts[:-1] + chr(ord(counts[-1]) + 64)},
+            "a run of seven digits": {"size": [SIDE, SIDE], "counts": "0" + "PPPPPP0" + "Pb1"},
+            "a negative run": {"size": [SIDE, SIDE], "counts": [1700, -100]},
         }.items()
     },
     "a box far outside": (
-        lambda root: change(root / TRAIN, "annotations", 0, bbox=[4.0, 4.0, 1e6, 8.0]),
+        lambda root: change(root / TRAIN, "annotations", 0, bbox=[4.0, 4.0, 2 * SIDE + 1.0, 8.0]),
         "annotation 1 has no box or no mask of its image",
     ),
     "no box": (lambda root: change(root / TRAIN, "annotations", 0, bbox=None), "annotation 1 has no box or no mask"),

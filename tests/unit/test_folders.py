@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +179,39 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
     assert len(set(texts)) == 1
     told = "holds 2 images in one file; give each" if name == "film.gif" else "cannot be read as an image ("
     assert texts[0].startswith(f"{path}: {told}")
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_pngs_that_are_damaged_in_other_ways(tmp_path):
+    """Of no pixels, of no palette, and a flipped bit that leaves pixels, which only a checksum tells."""
+    path, end = tmp_path / "a.png", chunk(b"IEND")
+    palette = chunk(b"tRNS", b"\0") + chunk(b"IDAT", zlib.compress(bytes(72)))
+    for kind, more, found in ((2, b"", ["a.png"]), (3, palette, [])):
+        path.write_bytes(folders.PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, kind, 0, 0, 0)) + more + end)
+        assert f"{path}: cannot be read as an image (" in refused(folders.decode, path)
+        assert folders.damaged(tmp_path, [path]) == found
+    pixels = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    Image.fromarray(np.dstack([pixels] * 3)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"IDAT") + 26
+    content[place] ^= 1 << place % 8
+    path.write_bytes(content)
+    with Image.open(path) as image:
+        image.load()
+    assert folders.damaged(tmp_path, [path]) == ["a.png"]
+    assert "cannot be read as an image (" in refused(folders.decode, path)
+
+
+def test_large_and_decorated_pngs_are_whole(tmp_path):
+    """Beyond Pillow's limits for what comes from strangers."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, icc_profile=bytes(2**20 + 1))
+    assert folders.decode(path).shape == (3, 8, 8)
+    Image.new("1", (14_000, 14_000)).save(path)
+    assert folders.damaged(tmp_path, [path]) == []
 
 
 def test_damaged_images_are_skipped_and_counted_where_config_says_so(root, monkeypatch):

@@ -40,8 +40,9 @@ NEEDED = {
     "annotations": ("image_id", "category_id", "bbox", "segmentation", "iscrowd", "area"),
     "categories": ("name",),
 }
+LAST = 25  # bits below a compressed run's last digit: beyond it the C code's integers overflow
 THRESHOLD = 0.5  # of a mask's probability
-SMALLEST = 1e-3  # pixels
+SMALLEST = 0.01  # pixels; float32 has steps of that size where the largest images end
 LARGEST = 65_535  # pixels, an image's side; JPEG's limit
 OUTSIDE = 2  # longest sides from an image's corner: no box or polygon of an image is farther
 
@@ -132,20 +133,22 @@ def _create_index(index: COCO) -> None:
 def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
     """Name and size in bytes of every image. InputError for one whose file is missing, for an object of an unknown
     image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for.
-    The annotations are numbered anew: COCOeval takes an id of 0 for none and keeps ids as floats."""
+    The annotations are numbered anew: COCOeval takes an id of 0 for none. What nothing reads is dropped."""
     for kind, known in (("images", index.imgs), ("annotations", index.anns), ("categories", index.cats)):
         entries = index.dataset.get(kind, ())
         for key in NEEDED[kind]:
             if any(key not in one for one in entries):
                 raise InputError(f"{path}: one of its {kind} has no '{key}'; get it again")
-        if odd := [one["id"] for one in entries if type(one["id"]) is not int]:
-            raise InputError(f"{path}: {odd[0]!r} is the id of one of its {kind}; ids are whole numbers")
+        if odd := [one["id"] for one in entries if type(one["id"]) is not int or abs(one["id"]) >= 2**63]:
+            raise InputError(f"{path}: {_shown(odd[0])} is the id of one of its {kind}; ids are integers of 64 bits")
         if len(known) < len(entries):
             raise InputError(f"{path}: two of its {kind} have the same id; give each its own")
     for image in index.imgs.values():
         name, sides = image["file_name"], (image["height"], image["width"])
-        if not (isinstance(name, str) and name and all(type(side) is int and 0 < side <= LARGEST for side in sides)):
+        if not (_is_name(name) and all(type(side) is int and 0 < side <= LARGEST for side in sides)):
             raise InputError(f"{path}: image {image['id']} has no file name or no size; get it again")
+    if odd := [one["id"] for one in index.cats.values() if not _is_name(one["name"])]:
+        raise InputError(f"{path}: category {odd[0]} has no name; get it again")
     sizes = _sizes(folder, [image["file_name"] for image in index.imgs.values()])
     if missing := [name for name, size in sizes.items() if size is None]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -153,7 +156,7 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
     for one in index.anns.values():
         if one["image_id"] not in index.imgs or one["category_id"] not in index.cats:
             what = "image" if one["image_id"] not in index.imgs else "category"
-            raise InputError(f"{path}: annotation {one['id']} is of {what} {one[f'{what}_id']}, which it lacks")
+            raise InputError(f"{path}: annotation {one['id']} is of {what} {_shown(one[f'{what}_id'])}, which it lacks")
         image = index.imgs[one["image_id"]]
         if not (_is_box(one["bbox"], image) and _is_mask(one["segmentation"], image)):
             raise InputError(f"{path}: annotation {one['id']} has no box or no mask of its image; instances need both")
@@ -161,6 +164,8 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
             raise InputError(f"{path}: annotation {one['id']}: iscrowd is 0 or 1, area a number; get it again")
     for number, one in enumerate(index.dataset.get("annotations", ()), start=1):
         one["id"] = number
+    index.dataset = {kind: index.dataset.get(kind, []) for kind in NEEDED}
+    index.dataset["categories"] = [{"id": one["id"], "name": one["name"]} for one in index.dataset["categories"]]
     _create_index(index)
     return sizes
 
@@ -177,6 +182,14 @@ def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
 
     with ThreadPoolExecutor(16) as pool:  # a network file system answers many at a time
         return dict(zip(names, pool.map(size, names), strict=True))
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _numbers(values: Any, largest: float) -> bool:
@@ -213,7 +226,7 @@ def _runs(text: str) -> list[int] | None:
     value = shift = 0
     for character in text:
         digit = ord(character) - 48
-        if not 0 <= digit < 64:
+        if not 0 <= digit < 64 or shift > LAST:
             return None
         value, shift = value | (digit & 31) << shift, shift + 5
         if digit & 32:  # more follows

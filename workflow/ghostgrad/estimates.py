@@ -161,15 +161,17 @@ def disk_gb(runs: Iterable[RunSpec], gpus: int) -> float:
 def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
     """The device whose measurements are used, the named one or the GPU of the last, and images a second by workload."""
     path = state_dir / "calibration.csv"
-    if not path.exists():
-        if device:
-            raise InputError(f"--device: nothing is measured yet; run ghostgrad calibrate on '{device}'")
-        return "", {}
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [(row["workload"], row["device"], float(row["images_per_s"] or 0)) for row in csv.DictReader(stream)]
         if not all(workload and device and 0 <= rate < math.inf for workload, device, rate in rows):
             raise ValueError
+    except FileNotFoundError:
+        if device:
+            raise InputError(f"--device: nothing is measured yet; run ghostgrad calibrate on '{device}'") from None
+        return "", {}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; mend or delete it") from None
     except (KeyError, ValueError, TypeError, csv.Error):
         raise InputError(f"{path}: damaged; delete it, and run ghostgrad calibrate again") from None
     known = list(dict.fromkeys(found for _, found, _ in rows))

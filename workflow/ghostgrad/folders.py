@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +41,12 @@ def decode(path: Path) -> Tensor:
 
     if _is_png(path):
         with _png(path) as image:
+            image.load()
+            if image.mode == "P" and image.palette is None:
+                raise ValueError("it has no palette")
             if image.mode.startswith("I"):  # 16 bits of grey
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image.info.pop("transparency", None)
             return torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
     try:
         x = decode_image(str(path), ImageReadMode.RGB)
@@ -55,7 +58,7 @@ def decode(path: Path) -> Tensor:
     return x
 
 
-def _unreadable(path: Path, reason: object) -> InputError:
+def _unreadable(path: Path, reason: str | None) -> InputError:
     return InputError(f"{path}: cannot be read as an image ({reason}); replace or delete it")
 
 
@@ -69,14 +72,19 @@ def _is_png(path: Path) -> bool:
 
 @contextmanager
 def _png(path: Path) -> Iterator[Image.Image]:
-    """A PNG, by Pillow: torchvision's decoder kills the process where one is damaged."""
-    from PIL import Image
+    """A PNG whose checksums are right, by Pillow: torchvision's decoder kills the process where one is damaged."""
+    from PIL import Image, PngImagePlugin
 
+    Image.MAX_IMAGE_PIXELS = None  # limits for what strangers send
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**31
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
+            image.verify()  # which leaves it unreadable
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
             yield image
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+    except Exception as error:  # Pillow has many for a file that is damaged
+        raise _unreadable(path, str(error) or type(error).__name__) from None
 
 
 def fit(x: Tensor, size: int, short: int = 0) -> Tensor:
@@ -93,9 +101,8 @@ def _whole(path: Path) -> bool:
     end = ENDS.get(path.suffix[1:].lower())
     try:
         if _is_png(path):
-            with _png(path) as image:
-                image.verify()
-            return True
+            with _png(path):
+                return True
         if end:
             with path.open("rb") as stream:
                 stream.seek(max(0, path.stat().st_size - TAIL))
