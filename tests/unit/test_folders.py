@@ -188,6 +188,8 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
 def test_pngs_that_are_damaged_in_other_ways(tmp_path):
     """Of no pixels, of no palette, and a flipped bit that leaves pixels, which only a checksum tells."""
     path, end = tmp_path / "a.png", chunk(b"IEND")
+    path.write_bytes(folders.PNG)
+    assert "(its header or a chunk is damaged); replace" in refused(folders.decode, path)
     palette = chunk(b"tRNS", b"\0") + chunk(b"IDAT", zlib.compress(bytes(72)))
     for kind, more, found in ((2, b"", ["a.png"]), (3, palette, [])):
         path.write_bytes(folders.PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, kind, 0, 0, 0)) + more + end)

@@ -133,7 +133,7 @@ def _create_index(index: COCO) -> None:
 def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
     """Name and size in bytes of every image. InputError for one whose file is missing, for an object of an unknown
     image or category or without a box and a mask, and where nothing is said of what training or evaluation asks for.
-    The annotations are numbered anew: COCOeval takes an id of 0 for none. What nothing reads is dropped."""
+    The annotations are numbered anew: COCOeval takes an id of 0 for none."""
     for kind, known in (("images", index.imgs), ("annotations", index.anns), ("categories", index.cats)):
         entries = index.dataset.get(kind, ())
         for key in NEEDED[kind]:
@@ -164,7 +164,8 @@ def _check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
             raise InputError(f"{path}: annotation {one['id']}: iscrowd is 0 or 1, area a number; get it again")
     for number, one in enumerate(index.dataset.get("annotations", ()), start=1):
         one["id"] = number
-    index.dataset = {kind: index.dataset.get(kind, []) for kind in NEEDED}
+    # loadRes copies these two deeply, however deep they are, and some versions of it want an info
+    index.dataset = {"info": {}} | {kind: index.dataset.get(kind, []) for kind in NEEDED}
     index.dataset["categories"] = [{"id": one["id"], "name": one["name"]} for one in index.dataset["categories"]]
     _create_index(index)
     return sizes

@@ -46,8 +46,8 @@ def decode(path: Path) -> Tensor:
                 raise ValueError("it has no palette")
             if image.mode.startswith("I"):  # 16 bits of grey
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image.info.pop("transparency", None)
-            return torch.from_numpy(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
+            image.info.pop("transparency", None)  # of which convert would warn
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     try:
         x = decode_image(str(path), ImageReadMode.RGB)
     except (RuntimeError, ValueError) as error:
@@ -72,8 +72,9 @@ def _is_png(path: Path) -> bool:
 
 @contextmanager
 def _png(path: Path) -> Iterator[Image.Image]:
-    """A PNG whose checksums are right, by Pillow: torchvision's decoder kills the process where one is damaged."""
-    from PIL import Image, PngImagePlugin
+    """A PNG whose checksums are right, by Pillow: torchvision's decoder kills the process where one is damaged. Pixels
+    that its writer left out are black."""
+    from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # limits for what strangers send
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**31
@@ -83,6 +84,8 @@ def _png(path: Path) -> Iterator[Image.Image]:
             image.verify()  # which leaves it unreadable
         with Image.open(BytesIO(content), formats=["PNG"]) as image:
             yield image
+    except UnidentifiedImageError:  # its text names a place in memory
+        raise _unreadable(path, "its header or a chunk is damaged") from None
     except Exception as error:  # Pillow has many for a file that is damaged
         raise _unreadable(path, str(error) or type(error).__name__) from None
 
