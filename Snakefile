@@ -69,7 +69,7 @@ check_targets()
 
 onstart:
     without_rate_limit()
-    print(expectation(), file=sys.stderr)
+    print(expected(), file=sys.stderr)
 
 
 onsuccess:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "calibration.csv").mkdir()
     with pytest.raises(InputError, match=r"calibration\.csv: Is a directory; mend or delete it"):
         estimates.calibration(tmp_path, "")
+
+
+def test_a_build_reckons_with_what_was_measured(tmp_path):
+    run, path = REGISTRY.run("paper", "resnet15_cifar/model1-s0"), tmp_path / "calibration.csv"
+    assert estimates.expectation([], tmp_path, 2, False) == "no runs to do"
+    rows = [estimates.CALIBRATION, (workload(run), "H100", estimates.images(run.spec) / 7 / 3600, "", "2.15")]
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    said = estimates.expectation([run], tmp_path, 2, False)
+    assert said == "1 run to do, about 7.0 GPU-hours and 0.0 core-hours (ghostgrad plan)"
+    path.write_bytes(b"\xff")
+    assert re.match(r"1 run to do; .*calibration\.csv: damaged", estimates.expectation([run], tmp_path, 2, False))
 
 
 def test_a_cpu_says_nothing_of_a_gpu(tmp_path):

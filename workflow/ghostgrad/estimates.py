@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -179,3 +179,27 @@ def calibration(state_dir: Path, device: str) -> tuple[str, dict[str, float]]:
         raise InputError(f"--device: '{device}' is not measured{nearest(device, known)}")
     device = device or next((found for _, found, _ in reversed(rows) if not found.startswith(CPU)), "")
     return device, {workload: rate for workload, found, rate in rows if found == device and rate}
+
+
+def expectation(runs: Sequence[RunSpec], state_dir: Path, cores: int | None, cluster: bool) -> str:
+    """How many runs a build is about to do and what they should take: minutes on `cores`, or hours of GPUs and cores
+    where a cluster or a GPU is asked for."""
+    if not runs:
+        return "no runs to do"
+    number = f"{len(runs)} run{'s' * (len(runs) > 1)} to do"
+    try:
+        _, measured = calibration(state_dir, "")
+    except InputError as error:
+        return f"{number}; {error}"
+    found = {run: estimate(run, measured, GMACS_PER_S) for run in runs}
+    gpu_hours = sum(found[run].hours * run.resources.get("gpu", 0) for run in runs)
+    core_hours = sum(found[run].hours for run in runs if not run.resources.get("gpu", 0))
+    if gpu_hours or cluster:
+        about = f"about {gpu_hours:,.1f} GPU-hours and {core_hours:,.1f} core-hours (ghostgrad plan)"
+    else:
+        minutes = 60 * core_hours / cores
+        about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+        about += f" on {cores} cores"
+    if unknown := sum(one.basis == "unknown" for one in found.values()):
+        about += f", and {unknown} of unknown length"
+    return f"{number}, {about}"

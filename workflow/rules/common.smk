@@ -19,7 +19,7 @@ import snakemake.cli
 from ghostgrad import controller, overview, spec
 from ghostgrad import registry as registries
 from ghostgrad.checks import InputError
-from ghostgrad.estimates import GMACS_PER_S, calibration, estimate
+from ghostgrad.estimates import expectation
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Relative, so that a checkout that is moved or copied with its results redraws nothing.
@@ -213,25 +213,7 @@ def without_rate_limit():
         workflow.scheduler.job_rate_limiter = None
 
 
-def expectation():
-    """How many runs the build is about to do and what they should take, said before it starts."""
+def expected():
+    """What the build is about to do, said before it starts."""
     runs = [run_of(job.wildcards) for job in workflow.dag.needrun_jobs() if "variant" in job.wildcards.keys()]
-    if not runs:
-        return "no runs to do"
-    number = f"{len(runs)} run{'s' * (len(runs) > 1)} to do"
-    try:
-        _, measured = calibration(Path(config["state_dir"]), "")
-    except InputError as error:
-        return f"{number}; {error}"
-    found = {run: estimate(run, measured, GMACS_PER_S) for run in runs}
-    gpu_hours = sum(found[run].hours * run.resources.get("gpu", 0) for run in runs)
-    core_hours = sum(found[run].hours for run in runs if not run.resources.get("gpu", 0))
-    if gpu_hours or workflow.non_local_exec:
-        about = f"about {gpu_hours:,.1f} GPU-hours and {core_hours:,.1f} core-hours (ghostgrad plan)"
-    else:
-        minutes = 60 * core_hours / workflow.cores
-        about = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
-        about += f" on {workflow.cores} cores"
-    if unknown := sum(one.basis == "unknown" for one in found.values()):
-        about += f", and {unknown} of unknown length"
-    return f"{number}, {about}"
+    return expectation(runs, Path(config["state_dir"]), workflow.cores, workflow.non_local_exec)
