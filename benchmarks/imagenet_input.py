@@ -24,8 +24,10 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ghostgrad import batches, data, folders
-from ghostgrad.spec import expand
+from ghostgrad.data import builtin as data
+from ghostgrad.data import folders
+from ghostgrad.registry.spec import expand
+from ghostgrad.training import loader as batches
 
 SIDE, WIDTH, HEIGHT, QUALITY = 224, 500, 375, 98
 SPEC = {
@@ -65,7 +67,7 @@ def ours(root: Path) -> Callable[[], int]:
     found = folders.scan("images", str(root))
     train, test = found.sized(SIDE, 256)
     images = data.Images(train, found.train_y, test, found.test_y, found.classes, CHANNELS)
-    order = batches.Order(spec, len(found.train_y), batches.ALONE)
+    order = batches.EpochSampler(spec, len(found.train_y), batches.SINGLE_PROCESS)
     training = batches.TrainBatches(spec, images, order)
 
     def epoch() -> int:

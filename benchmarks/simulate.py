@@ -41,10 +41,11 @@ def plain(repeats: int, device) -> None:
 
 
 def ours(total: int, device) -> None:
-    from ghostgrad import repeats, simulate
+    from ghostgrad.registry.spec import expand
     from ghostgrad.rng import generator
-    from ghostgrad.run import keep_memory
-    from ghostgrad.spec import expand
+    from ghostgrad.tasks import blocks as repeats
+    from ghostgrad.tasks import simulate
+    from ghostgrad.tasks.run import keep_memory
 
     spec = expand("simulate", {**SPEC, "repeats": total})
     chunk = repeats.at_once(total, simulate.floats(spec), device)

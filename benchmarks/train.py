@@ -32,14 +32,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ghostgrad import classify, models, optim, orthogonal, probes
-from ghostgrad.batches import InMemory
-from ghostgrad.data import CHANNELS, Images
-from ghostgrad.engine import Network, configure
-from ghostgrad.parallel import ALONE
-from ghostgrad.per_sample import SampleNorms
-from ghostgrad.run import keep_memory
-from ghostgrad.spec import expand
+from ghostgrad.data.builtin import CHANNELS, Images
+from ghostgrad.models.build import build_network
+from ghostgrad.registry.spec import expand
+from ghostgrad.tasks import classify
+from ghostgrad.tasks.run import keep_memory
+from ghostgrad.training import optim, orthogonal, probes
+from ghostgrad.training.distributed import SINGLE_PROCESS
+from ghostgrad.training.engine import Network, configure
+from ghostgrad.training.loader import InMemoryLoader
+from ghostgrad.training.per_sample import SampleNorms
 
 RULES = {
     "sgd": {},
@@ -91,8 +93,8 @@ class Engine:
     def __init__(self, images: Images, device: torch.device, **changes: Any):
         self.spec = expand("classify", {**BASE, **changes})
         configure(self.spec)
-        self.batches = InMemory(self.spec, images, device)
-        self.network = Network(self.spec, classify.new_model(self.spec, images), device, ALONE)
+        self.batches = InMemoryLoader(self.spec, images, device)
+        self.network = Network(self.spec, classify.new_model(self.spec, images), device, SINGLE_PROCESS)
         self.model = self.network.model.train()
         self.optimizer = optim.optimizer(self.spec, self.model)
         self.at = 0
@@ -103,7 +105,7 @@ class Engine:
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.network.backward(x, y, self.at)
+        self.network.forward_backward(x, y, self.at)
         self.optimizer.step()
 
     def steps(self) -> None:
@@ -206,7 +208,7 @@ def updates(rounds: int, device: torch.device) -> None:
     steps = {}
     for name, more in RULES.items():
         spec = expand("classify", {**BASE, **RESNET50, **more})
-        model = models.build(spec, 10, (3, 32, 32)).to(device)
+        model = build_network(spec, 10, (3, 32, 32)).to(device)
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
         steps[name] = optim.optimizer(spec, model).step
@@ -223,7 +225,7 @@ def clars(rounds: int, device: torch.device) -> None:
     """(d), of forward and backward of Resnet-15 and of ResNet50 at 32 x 32, with and without per-sample norms."""
     for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
         spec = expand("classify", {**BASE, **more})
-        model = models.build(spec, 10, (3, 32, 32)).to(device).train()
+        model = build_network(spec, 10, (3, 32, 32)).to(device).train()
         x, y = torch.randn(spec["batch"], 3, 32, 32, device=device), torch.arange(spec["batch"], device=device) % 10
         norms = SampleNorms(model)
 

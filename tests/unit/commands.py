@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ghostgrad.registry import Registry
+from ghostgrad.registry.registry import Registry
 
 REGISTRY = Registry()
 RUN = "plainnet_init/relu-bn-s0"

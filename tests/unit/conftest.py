@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostgrad import cli
+from ghostgrad.cli import commands as cli
 from tests.unit.fabricate import CLASSIFY, experiment, registry
 from tests.unit.insects import CLASSES, picture
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import data, scenes
+from ghostgrad.data import builtin as data
+from ghostgrad.data import digit_scenes as scenes
 
 SPEC = {
     "task": "detect",

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ghostgrad import data, registry
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.spec import canonical_json, expand, parse_spec, short_hash
+from ghostgrad.data import builtin as data
+from ghostgrad.registry import registry
+from ghostgrad.registry.spec import canonical_json, expand, parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
 FEWER = {4: 24}  # of operators this much wider, which take long
@@ -30,7 +31,7 @@ class Nothing:
     def load(self) -> None:
         return None
 
-    def pause(self, *_: Any) -> None:
+    def checkpoint_if_due(self, *_: Any) -> None:
         pass
 
 
@@ -53,7 +54,7 @@ def series_and_probes(spec: str) -> dict[str, str]:
 def compute(spec: str) -> dict[str, str]:
     task, expanded = parse_spec(spec)
     images = [DIGITS] if "data" in expanded else []
-    module = importlib.import_module(f"ghostgrad.{task}")
+    module = importlib.import_module(f"ghostgrad.tasks.{task}")
     torch.set_num_threads(1)
     return getattr(module, task)(expanded, Nothing(), torch.device("cpu"), *images).files(expanded)
 

@@ -12,12 +12,14 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, settings
 
-from ghostgrad import tables
-from ghostgrad.record import PROBE_COLUMNS, Rows, code_hash
-from ghostgrad.registry import PAPERS, Registry
-from ghostgrad.results import REFERENCE_COLUMNS
-from ghostgrad.spec import RunSpec
-from ghostgrad.tidy import tidy
+from ghostgrad.analysis.results import REFERENCE_COLUMNS
+from ghostgrad.analysis.tidy import tidy
+from ghostgrad.files import CsvTable
+from ghostgrad.registry.registry import PAPERS, Registry
+from ghostgrad.registry.spec import RunSpec
+from ghostgrad.report import tables
+from ghostgrad.runs.provenance import code_hash, task_hash
+from ghostgrad.runs.record import PROBE_COLUMNS
 
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
@@ -61,7 +63,7 @@ def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, 
 def publish(
     run: RunSpec,
     metrics: Mapping[str, Any] | None = None,
-    series: Rows | None = None,
+    series: CsvTable | None = None,
     code: str = "",
     probes: Iterable[list] = (),
     **spec: Any,
@@ -73,17 +75,17 @@ def publish(
     metrics = {"status": "done", **(metrics or {})}
     found = {"task": run.task, **run.spec, **spec}
     environment = {
-        "code": code or code_hash(run.task),
+        "code": code or task_hash(run.task),
         "commit": "0" * 40,
         "dirty": False,
         "machine": "Linux x86_64, 2 cores",
         "device": "cpu",
     }
     (folder / "spec.json").write_text(json.dumps(found))
-    (folder / "series.csv").write_text((series or Rows(("step",))).text())
-    (folder / "probes.csv").write_text(Rows(PROBE_COLUMNS, probes).text())
+    (folder / "series.csv").write_text((series or CsvTable(("step",))).text())
+    (folder / "probes.csv").write_text(CsvTable(PROBE_COLUMNS, probes).text())
     (folder / "env.json").write_text(json.dumps([environment, environment]))
-    (folder / "metrics.csv").write_text(Rows(metrics, [list(metrics.values())]).text())
+    (folder / "metrics.csv").write_text(CsvTable(metrics, [list(metrics.values())]).text())
     return folder
 
 
@@ -107,3 +109,8 @@ def one_line(error) -> str:
     text = str(error.value)
     assert "\n" not in text
     return text
+
+
+def table_code(runs_code: str = "") -> str:
+    """The column `code` of a table row whose runs have this hash, or of one that needs no run."""
+    return "/".join(filter(None, (runs_code, code_hash("report.tables", "report.render"))))

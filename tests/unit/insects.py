@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostgrad import batches, data
 from ghostgrad.checks import InputError
-from ghostgrad.parallel import ALONE, Group
-from ghostgrad.spec import expand
+from ghostgrad.data import builtin as data
+from ghostgrad.registry.spec import expand
+from ghostgrad.training import loader as batches
+from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.fabricate import one_line
 
 # torchvision means to leave the decoding of images to TorchCodec; see CHANGELOG.md.
@@ -42,7 +43,7 @@ def loaded(root: Path, **changes) -> data.Images:
     return data.load("images", manifest, spec(**changes))
 
 
-def opened(root: Path, group: Group = ALONE, **changes):
+def opened(root: Path, group: ProcessGroup = SINGLE_PROCESS, **changes):
     return batches.open_batches(spec(**changes), loaded(root, **changes), CPU, group)
 
 

@@ -17,13 +17,22 @@ import sys
 import time
 from pathlib import Path
 
-from ghostgrad import engine, parallel, record, repeats, state
-from ghostgrad.cli import main
+from ghostgrad.cli.commands import main
+from ghostgrad.runs import record, state
+from ghostgrad.tasks import blocks as repeats
+from ghostgrad.training import distributed as parallel
+from ghostgrad.training import engine
 
 context = multiprocessing.get_context("forkserver")
 # what torch would import at the first optimizer and at the first models, some seconds in every process
-LATE = ["torch.optim.sgd", "torch._dynamo", "ghostgrad.models.preact_resnet", "ghostgrad.models.plain", "ghostgrad.run"]
-context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.classify", *LATE])
+LATE = [
+    "torch.optim.sgd",
+    "torch._dynamo",
+    "ghostgrad.models.preact_resnet",
+    "ghostgrad.models.plain",
+    "ghostgrad.tasks.run",
+]
+context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.tasks.classify", *LATE])
 plan: dict = {}
 saves = pauses = 0
 inside = False
@@ -56,7 +65,7 @@ class HalfWritten:
         self.stream.write(data)
 
 
-def pause(self, payload, done, total, original=state.State.pause):
+def checkpoint_if_due(self, payload, done, total, original=state.State.checkpoint_if_due):
     global inside, pauses
     pauses += 1
     inside = done == plan.get("kill_in_step")
@@ -113,7 +122,7 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     engine.Network.backward = backward
     other_context = parallel.mp.get_context
     parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)
-    state.State.pause, state.State.save = pause, save
+    state.State.checkpoint_if_due, state.State.save = checkpoint_if_due, save
     Path.open, Path.replace = open_path, replace
     sys.argv = ["ghostgrad", *arguments]
     main()

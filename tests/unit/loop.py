@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ghostgrad import simulate
 from ghostgrad.checks import validate
+from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
-from ghostgrad.spec import expand
+from ghostgrad.tasks import simulate
 
 CPU = torch.device("cpu")
 ACTIVATIONS = {

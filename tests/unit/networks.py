@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad import models, optim
+from ghostgrad.models.build import build_network
 from ghostgrad.models.seqnet import SeqModule
-from ghostgrad.spec import expand
+from ghostgrad.registry.spec import expand
+from ghostgrad.training import optim
 
 
 def spec(model: str, **keys: Any) -> dict[str, Any]:
@@ -21,13 +22,13 @@ def spec(model: str, **keys: Any) -> dict[str, Any]:
 def build(model: str, seed: int = 0, classes: int = 10, **keys: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return models.build(spec(model, **keys), classes, (3, 64, 64))
+        return build_network(spec(model, **keys), classes, (3, 64, 64))
 
 
 def unbuilt(model: str, **keys: Any) -> nn.Module:
     """At its paper's size, without memory for it."""
     with torch.device("meta"):
-        return models.build(spec(model, **keys), 1000, (3, 224, 224))
+        return build_network(spec(model, **keys), 1000, (3, 224, 224))
 
 
 def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:

@@ -13,8 +13,10 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import imagenet
 
-from ghostgrad import archives, data, folders
 from ghostgrad.checks import InputError
+from ghostgrad.data import builtin as data
+from ghostgrad.data import folders
+from ghostgrad.data import imagenet as archives
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 TRUTH = (3, 1, 2, 2, 1, 3)  # of the validation images, ILSVRC2012_IDs

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
-from ghostgrad import calibrate, estimates
 from ghostgrad.checks import InputError
-from ghostgrad.estimates import workload
-from ghostgrad.spec import RunSpec
+from ghostgrad.cli import calibrate, estimates
+from ghostgrad.cli.estimates import workload
+from ghostgrad.registry.spec import RunSpec
 from tests.unit.commands import REGISTRY, refused, told
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ghostgrad import registry
 from ghostgrad.claims.comparison import SIGMAS, Comparison, verdict
 from ghostgrad.claims.judge import comparisons, judge
-from ghostgrad.ledger import VERDICTS, counts
+from ghostgrad.registry import registry
+from ghostgrad.registry.claim import VERDICTS, counts
 from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, relu_maxpool_forward
 from ghostgrad.theory.quadrature import LAWS, Law
 from tests.unit import evidence

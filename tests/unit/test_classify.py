@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghostgrad import classify, data, models, optim, probes
-from ghostgrad.batches import InMemory, random_crop
 from ghostgrad.checks import InputError
-from ghostgrad.init import initialize
+from ghostgrad.data import builtin as data
+from ghostgrad.models.build import build_network
+from ghostgrad.models.init import initialize
+from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
-from ghostgrad.schedules import Plan
-from ghostgrad.spec import expand
-from ghostgrad.state import State
+from ghostgrad.runs.state import State
+from ghostgrad.tasks import classify
+from ghostgrad.training import optim, probes
+from ghostgrad.training.loader import InMemoryLoader, random_crop
+from ghostgrad.training.schedules import StepSchedule
 
 CPU = torch.device("cpu")
 BASE = {
@@ -61,8 +64,8 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
     settings = spec(lr_boundaries=[2, 4], weight_decay=1e-2)
     record = run(tmp_path, digits, lr_boundaries=[2, 4], weight_decay=1e-2)
 
-    batches = InMemory(settings, digits, CPU)
-    model = models.build(settings, 10, (3, 8, 8))
+    batches = InMemoryLoader(settings, digits, CPU)
+    model = build_network(settings, 10, (3, 8, 8))
     initialize(model, "xavier_uniform", generator(0, "init"))
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1]
     buffers = {p: torch.zeros_like(p) for p in model.parameters()}
@@ -88,7 +91,7 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
 
 
 def test_decay_acts_on_weights_only_or_on_everything():
-    model = models.build(spec(), 10, (3, 8, 8))
+    model = build_network(spec(), 10, (3, 8, 8))
     groups = optim.optimizer(spec(decay="weights"), model).param_groups
     assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
@@ -97,14 +100,14 @@ def test_decay_acts_on_weights_only_or_on_everything():
 
 
 def test_an_epoch_visits_every_image_at_most_once_in_an_order_of_its_own(digits):
-    batches = InMemory(spec(), digits, CPU)
+    batches = InMemoryLoader(spec(), digits, CPU)
     epochs = []
     for epoch in range(2):
         order = batches.order.shuffle(epoch)
         assert sorted(order.tolist()) == list(range(len(digits.train_y)))
         epochs.append(order)
     assert not torch.equal(*epochs)
-    again = InMemory(spec(), digits, CPU)
+    again = InMemoryLoader(spec(), digits, CPU)
     late = batches.per_epoch + 3
     assert all(torch.equal(a, b) for a, b in zip(batches(late), again(late), strict=True))
 
@@ -122,7 +125,7 @@ def test_random_crop_cuts_windows_of_the_padded_image():
 
 
 def test_flip_turns_about_half_of_the_images(digits):
-    plain, flipped = (InMemory(spec(batch=512, augment=a), digits, CPU)(0)[0] for a in ([], ["flip"]))
+    plain, flipped = (InMemoryLoader(spec(batch=512, augment=a), digits, CPU)(0)[0] for a in ([], ["flip"]))
     same = (plain == flipped).flatten(1).all(1)
     turned = (plain.flip(-1) == flipped).flatten(1).all(1)
     assert (same | turned).all()
@@ -141,13 +144,13 @@ def test_per_image_standardization():
     ("unit", "per_epoch", "expected"), [("step", 10, (400, 200, 0, 1)), ("epoch", 10, (4000, 2000, 0, 1))]
 )
 def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
-    plan = Plan(spec(unit=unit, shrink=200, length=80000), per_epoch)
+    plan = StepSchedule(spec(unit=unit, shrink=200, length=80000), per_epoch)
     assert (plan.length, plan.steps(40000), plan.steps(0), plan.steps(0.1)) == expected
     assert plan.at(plan.steps(40000)) == 40000
 
 
 def test_probes_that_shrink_to_one_step_keep_the_first_position():
-    plan = Plan(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
+    plan = StepSchedule(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
     assert plan.probes == {0: 0, 1: 1, 125: 25000}
 
 
@@ -178,8 +181,8 @@ def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
 def test_gradient_probe_equals_hooks_on_the_blocks(digits):
     """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from torch's backward hooks."""
     settings = spec(blocks=2)
-    model = models.build(settings, 10, (3, 8, 8)).train()
-    x, y = InMemory(settings, digits, CPU)(0)
+    model = build_network(settings, 10, (3, 8, 8)).train()
+    x, y = InMemoryLoader(settings, digits, CPU)(0)
     seen = {}
 
     def keep(k):
@@ -205,7 +208,7 @@ def test_gradient_probe_equals_hooks_on_the_blocks(digits):
 
 
 def test_bn_offset_probe_is_the_ratio_of_beta_and_gamma():
-    model = models.build(spec(), 10, (3, 8, 8))
+    model = build_network(spec(), 10, (3, 8, 8))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
         norms[1].weight.fill_(2)
@@ -239,7 +242,7 @@ def test_a_probe_takes_the_mean_over_its_batches(tmp_path, digits):
     changes = {"batch": 700, "length": 1, "lr": 1e-9, "probes": ["gradients"], "probe_at": [1]}
     record = run(tmp_path, digits, **changes, probe_batches=3)
     settings = spec(**changes)
-    batches, model = InMemory(settings, digits, CPU), classify.new_model(settings, digits).train()
+    batches, model = InMemoryLoader(settings, digits, CPU), classify.new_model(settings, digits).train()
     single = [[value for *_, value in probes.measure(["gradients"], model, *batches(step))] for step in (1, 2, 3)]
     assert not np.allclose(single[0], single[1], rtol=1e-3)
     found = [float(row["value"]) for row in rows(record.probes)]
@@ -288,8 +291,8 @@ def correlations(x: np.ndarray, g: np.ndarray) -> dict[str, float]:
 def test_statistics_equal_a_slow_loop(digits, model):
     """Hooks and numpy.corrcoef; with a channel that is dead, which does not count."""
     settings = spec(model=model, depth=3, width=12)
-    net = models.build(settings, 10, (3, 8, 8)).train()
-    x, y = InMemory(settings, digits, CPU)(0)
+    net = build_network(settings, 10, (3, 8, 8)).train()
+    x, y = InMemoryLoader(settings, digits, CPU)(0)
     norms = [m for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     with torch.no_grad():
         norms[0].weight[1] = norms[0].bias[1] = 0
@@ -333,10 +336,10 @@ def test_statistics_of_a_wide_layer_are_of_channels_at_even_distances():
 class Kept(State):
     """Keeps the weights before every step."""
 
-    def pause(self, payload, done, total):
+    def checkpoint_if_due(self, payload, done, total):
         weights = {name: value.clone() for name, value in payload()["model"].items() if value.ndim == 4}
         self.__dict__.setdefault("weights", {})[done] = list(weights.values())
-        super().pause(payload, done, total)
+        super().checkpoint_if_due(payload, done, total)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "lalc"])

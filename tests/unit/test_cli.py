@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.record import code_hash
-from ghostgrad.registry import PAPERS
-from ghostgrad.run import state_folder
+from ghostgrad.registry.registry import PAPERS
+from ghostgrad.runs.provenance import code_hash, task_hash
+from ghostgrad.tasks.run import state_folder
 from tests.unit.commands import REGISTRY, RUN, everything, refused, told
 from tests.unit.fabricate import publish
 
@@ -102,7 +102,7 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
     rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip().startswith("Model")}
     assert rows["Model-1"] == "Model-1 92.5 % / 14.5 % scaled – / 15.5 %"
     assert rows["Model-3"] == "Model-3 9.09 % / not run"
-    assert f"Code {code_hash('classify')}." in out
+    assert f"Code {task_hash('classify')}/{code_hash('report.tables', 'report.render')}." in out
     assert everything() == before
 
 

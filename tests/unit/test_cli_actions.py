@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.record import FILES, code_hash
-from ghostgrad.run import state_folder
-from ghostgrad.spec import standing
-from ghostgrad.tidy import provenance
+from ghostgrad.analysis.tidy import provenance
+from ghostgrad.registry.spec import run_status
+from ghostgrad.runs.provenance import task_hash
+from ghostgrad.runs.record import FILES
+from ghostgrad.tasks.run import state_folder
 from tests.unit.commands import REGISTRY, RUN, everything, refused, told
 from tests.unit.conftest import CONFIG
 from tests.unit.fabricate import publish
@@ -153,8 +154,8 @@ def test_a_run_computed_by_name(ghostgrad):
     command = [sys.executable, "-m", "ghostgrad", "run", f"smoke/{RUN}"]
     subprocess.run(command, check=True, capture_output=True)
     assert sorted(path.name for path in Path(run.directory).iterdir()) == sorted({*FILES} - {"weights.pt"})
-    assert standing(run) == "done"
-    assert provenance(run)["code"] == code_hash("simulate")
+    assert run_status(run) == "done"
+    assert provenance(run)["code"] == task_hash("simulate")
     folder = state_folder(Path("state"), Path(run.directory), run.canonical, [])
     assert (folder / "record" / "metrics.csv").read_bytes() == Path(run.directory, "metrics.csv").read_bytes()
     (environment,) = json.loads(Path(run.directory, "env.json").read_text())

@@ -15,9 +15,10 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from torchvision.io import write_png
 
-from ghostgrad import coco, data
 from ghostgrad.checks import InputError
-from ghostgrad.coco import METRICS, Split
+from ghostgrad.data import builtin as data
+from ghostgrad.data import coco
+from ghostgrad.data.coco import METRICS, Split
 from tests.unit.detection import small_scenes
 
 SIDE = 40

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.consistency import check_together
-from ghostgrad.registry import load, load_config
-from ghostgrad.run import choose_device
-from ghostgrad.spec import expand, parse_spec
+from ghostgrad.registry.compatibility import check_together
+from ghostgrad.registry.registry import load, load_config
+from ghostgrad.registry.spec import expand, parse_spec
+from ghostgrad.tasks.run import choose_device
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
 
 CLASSIFIER = {"task": "classify", **CLASSIFY, "seed": 0}

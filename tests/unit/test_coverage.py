@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ghostgrad import sample, simulate
+from ghostgrad.analysis.measures import fitted_rate, jackknife
 from ghostgrad.claims import bnres
 from ghostgrad.claims.comparison import average
-from ghostgrad.measures import fitted_rate, jackknife
+from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
-from ghostgrad.spec import expand
+from ghostgrad.tasks import sample, simulate
 
 REPEATS = 32
 COUNTS = [pytest.param(60, 0.88, id="60"), pytest.param(200, 0.90, id="200", marks=pytest.mark.long)]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from ghostgrad import data
 from ghostgrad.checks import InputError
+from ghostgrad.data import builtin as data
 
 
 def test_digits_are_the_1797_images_as_rgb(tmp_path):

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostgrad import coco, data
 from ghostgrad.checks import InputError
-from ghostgrad.classify import classify
-from ghostgrad.detect import detect, evaluate, flipped
-from ghostgrad.parallel import Group
-from ghostgrad.record import Record
-from ghostgrad.schedules import learning_rate
-from ghostgrad.spec import expand, parse_spec
-from ghostgrad.state import State, Stopped
+from ghostgrad.data import builtin as data
+from ghostgrad.data import coco
+from ghostgrad.registry.spec import expand, parse_spec
+from ghostgrad.runs.record import Record
+from ghostgrad.runs.state import State, Stopped
+from ghostgrad.tasks.classify import classify
+from ghostgrad.tasks.detect import detect, evaluate, flipped
+from ghostgrad.training.distributed import ProcessGroup
+from ghostgrad.training.schedules import learning_rate
 from tests.unit.detection import SPEC, small_scenes
 from tests.unit.test_resume import KILLED, Runner
 
@@ -154,10 +155,12 @@ class Truth(torch.nn.Module):
 
 def test_every_processes_detections_are_judged(manifest, monkeypatch):
     scenes, kept = data.load("digit_scenes", manifest), {}
-    monkeypatch.setattr(Group, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values()))
-    monkeypatch.setattr(Group, "agree", lambda self, value: value)
+    monkeypatch.setattr(
+        ProcessGroup, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values())
+    )
+    monkeypatch.setattr(ProcessGroup, "broadcast_object", lambda self, value: value)
     for rank in (1, 0):
-        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, Group(rank, 2), lambda: None)
+        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, ProcessGroup(rank, 2), lambda: None)
     assert len(kept[0]) > 0 < len(kept[1])
     assert found == dict.fromkeys(coco.METRICS, pytest.approx(100))
 

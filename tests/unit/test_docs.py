@@ -7,7 +7,7 @@ import shutil
 
 import yaml
 
-from ghostgrad.registry import WORKFLOW, Registry
+from ghostgrad.registry.registry import WORKFLOW, Registry
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

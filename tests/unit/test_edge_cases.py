@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import figures, render, tables
+from ghostgrad import figures
+from ghostgrad.analysis.results import Results
 from ghostgrad.checks import InputError
-from ghostgrad.record import Rows, code_hash, environment
-from ghostgrad.registry import Registry, load_config
-from ghostgrad.results import Results
+from ghostgrad.files import CsvTable
+from ghostgrad.registry.registry import Registry, load_config
+from ghostgrad.report import render, tables
+from ghostgrad.runs.provenance import environment, task_hash
 from tests.conftest import ROOT
 from tests.unit.commands import refused
 from tests.unit.fabricate import (
@@ -24,6 +26,7 @@ from tests.unit.fabricate import (
     publish,
     reference,
     registry,
+    table_code,
     tidy_rows,
     workflow,
 )
@@ -45,7 +48,7 @@ def test_the_difference_of_two_rows(bench):
 def test_a_hash_is_no_number(bench, code):
     """One hash in sixty reads as a float or loses its zeros."""
     finish(bench, "a", [1.0], code=code)
-    assert compared(bench)["A", ""]["code"] == code
+    assert compared(bench)["A", ""]["code"] == table_code(code)
 
 
 def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
@@ -59,7 +62,7 @@ def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
     for variant, accuracy, code in (("a", 51.0, "aaaa0000"), ("b", 50.0, "aaaa0000"), ("c", 1.0, "cccc0000")):
         publish(reg.run("laptop", f"nets/{variant}-s0"), {"test_accuracy": accuracy}, code=code)
     line = compared(reg)["A", "gain"]
-    assert (line["verdict"], line["code"]) == ("match", "aaaa0000")
+    assert (line["verdict"], line["code"]) == ("match", table_code("aaaa0000"))
 
 
 def test_a_difference_with_a_diverged_cell(bench):
@@ -293,12 +296,12 @@ def test_a_process_records_the_commit_that_it_runs():
     done = subprocess.run(git, capture_output=True, text=True, check=False)
     found = environment("simulate", "cpu")
     assert found["commit"] == (done.stdout.strip() or None)
-    assert found["code"] == code_hash("simulate") != code_hash("classify")
+    assert found["code"] == task_hash("simulate") != task_hash("classify")
 
 
 def test_a_file_is_read_once(bench, monkeypatch):
     """A figure asks for the probes of a cell at every position."""
-    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, series=Rows(("step",), [[1], [2]]))
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, series=CsvTable(("step",), [[1], [2]]))
     found = Results(bench, bench.artifact("ghost.x"), "laptop")
     cell = bench.artifact("ghost.x").cells[0]
     first = found.frame(cell, "series.csv")

@@ -9,14 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ghostgrad import classify, data, orthogonal
-from ghostgrad.batches import InMemory
 from ghostgrad.checks import InputError
-from ghostgrad.engine import Network, configure
-from ghostgrad.parallel import ALONE
-from ghostgrad.run import what_lacks
-from ghostgrad.spec import expand
-from ghostgrad.state import State
+from ghostgrad.data import builtin as data
+from ghostgrad.registry.spec import expand
+from ghostgrad.runs.state import State
+from ghostgrad.tasks import classify
+from ghostgrad.tasks.run import translate_torch_errors
+from ghostgrad.training import orthogonal
+from ghostgrad.training.distributed import SINGLE_PROCESS
+from ghostgrad.training.engine import Network, configure
+from ghostgrad.training.loader import InMemoryLoader
 
 CPU = torch.device("cpu")
 BASE = {"model": "preact_resnet", "data": "digits", "blocks": 1, "filters": 8, "batch": 32, "length": 5, "lr": 0.05}
@@ -32,10 +34,10 @@ def digits():
 class Last(State):
     """Keeps what a checkpoint behind the last step would hold."""
 
-    def pause(self, payload, done, total):
+    def checkpoint_if_due(self, payload, done, total):
         if done == total:
             self.last = payload()
-        super().pause(payload, done, total)
+        super().checkpoint_if_due(payload, done, total)
 
 
 def run(folder, digits, **changes) -> dict:
@@ -56,7 +58,7 @@ def plain(digits, tmp_path_factory):
 
 def test_fp32_is_a_plain_loop_bit_by_bit(plain, digits):
     spec = expand("classify", BASE)
-    batches, model = InMemory(spec, digits, CPU), classify.new_model(spec, digits)
+    batches, model = InMemoryLoader(spec, digits, CPU), classify.new_model(spec, digits)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     for step in range(5):
         x, y = batches(step)
@@ -79,7 +81,7 @@ def test_bfloat16_keeps_weights_in_float32(plain, tmp_path, digits):
 
 def test_bfloat16_gives_logits_in_float32(digits):
     spec = expand("classify", {**BASE, "precision": "bf16"})
-    network = Network(spec, classify.new_model(spec, digits), CPU, ALONE)
+    network = Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
     seen = []
     network.model.classifier.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
     assert network(torch.rand(4, 3, 8, 8)).dtype == torch.float32
@@ -99,8 +101,8 @@ def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
     """torch ends the process there."""
     spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
     with pytest.raises(InputError, match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
-        Network(spec, classify.new_model(spec, digits), CPU, ALONE)
-    Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, ALONE)
+        Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
+    Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -122,7 +124,7 @@ def test_a_missing_compiler_is_one_line():
         pytest.raises(
             InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
         ) as error,
-        what_lacks(),
+        translate_torch_errors(),
     ):
         raise InvalidCxxCompiler
     assert "\n" not in str(error.value)
@@ -157,11 +159,11 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace)
     net = {"model": "seqnet50", "cifar_stem": True, "small_stem": True, "stem_filters": 4, "init": "default"}
     options = {**BASE, **net, "micro_batch": 8, "orthogonal_trace": through_trace}
     spec, without = (expand("classify", {**options, "orthogonal": eta}) for eta in (0.5, 0))
-    x, y = InMemory(spec, digits, CPU)(0)
+    x, y = InMemoryLoader(spec, digits, CPU)(0)
     found = []
     for one in (spec, without):
-        network = Network(one, classify.new_model(one, digits).train(), CPU, ALONE)
-        loss, _ = network.backward(x, y, 0)
+        network = Network(one, classify.new_model(one, digits).train(), CPU, SINGLE_PROCESS)
+        loss, _ = network.forward_backward(x, y, 0)
         found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
     (loss, model, grads), (other_loss, _, plain_grads) = found
     assert loss == other_loss

@@ -15,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostgrad import data, folders, models
+from ghostgrad.data import builtin as data
+from ghostgrad.data import folders
 from ghostgrad.figures import style
-from ghostgrad.initialize import initialize
-from ghostgrad.spec import expand
+from ghostgrad.models.build import build_network
+from ghostgrad.registry.spec import expand
+from ghostgrad.tasks.initialize import initialize
 from tests.unit.insects import (
     CLASSES,
     CPU,
@@ -145,7 +147,7 @@ def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
     assert (images.train_x.shape[1:], images.test_x.shape[1:]) == ((3, 6, 6), (3, 6, 6))
     x = folders.decode(odd)
     wanted = torch.nn.functional.interpolate(x[None].float(), size=(8, 6), mode="bilinear", antialias=True)[0, :, 1:-1]
-    assert (folders.fit(x, 6).float() - wanted).abs().max() <= 1
+    assert (folders.resize_center_crop(x, 6).float() - wanted).abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
@@ -239,13 +241,13 @@ def test_what_follows_the_end_of_a_file_does_no_harm(root):
 
 def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
     """torch would say that an output is too small, layers deep."""
-    text = refused(models.build, spec(model="vgg19_bn"), 2, (3, 28, 28))
+    text = refused(build_network, spec(model="vgg19_bn"), 2, (3, 28, 28))
     assert text.startswith("model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32")
     vit = expand("initialize", {"model": "vit_b_16", "data": "images", "batch": 2, "repeats": 2, "seed": 0})
-    assert refused(models.build, vit, 2, (3, 32, 40)).endswith(
+    assert refused(build_network, vit, 2, (3, 32, 40)).endswith(
         "32 pixels; set the spec's key size: to a multiple of 16"
     )
-    mlp = models.build(spec(model="mlp", depth=2, width=4, size=5), 2, (3, 28, 28))
+    mlp = build_network(spec(model="mlp", depth=2, width=4, size=5), 2, (3, 28, 28))
     assert mlp(torch.zeros(2, 3, 5, 5)).shape == (2, 2)
 
 
@@ -253,7 +255,7 @@ def test_initialize_takes_them_too(root):
     """Resized while they are read."""
     settings = {"model": "mlp", "depth": 3, "data": "images", "size": 4, "batch": 8, "repeats": 2, "seed": 0}
     images = loaded(root, size=4)
-    state = SimpleNamespace(load=lambda: None, pause=lambda *_: None)
+    state = SimpleNamespace(load=lambda: None, checkpoint_if_due=lambda *_: None)
     assert initialize(expand("initialize", settings), state, CPU, images).metrics["places"] == 2
     settings["batch"] = 21
     text = refused(initialize, expand("initialize", settings), state, CPU, images)

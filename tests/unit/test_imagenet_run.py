@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import data, registry
+from ghostgrad.data import builtin as data
+from ghostgrad.registry import registry
 from tests.unit.insects import CLASSES, DECODERS, picture
 from tests.unit.test_resume import KILLED, Runner
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.record import NUMERIC_MODULES
-from ghostgrad.registry import Registry
+import ghostgrad
+from ghostgrad import dependencies
+from ghostgrad.registry.registry import Registry
 from tests.conftest import ROOT
 from tests.unit.fabricate import publish
 
@@ -36,22 +36,24 @@ def loaded(code: str) -> tuple[list[str], str]:
 
 
 def test_the_check_sees_an_import():
-    """`ghostgrad.simulate` is known to need torch: were it not seen here, the tests below would hold nothing."""
-    assert "torch" in loaded("import ghostgrad.simulate")[0]
+    """`ghostgrad.tasks.simulate` is known to need torch: were it not seen here, the tests below would hold nothing."""
+    assert "torch" in loaded("import ghostgrad.tasks.simulate")[0]
 
 
 MODULES = (
-    "registry",
-    "record",
-    "tidy",
-    "render",
-    "overview",
+    "analysis.tidy",
     "checks",
-    "controller",
-    "state",
-    "run",
-    "estimates",
-    "cli",
+    "cli.commands",
+    "cli.estimates",
+    "cli.lock",
+    "dependencies",
+    "registry.registry",
+    "report.overview",
+    "report.render",
+    "runs.provenance",
+    "runs.record",
+    "runs.state",
+    "tasks.run",
 )
 
 
@@ -63,7 +65,15 @@ def test_reading_modules_load_neither_torch_nor_pandas():
 
 def test_tables_load_no_torch():
     """Tables are made where torch need not be installed, in a hundred processes: scipy.stats alone takes a second."""
-    modules = ("tables", "measures", "results", "theory", "claims.lalc", "claims.bnres", "claims.ghost")
+    modules = (
+        "report.tables",
+        "analysis.measures",
+        "analysis.results",
+        "theory",
+        "claims.lalc",
+        "claims.bnres",
+        "claims.ghost",
+    )
     seeds = "import numpy\nfrom ghostgrad.claims import comparison\ncomparison.over_seeds('', numpy.arange(3.0), 1.0)\n"
     names, _ = loaded(seeds + "\n".join(f"import ghostgrad.{name}" for name in modules))
     assert names == ["pandas"]
@@ -94,80 +104,74 @@ COMMANDS = {
 @pytest.mark.parametrize(("arguments", "expected"), COMMANDS.values(), ids=COMMANDS)
 def test_commands_that_read_load_neither_torch_nor_pandas(folder, arguments, expected):
     """They are run many times an hour beside a build, and on login nodes."""
-    code = f"from ghostgrad.cli import app\napp({arguments!r}, standalone_mode=False)"
+    code = f"from ghostgrad.cli.commands import app\napp({arguments!r}, standalone_mode=False)"
     names, output = loaded(code)
     assert names == []
     assert expected in output
 
 
-# What may import what (docs/architecture.md): a module imports from its own room or an earlier one, what computes never
-# learns of the registry, and what reads results never touches what computes them.
-ROOMS = (
-    ("checks", "controller"),
-    ("spec", "crops", "consistency", "functions", "ledger", "experiment", "registry"),
-    ("record", "rng", "init", "optim", "orthogonal", "schedules", "models", "theory"),
-    ("state", "archives", "folders", "coco", "scenes", "data", "resized", "probes", "repeats"),
-    ("parallel", "per_sample", "batches", "engine"),
-    ("simulate", "sample", "initialize", "weights", "classify", "detect"),
-    ("run",),
-    ("tidy", "results", "measures", "claims", "render", "tables", "figures", "overview"),
-    ("inspection",),
-    ("estimates",),
-    ("planning", "calibrate"),
-    ("cli",),
-)
-COMPUTING = {*ROOMS[3], *ROOMS[4], *ROOMS[5], "crops", "rng", "init", "optim", "orthogonal", "schedules", "models"}
-READING = {*ROOMS[7], "theory"}
-LIBRARY = ROOT / "workflow" / "ghostgrad"
+def layers() -> list[str]:
+    """The modules and packages in the order of the package's docstring."""
+    lines = [line for line in ghostgrad.__doc__.splitlines() if line.startswith("    ")]
+    return [line.split()[0] for line in lines]
 
 
-def own_imports(module: str) -> set[str]:
-    """The modules of ours that a module or package imports, at its top or inside a function."""
-    path = LIBRARY / f"{module}.py"
-    found = set()
-    for file in [path] if path.exists() else (LIBRARY / module).glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in found if name.startswith("ghostgrad.")} & {m for room in ROOMS for m in room}
+LAYERS = layers()
+MODULES_OF_ALL = dependencies.all_modules()
+COMPUTING = ("data", "models", "training", "tasks")
+READING = ("analysis", "claims", "figures", "report", "theory")
 
 
-# What a task imports though no number of it hangs on that.
-UNRELATED = {"initialize": {"coco", "scenes"}, "classify": {"coco", "scenes"}, "detect": {"orthogonal"}}
+def layer(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("task", sorted({*ROOMS[5]}))
-def test_the_code_hash_covers_what_a_tasks_numbers_hang_on(task):
-    """All that it imports of what computes, and what that imports."""
-    seen, left = set(), {task}
-    while left:
-        module = left.pop()
-        seen.add(module)
-        left |= (own_imports(module) & COMPUTING) - seen
-    assert seen - {"state", "archives"} - UNRELATED.get(task, set()) <= set(NUMERIC_MODULES[task])
-    assert {name for module in seen for name in own_imports(module)} & set(ROOMS[1]) <= {"spec", "crops"}
+def test_the_docstring_lists_every_module_and_package():
+    assert sorted(LAYERS) == sorted({layer(module) for module in MODULES_OF_ALL})
 
 
-def test_every_module_has_its_room():
-    modules = {path.stem for path in LIBRARY.iterdir() if not path.name.startswith("__")}
-    assert modules == {module for room in ROOMS for module in room}
+@pytest.mark.parametrize("module", MODULES_OF_ALL)
+def test_a_module_imports_only_from_its_own_layer_and_those_above(module):
+    allowed = set(LAYERS[: LAYERS.index(layer(module)) + 1])
+    assert {layer(name) for name in dependencies.imports(module)} <= allowed
 
 
-@pytest.mark.parametrize("module", [module for room in ROOMS for module in room])
-def test_modules_import_from_their_own_room_or_an_earlier_one(module):
-    place = next(index for index, room in enumerate(ROOMS) if module in room)
-    imported = own_imports(module)
-    assert imported <= {name for room in ROOMS[: place + 1] for name in room}
-    if module in COMPUTING:
-        assert not imported & {"registry", "experiment"}
-    if module in READING:
-        assert not imported & (COMPUTING | {"run"})
+@pytest.mark.parametrize("module", [name for name in MODULES_OF_ALL if layer(name) in COMPUTING])
+def test_what_computes_never_learns_which_runs_exist(module):
+    assert not dependencies.imports(module) & {"registry.registry", "registry.experiment"}
 
 
-def test_the_import_check_sees_imports():
-    assert {"repeats", "state", "init"} <= own_imports("simulate")
-    assert "style" not in own_imports("figures"), "a package's own modules are its own matter"
-    assert {"results", "registry"} <= own_imports("figures")
-    assert "run" in own_imports("cli"), "imports inside functions count"
+@pytest.mark.parametrize("module", [name for name in MODULES_OF_ALL if layer(name) in READING])
+def test_what_reads_results_never_touches_what_computes_them(module):
+    assert not {layer(name) for name in dependencies.imports(module)} & set(COMPUTING)
+
+
+def test_modules_import_each_other_in_no_circle():
+    """Within a layer too; packages are skipped, because each of their modules depends on them."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " imports ".join((*path, module))
+        if module not in done:
+            for name in dependencies.imports(module):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in MODULES_OF_ALL:
+        visit(module, ())
+
+
+def test_imports_are_seen_wherever_they_stand():
+    assert {"tasks.blocks", "runs.state", "models.init"} <= dependencies.imports("tasks.simulate")
+    assert "tasks.run" in dependencies.imports("cli.commands"), "imports inside functions count"
+    assert "training.distributed" in dependencies.imports("tasks.run")
+    assert "torch" not in dependencies.imports("rng"), "only the library's own modules"
+
+
+def test_imports_for_annotations_do_not_count(monkeypatch, tmp_path):
+    (tmp_path / "a.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ghostgrad import b\n")
+    (tmp_path / "b.py").write_text("")
+    monkeypatch.setattr(dependencies, "PACKAGE", tmp_path)
+    for cached in (dependencies.imports, dependencies.parse, dependencies.module_file):
+        monkeypatch.setattr(dependencies, cached.__name__, cached.__wrapped__)
+    assert dependencies.imports("a") == set()

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from ghostgrad import init
+from ghostgrad.models import init
 from ghostgrad.rng import generator
 
 TALL = [

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ghostgrad import data, initialize, models
+from ghostgrad.data import builtin as data
+from ghostgrad.models.build import build_network
 from ghostgrad.models.plain import ChannelNorm
+from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
-from ghostgrad.spec import expand
+from ghostgrad.tasks import initialize
 
 DIGITS = data.digits()
 CPU = torch.device("cpu")
@@ -49,7 +51,7 @@ def test_every_place_is_watched(model):
 
 def test_watched_modules_run_in_the_order_in_which_they_are_listed():
     """The n-th BN of a ResNet without its downsampling ones, by what goes through them."""
-    watched = models.build(spec("resnet50", init="default"), 10, (3, 8, 8))
+    watched = build_network(spec("resnet50", init="default"), 10, (3, 8, 8))
     channels = [output.shape[1] for output in watched.outputs(torch.randn(2, 3, 32, 32))[1]]
     assert channels[:4] == [64, 64, 64, 256]
     assert channels[-3:] == [512, 512, 2048]
@@ -66,7 +68,7 @@ def test_the_statistics_are_torchs():
     x.requires_grad_()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
-        model = models.build(keys, 10, (3, 8, 8))
+        model = build_network(keys, 10, (3, 8, 8))
         initialize.init.initialize(model, "he_normal", rng)
     seen = []
 

@@ -14,10 +14,13 @@ import pytest
 import yaml
 from packaging.markers import Marker
 
-from ghostgrad import initialize, measures, registry, sample, tables
-from ghostgrad.coco import METRICS
-from ghostgrad.record import Rows
-from ghostgrad.results import REFERENCE_COLUMNS
+from ghostgrad.analysis import measures
+from ghostgrad.analysis.results import REFERENCE_COLUMNS
+from ghostgrad.data.coco import METRICS
+from ghostgrad.files import CsvTable
+from ghostgrad.registry import registry
+from ghostgrad.report import tables
+from ghostgrad.tasks import initialize, sample
 from tests.conftest import ROOT
 from tests.unit.fabricate import publish
 
@@ -245,7 +248,7 @@ def test_every_reference_key_has_a_cell(artifact):
     assert set(named) <= cells
 
 
-def fabricated_series(run) -> Rows | None:
+def fabricated_series(run) -> CsvTable | None:
     """A series.csv with every column of a block of repeats, positive and with some spread."""
     place, places = "place", 4
     match run.task:
@@ -261,7 +264,7 @@ def fabricated_series(run) -> Rows | None:
             return None
     values = np.random.default_rng(0).lognormal(sigma=0.1, size=(8, places, len(names)))
     rows = [[repeat, index, *values[repeat, index].tolist()] for repeat in range(8) for index in range(places)]
-    return Rows(("repeat", place, *names), rows)
+    return CsvTable(("repeat", place, *names), rows)
 
 
 TABLES = [a for a in ARTIFACTS if a.table not in (None, "claim")]  # test_claims.py holds the claims

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad import overview
 from ghostgrad.checks import InputError
-from ghostgrad.claims import page
-from ghostgrad.ledger import VERDICTS, counts, read
+from ghostgrad.registry.claim import VERDICTS, counts, read
+from ghostgrad.report import overview, page
 from tests.unit.commands import REGISTRY, refused, told
 
 ERRATA = {"E-G": 27, "E-L": 10, "E-B": 15, "X": 4}

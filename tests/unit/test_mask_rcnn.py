@@ -8,10 +8,10 @@ from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from ghostgrad.checks import InputError
-from ghostgrad.detect import new_optimizer, over_all
 from ghostgrad.models import mask_rcnn
-from ghostgrad.parallel import ALONE, Group
-from ghostgrad.spec import expand
+from ghostgrad.registry.spec import expand
+from ghostgrad.tasks.detect import new_optimizer, over_all
+from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.detection import SPEC
 
 CHANNELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -120,14 +120,14 @@ def test_bn_may_be_trained_on_behind_the_first_stage():
     assert {name[:8] for name in found} == {"stages.1", "stages.2", "stages.3"}
     undecayed = {id(p) for g in new_optimizer(spec, net).param_groups if not g["weight_decay"] for p in g["params"]}
     assert all({id(module.weight), id(module.bias)} <= undecayed for module in found.values())
-    assert over_all(ALONE, torch.device("cpu"), net) is net
+    assert over_all(SINGLE_PROCESS, torch.device("cpu"), net) is net
     with pytest.raises(InputError, match="backbone_norm: sync in several processes needs GPUs"):
-        over_all(Group(0, 2), torch.device("cpu"), net)
-    synchronized = over_all(Group(0, 2), torch.device("cuda"), net)
+        over_all(ProcessGroup(0, 2), torch.device("cpu"), net)
+    synchronized = over_all(ProcessGroup(0, 2), torch.device("cuda"), net)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in synchronized.modules())
     assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == len(found)
     frozen = detector()[1]
-    assert over_all(Group(0, 2), torch.device("cpu"), frozen) is frozen
+    assert over_all(ProcessGroup(0, 2), torch.device("cpu"), frozen) is frozen
 
 
 def test_a_rate_of_its_own_for_the_backbone():

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ghostgrad import tables
-from ghostgrad.measures import vanilla_growth
-from ghostgrad.record import Rows, code_hash
-from ghostgrad.results import Results
-from ghostgrad.simulate import BLOCK_COLUMNS, COLUMNS
+from ghostgrad.analysis.measures import vanilla_growth
+from ghostgrad.analysis.results import Results
+from ghostgrad.files import CsvTable
+from ghostgrad.report import tables
+from ghostgrad.tasks.simulate import BLOCK_COLUMNS, COLUMNS
 from ghostgrad.theory.activations import ACTIVATIONS
-from tests.unit.fabricate import SIMULATE, experiment, publish, reference, registry
+from tests.unit.fabricate import SIMULATE, experiment, publish, reference, registry, table_code
 
 
-def series(repeats, norms) -> Rows:
+def series(repeats, norms) -> CsvTable:
     """Gradient norms (repeats, layers) at layers 1..; every other quantity is 1."""
-    rows = Rows(("repeat", "layer", *COLUMNS, *BLOCK_COLUMNS))
+    rows = CsvTable(("repeat", "layer", *COLUMNS, *BLOCK_COLUMNS))
     for repeat, layers in zip(repeats, norms, strict=True):
         for layer, norm in enumerate([float("nan"), *layers]):
             rows.add(repeat, layer, norm, *[1.0] * (len(COLUMNS) + len(BLOCK_COLUMNS) - 1))
@@ -65,5 +65,5 @@ def test_a_predicted_rate_is_judged_at_every_scale(tmp_path, monkeypatch):
     norms = np.random.default_rng(0).uniform(1, 2, (8, 3))
     publish(reg.run("smoke", "nets/a-s0"), {"repeats": 8}, series(range(8), norms), code="c0de0001")
     table = tables.build(reg, reg.artifact("ghost.x"), "smoke", None).set_index("metric")
-    assert table.loc["alpha", ["verdict", "code"]].tolist() == ["match", code_hash("quadrature")]
-    assert table.loc["rate", ["verdict", "code"]].tolist() == ["scaled", "c0de0001"]
+    assert table.loc["alpha", ["verdict", "code"]].tolist() == ["match", table_code()]
+    assert table.loc["rate", ["verdict", "code"]].tolist() == ["scaled", table_code("c0de0001")]

@@ -13,17 +13,19 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ghostgrad import models, probes, registry
 from ghostgrad.models import torchvision_nets
+from ghostgrad.models.build import build_network
 from ghostgrad.models.counts import counts
-from ghostgrad.per_sample import SampleNorms
-from ghostgrad.spec import expand
+from ghostgrad.registry import registry
+from ghostgrad.registry.spec import expand
+from ghostgrad.training import probes
+from ghostgrad.training.per_sample import SampleNorms
 
 
 def build(variant: str, **changes) -> nn.Module:
     merged, _ = registry.load().experiments["resnet15_cifar"].merge(variant, "paper")
     torch.manual_seed(0)
-    return models.build(expand("classify", {**merged, "seed": 0, **changes}), 10, (3, 8, 8))
+    return build_network(expand("classify", {**merged, "seed": 0, **changes}), 10, (3, 8, 8))
 
 
 def functional(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -86,7 +88,7 @@ def network(row: Mapping[str, str]) -> nn.Module:
     spec = {"model": row["model"], "data": "cifar10", "batch": 2, "length": 0, "lr": 1, "seed": 0}
     with torch.device("meta"):
         shape = (3, int(row["size"]), int(row["size"]))
-        return models.build(expand("classify", {**spec, **json.loads(row["options"])}), int(row["classes"]), shape)
+        return build_network(expand("classify", {**spec, **json.loads(row["options"])}), int(row["classes"]), shape)
 
 
 @pytest.mark.parametrize("row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}")
@@ -142,7 +144,7 @@ def test_probes_see_what_works_in_place_overwrites():
     found = []
     for inplace in (True, False):
         torch.manual_seed(0)
-        model = models.build(spec, 10, (3, 16, 16)).train()
+        model = build_network(spec, 10, (3, 16, 16)).train()
         for module in model.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = inplace

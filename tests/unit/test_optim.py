@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from timm.optim import Lamb, Lars
 from torch import nn
 
-from ghostgrad import models, optim
 from ghostgrad.checks import InputError
-from ghostgrad.per_sample import SampleNorms
-from ghostgrad.schedules import learning_rate
-from ghostgrad.spec import expand
+from ghostgrad.models.build import build_network
+from ghostgrad.registry.spec import expand
+from ghostgrad.training import optim
+from ghostgrad.training.per_sample import SampleNorms
+from ghostgrad.training.schedules import learning_rate
 
 REQUIRED = {"model": "mlp", "data": "digits", "batch": 8, "length": 10, "lr": 0.2, "seed": 0}
 
@@ -161,7 +162,7 @@ def test_exempt_vectors_follow_the_learning_rate_alone():
 
 
 def test_learning_rate_scales_by_name():
-    model = models.build(spec(depth=3, width=4), 10, (3, 8, 8))
+    model = build_network(spec(depth=3, width=4), 10, (3, 8, 8))
     names = [name for name, _ in model.named_parameters()]
     group = optim.optimizer(spec(lr_scales={names[0]: 0.5}), model).param_groups
     assert sorted((part["scale"], len(part["params"])) for part in group) == [(0.5, 1), (1.0, len(names) - 1)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghostgrad import orthogonal
 from ghostgrad.checks import InputError
+from ghostgrad.training import orthogonal
 from tests.unit.networks import build, unbuilt
 
 SHAPES = [(6, 3), (3, 6), (4, 4), (6, 3), (2, 8), (1, 5)]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostgrad import data
-from ghostgrad.state import State
+from ghostgrad.data import builtin as data
+from ghostgrad.runs.state import State
 from tests.unit.test_resume import KILLED, SPECS, Runner
 
 STEPS = 12

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from ghostgrad import calibrate, estimates
-from ghostgrad.estimates import GMACS_PER_S, Estimate, estimate, workload
-from ghostgrad.planning import wall
-from ghostgrad.spec import SCALES
+from ghostgrad.cli import calibrate, estimates
+from ghostgrad.cli.estimates import GMACS_PER_S, Estimate, estimate, workload
+from ghostgrad.cli.plan import wall
+from ghostgrad.registry.spec import SCALES
 from tests.unit.commands import REGISTRY, refused, told
 from tests.unit.fabricate import publish
 

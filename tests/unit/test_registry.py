@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostgrad.checks import InputError, schema
-from ghostgrad.registry import Registry
-from ghostgrad.spec import SCALES, canonical_json, expand, parse_spec
+from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.spec import SCALES, canonical_json, expand, parse_spec
 from tests.unit.fabricate import CLASSIFY, SIMULATE, STEADY, experiment, registry
 
 LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")

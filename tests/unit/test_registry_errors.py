@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry import PAPERS, Registry
+from ghostgrad.registry.registry import PAPERS, Registry
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry, workflow
 
 OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
@@ -211,11 +211,11 @@ ARTIFACTS = {
     ),
     "unknown table function": (
         artifact(table="final_metric", rows=NETS),
-        "ghost.x.table: no function 'final_metric' in ghostgrad/measures.py; did you mean 'final_metrics'?",
+        "ghost.x.table: no function 'final_metric' in ghostgrad/analysis/measures.py; did you mean 'final_metrics'?",
     ),
     "helper for a table function": (
         artifact(table="jackknife", rows=NETS),
-        "ghost.x.table: no function 'jackknife' in ghostgrad/measures.py",
+        "ghost.x.table: no function 'jackknife' in ghostgrad/analysis/measures.py",
     ),
     "unknown option of a table": (
         artifact(options={"table": {"metrics": ["x"], "units": "%"}}, rows=NETS),

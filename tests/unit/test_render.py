@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostgrad import overview, render, tables
 from ghostgrad.checks import InputError
-from ghostgrad.registry import PAPERS
+from ghostgrad.registry.registry import PAPERS
+from ghostgrad.report import overview, render, tables
 from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
 
 NOTHING = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "tab. 1", "code": ""}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostgrad import data, folders, resized
 from ghostgrad.checks import InputError
-from ghostgrad.consistency import check_together
+from ghostgrad.data import builtin as data
+from ghostgrad.data import folders, resized
+from ghostgrad.registry.compatibility import check_together
 from tests.unit.insects import CLASSES, DECODERS, picture, spec
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)

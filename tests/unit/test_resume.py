@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostgrad import data
 from ghostgrad.checks import InputError
-from ghostgrad.classify import classify
-from ghostgrad.record import Record, Rows
-from ghostgrad.spec import parse_spec
-from ghostgrad.state import State, Stopped
+from ghostgrad.data import builtin as data
+from ghostgrad.files import CsvTable
+from ghostgrad.registry.spec import parse_spec
+from ghostgrad.runs.record import Record
+from ghostgrad.runs.state import State, Stopped
+from ghostgrad.tasks.classify import classify
 from tests.unit import killing
 
 STEPS = 24
@@ -261,10 +262,10 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path,
 
 def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
     """A killed Snakemake leaves its child; the registry is edited and built again; then the child comes to its end."""
-    target, record = tmp_path / "out", Record({"status": "done"}, Rows(("step",)))
+    target, record = tmp_path / "out", Record({"status": "done"}, CsvTable(("step",)))
     states = {name: State(tmp_path / "state" / f"a-s0@{name}") for name in ("older", "newer")}
     for name, state in states.items():
-        state.claim()
+        state.mark_as_newest()
         state.folder.mkdir(parents=True, exist_ok=True)
         state.start({"code": name})
         state.finish(record, {"task": "simulate", "repeats": name})
@@ -273,7 +274,7 @@ def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
     assert not target.exists()
     states["newer"].publish(target)
     assert json.loads((target / "spec.json").read_text())["repeats"] == "newer"
-    states["older"].claim()  # the edit is taken back
+    states["older"].mark_as_newest()  # the edit is taken back
     states["older"].publish(target)
     assert json.loads((target / "spec.json").read_text())["repeats"] == "older"
 

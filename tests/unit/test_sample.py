@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ghostgrad import sample
-from ghostgrad.repeats import normal
+from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
-from ghostgrad.spec import expand
+from ghostgrad.tasks import sample
+from ghostgrad.tasks.blocks import normal
 from ghostgrad.theory import propositions
 
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad import init, optim
+from ghostgrad.models import init
 from ghostgrad.models.counts import counts
 from ghostgrad.models.seqnet import SeqNet, Tied
 from ghostgrad.theory import costs
+from ghostgrad.training import optim
 from tests.unit.networks import build, images, module, modules, spec, step, unbuilt
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ghostgrad import classify, data, init
+from ghostgrad.data import builtin as data
+from ghostgrad.models import init
 from ghostgrad.models.seqnet import SeqModule
+from ghostgrad.tasks import classify
 from ghostgrad.theory import propositions
 from tests.unit.networks import build, images, module, modules, spec, step
 

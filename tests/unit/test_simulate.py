@@ -16,10 +16,12 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ghostgrad import init, repeats, simulate
 from ghostgrad.checks import InputError
+from ghostgrad.models import init
 from ghostgrad.rng import stream_seed
-from ghostgrad.state import State, Stopped, StopRequest
+from ghostgrad.runs.state import State, Stopped, StopRequest
+from ghostgrad.tasks import blocks as repeats
+from ghostgrad.tasks import simulate
 from tests.unit.loop import ACTIVATIONS, CPU, NORMS, generators, looped, make_spec, measured, paper_spec
 
 SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
@@ -245,7 +247,7 @@ class Undisturbed:
     def load(self) -> dict | None:
         return self.saved
 
-    def pause(self, payload, done: int, total: int) -> None:
+    def checkpoint_if_due(self, payload, done: int, total: int) -> None:
         saved = payload()
         self.seen.append((done, {**saved, "parts": list(saved["parts"])}))
 

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from ghostgrad import batches, crops, folders
-from ghostgrad.parallel import ALONE, Group
+from ghostgrad.data import folders
+from ghostgrad.data import transforms as crops
+from ghostgrad.training import loader as batches
+from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.conftest import ROOT
 from tests.unit.insects import (
     BASE,
@@ -37,7 +39,7 @@ def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
     """Without workers, whatever the augmentation that both can do."""
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     memory, files = (opened(root, input=kind, **changes) for kind in ("memory", "files"))
-    assert (type(memory), type(files)) == (batches.InMemory, batches.Streamed)
+    assert (type(memory), type(files)) == (batches.InMemoryLoader, batches.StreamingLoader)
     assert memory.per_epoch == files.per_epoch == 2
     for step in range(5):
         assert all(torch.equal(a, b) for a, b in zip(memory(step), files(step), strict=True))
@@ -45,7 +47,7 @@ def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def stream(root: Path, steps, group: Group = ALONE, **changes) -> list[tuple]:
+def stream(root: Path, steps, group: ProcessGroup = SINGLE_PROCESS, **changes) -> list[tuple]:
     source = opened(root, group, input="files", **changes)
     return [source(step) for step in steps]
 
@@ -77,11 +79,11 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
     monkeypatch.setattr(folders, "decode", lambda path: read.append(path) or decode(path))
     whole = stream(root, range(3), **changes)
     read.clear()
-    shares = [stream(root, range(3), Group(rank, 2), **changes) for rank in range(2)]
+    shares = [stream(root, range(3), ProcessGroup(rank, 2), **changes) for rank in range(2)]
     assert len([path for path in read if "train" in path.parts]) == 24 + 2 * ("size" not in changes)
     joined = [tuple(torch.cat(parts) for parts in zip(*pair, strict=True)) for pair in zip(*shares, strict=True)]
     assert same(joined, whole)
-    sources = [opened(root, Group(rank, 2), input="files", **changes) for rank in range(2)]
+    sources = [opened(root, ProcessGroup(rank, 2), input="files", **changes) for rank in range(2)]
     assert sorted(len(y) for source in sources for _, y in source.test()) == [2, 4]
 
 
@@ -97,7 +99,7 @@ def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
 
 def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     draws = torch.rand(2000, 2 * crops.TRIES + 2, generator=torch.Generator().manual_seed(0)).tolist()
-    found = np.array([crops.window(300, 400, one) for one in draws])
+    found = np.array([crops.random_resized_crop_box(300, 400, one) for one in draws])
     top, left, height, width = found.T
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
     area, ratio = height * width / 120000, width / height
@@ -106,8 +108,10 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
     assert counts == pytest.approx(counts.mean(), rel=0.1)
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
-    assert crops.window(10, 100, [0.99] * 22) == (0, 43, 10, 13), "none fits: the middle, at the ratio 4/3"
-    assert crops.window(100, 10, [0.99] * 22) == (43, 0, 13, 10)
+    assert crops.random_resized_crop_box(10, 100, [0.99] * 22) == (0, 43, 10, 13), (
+        "none fits: the middle, at the ratio 4/3"
+    )
+    assert crops.random_resized_crop_box(100, 10, [0.99] * 22) == (43, 0, 13, 10)
 
 
 REFUSED = {
@@ -170,9 +174,10 @@ SCRIPT = """
 import multiprocessing, sys
 from pathlib import Path
 import torch
-from ghostgrad import batches, data
-from ghostgrad.spec import parse_spec
-from ghostgrad.state import StopRequest
+from ghostgrad.training import loader as batches
+from ghostgrad.data import builtin as data
+from ghostgrad.registry.spec import parse_spec
+from ghostgrad.runs.state import StopRequest
 
 stop = StopRequest().listen()
 task, spec = parse_spec(sys.argv[1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from ghostgrad import registry
 from ghostgrad.figures import style
+from ghostgrad.registry import registry
 
 
 def test_cells_that_a_scale_changes_differently_are_all_told():

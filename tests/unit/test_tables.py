@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostgrad import tables
+from ghostgrad.analysis.results import REFERENCE_COLUMNS
+from ghostgrad.analysis.tidy import tidy
 from ghostgrad.checks import InputError
-from ghostgrad.render import cell_text
-from ghostgrad.results import REFERENCE_COLUMNS
-from ghostgrad.tidy import tidy
-from tests.unit.fabricate import STEADY, compared, finish, publish, reference
+from ghostgrad.report import tables
+from ghostgrad.report.render import cell_text
+from tests.unit.fabricate import STEADY, compared, finish, publish, reference, table_code
 
 NAN = math.nan
 NUMBER = st.floats(-100, 100, allow_subnormal=False)
@@ -246,7 +246,7 @@ def test_the_code_of_a_cell_is_that_of_its_runs(bench):
     publish(bench.run("laptop", "nets/a-s2"), {"test_accuracy": 3.0}, code="aaaa0000")
     finish(bench, "b", [1.0], code="cccc0000")
     lines = compared(bench)
-    assert (lines["A", ""]["code"], lines["B", ""]["code"]) == ("aaaa0000+bbbb0000", "cccc0000")
+    assert (lines["A", ""]["code"], lines["B", ""]["code"]) == (table_code("aaaa0000+bbbb0000"), table_code("cccc0000"))
 
 
 def test_columns_and_their_order(bench):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from ghostgrad.measures import CURVE_STATISTICS, GROUPS, explained, fitted_rate, jackknife
+from ghostgrad.analysis.measures import CURVE_STATISTICS, GROUPS, explained, fitted_rate, jackknife
 from ghostgrad.theory import activations, costs, quadrature
 from tests.unit.loop import measured, paper_spec
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ghostgrad.analysis.results import Results
+from ghostgrad.analysis.tidy import refuse_stale
 from ghostgrad.checks import InputError
-from ghostgrad.results import Results
-from ghostgrad.tidy import refuse_stale
-from tests.unit.fabricate import compared, finish, publish, reference, tidy_rows
+from tests.unit.fabricate import compared, finish, publish, reference, table_code, tidy_rows
 
 
 def test_tidy_is_one_row_per_run_and_cell(bench):
@@ -84,7 +84,7 @@ def test_what_several_processes_computed_names_each_code_and_commit(bench):
     (row,) = tidy_rows(bench)
     assert (row["code"], row["commit"]) == ("aaaa0000+bbbb0000", f"{'1' * 40}-dirty+{'0' * 40}")
     assert row["machine"] == "Linux x86_64, 2 cores, cpu"
-    assert compared(bench)["A", ""]["code"] == "aaaa0000+bbbb0000"
+    assert compared(bench)["A", ""]["code"] == table_code("aaaa0000+bbbb0000")
 
 
 def test_tidy_accepts_a_run_from_before_an_option_existed(bench):

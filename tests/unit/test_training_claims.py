@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ghostgrad import registry, tables
 from ghostgrad.claims.comparison import between_seeds, over_seeds
 from ghostgrad.claims.comparison import verdict as verdict_of
 from ghostgrad.claims.judge import judge
-from ghostgrad.record import Rows
+from ghostgrad.files import CsvTable
+from ghostgrad.registry import registry
+from ghostgrad.report import tables
 from tests.unit.fabricate import publish
 
 REGISTRY = registry.load()
@@ -90,12 +91,12 @@ def write(claim: str, changes: dict, wide: bool = False, scale: str = "paper") -
         noise = (2000 if wide else 1) * SPREAD[run.seed % 3] * (-1 if run.variant.endswith("-free") else 1)
         accuracy = own.get("accuracy", value(run.variant)) + noise
         early = own.get("early", 40.0 if run.variant.startswith("sgd") else 60.0) + noise
-        series = Rows(("step", "at", "train_accuracy"), [[step, 25 * step, early] for step in range(1, 9)])
+        series = CsvTable(("step", "at", "train_accuracy"), [[step, 25 * step, early] for step in range(1, 9)])
         if run.experiment == "imagenet":
             seqnet = run.variant.startswith("seqnet")  # fast at first, then behind, ahead at the end
             first, then = own.get("early", 60.0 + 10 * seqnet) + noise, accuracy - 5 * seqnet
             columns = ("step", "at", "train_accuracy", "test_accuracy")
-            series = Rows(columns, [[at, at, first if at <= 2 else then, accuracy] for at in range(1, 21)])
+            series = CsvTable(columns, [[at, at, first if at <= 2 else then, accuracy] for at in range(1, 21)])
         probes = []
         for at in run.spec["probe_at"]:
             late = own.get("late", 0.05) if at else 0.5
@@ -205,7 +206,7 @@ def test_sgd_that_diverges_at_once_is_unstable(tmp_path, monkeypatch):
     write("lalc.instability", {})
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.instability"]):
         if run.variant == "sgd-4k":
-            publish(run, {"status": "diverged"}, Rows(("step", "at", "train_accuracy"), [[1, 0.1, 9.0 + run.seed]]))
+            publish(run, {"status": "diverged"}, CsvTable(("step", "at", "train_accuracy"), [[1, 0.1, 9.0 + run.seed]]))
     assert verdict("lalc.instability") == "holds"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ghostgrad import measures, registry
+from ghostgrad.analysis import measures
+from ghostgrad.analysis.results import Results
 from ghostgrad.figures import ghost, lalc, style
-from ghostgrad.record import Rows
-from ghostgrad.results import Results
+from ghostgrad.files import CsvTable
+from ghostgrad.registry import registry
 from tests.unit.fabricate import publish
 
 REGISTRY = registry.load()
@@ -24,7 +25,7 @@ def drawn(tmp_path, monkeypatch):
         artifact = REGISTRY.artifact(artifact_id)
         for run in REGISTRY.artifact_runs(scale, artifact):
             accuracy = 50.0 + run.seed + (30.0 if run.variant.startswith("lalc") else 0.0)
-            series = Rows(SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)])
+            series = CsvTable(SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)])
             probes = [
                 [at, at, f"{place}_{name}", k, (1 + k) * (1 + run.seed)]
                 for at in (0, 100, 1950)

@@ -9,12 +9,14 @@ import math
 import pytest
 import torch
 
-from ghostgrad import classify, data, probes
 from ghostgrad.checks import InputError
-from ghostgrad.engine import Network
-from ghostgrad.parallel import Group
-from ghostgrad.spec import expand
-from ghostgrad.state import State, Stopped
+from ghostgrad.data import builtin as data
+from ghostgrad.registry.spec import expand
+from ghostgrad.runs.state import State, Stopped
+from ghostgrad.tasks import classify
+from ghostgrad.training import probes
+from ghostgrad.training.distributed import ProcessGroup
+from ghostgrad.training.engine import Network
 
 CPU = torch.device("cpu")
 BASE = {"model": "preact_resnet", "data": "digits", "blocks": 1, "filters": 4, "batch": 32, "length": 6, "lr": 0.1}
@@ -31,10 +33,10 @@ class StopsAt(State):
 
     step: int | None = None
 
-    def pause(self, payload, done, total):
+    def checkpoint_if_due(self, payload, done, total):
         if done == self.step:
             self.stop.signal = "SIGTERM"
-        super().pause(payload, done, total)
+        super().checkpoint_if_due(payload, done, total)
 
 
 def run(folder, digits, stop_at: int | None = None, **changes):
@@ -136,8 +138,8 @@ def test_masks_differ_by_seed_step_and_process(digits):
     model, x = classify.new_model(spec, digits), torch.ones(4, 3, 8, 8)
     found = []
     for seed, rank, step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
-        network = Network({**spec, "seed": seed}, model, CPU, Group(rank, 2))
-        with network.masks(step):
+        network = Network({**spec, "seed": seed}, model, CPU, ProcessGroup(rank, 2))
+        with network.dropout_rng(step):
             found.append(network(x))
     assert torch.equal(found[0], found[-1])
     assert all(not torch.equal(found[0], other) for other in found[1:-1])

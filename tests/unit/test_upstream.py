@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.spec import available, unset_data
+from ghostgrad.registry.spec import available, unset_data
 from tests.unit.fabricate import experiment, one_line, publish, registry
 
 NET = {"model": "seqnet18", "init": "default", "data": "imagenet", "batch": 64, "length": 10, "lr": 0.1}

@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 
-from ghostgrad import data
 from ghostgrad.checks import InputError
-from ghostgrad.weights import weights
+from ghostgrad.data import builtin as data
+from ghostgrad.tasks.weights import weights
 
 LAYERS = 16
 

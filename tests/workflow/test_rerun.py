@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
-from ghostgrad import registry, spec
+from ghostgrad.registry import registry, spec
 from tests.conftest import Checkout
 
 
@@ -14,8 +14,8 @@ def test_a_finished_build_has_nothing_to_do(built: Checkout):
 
 
 def test_editing_training_code_or_a_rules_text_reruns_nothing(built: Checkout):
-    built.edit("workflow/ghostgrad/classify.py", "import logging", "import logging  # touched")
-    built.edit("workflow/ghostgrad/simulate.py", "import torch\n", "import torch  # touched\n")
+    built.edit("workflow/ghostgrad/tasks/classify.py", "import logging", "import logging  # touched")
+    built.edit("workflow/ghostgrad/tasks/simulate.py", "import torch\n", "import torch  # touched\n")
     built.edit("workflow/rules/runs.smk", "--threads {threads}", "--threads  {threads}")
     assert built.planned_jobs() == {}
 
@@ -38,7 +38,7 @@ def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkou
 
 
 def test_editing_the_table_module_redoes_tables_and_runs_nothing(built: Checkout):
-    built.edit("workflow/ghostgrad/tables.py", "import math", "import math  # touched")
+    built.edit("workflow/ghostgrad/report/tables.py", "import math", "import math  # touched")
     jobs = built.planned_jobs()
     assert jobs.keys() == {"table", "not_run", "artifacts", "all"}
 

@@ -1,3 +1,3 @@
-from ghostgrad.cli import main
+from ghostgrad.cli.commands import main
 
 main()

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import snakemake.cli
 
-from ghostgrad import controller, overview, spec
-from ghostgrad import registry as registries
+from ghostgrad.cli import lock as controller
+from ghostgrad.report import overview
+from ghostgrad.registry import spec
+from ghostgrad.registry import registry as registries
+from ghostgrad import dependencies
 from ghostgrad.checks import InputError
-from ghostgrad.estimates import expectation
+from ghostgrad.cli.estimates import expectation
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 # Relative, so that a checkout that is moved or copied with its results redraws nothing.
@@ -121,9 +124,8 @@ def references(names):
 
 
 def code(*modules):
-    """Modules and packages of the library as inputs."""
-    folders = [Path(WORKFLOW, "ghostgrad", module) for module in modules]
-    return [str(f) for one in folders for f in (sorted(one.glob("*.py")) if one.is_dir() else [one.with_suffix(".py")])]
+    """The files of modules of the library and of all that they import, as inputs."""
+    return [os.path.relpath(path) for path in dependencies.files(modules)]
 
 
 def claim_runs(wildcards):
@@ -140,12 +142,11 @@ def claim_definitions(wildcards):
 
 
 def table_code(wildcards):
-    own = ["claims"] if artifact_of(wildcards).table == "claim" else []
-    return code("tables", "measures", "render", "results", "theory", *own)
+    return code(*REGISTRY.table_modules(artifact_of(wildcards)))
 
 
 def figure_code(wildcards):
-    return code("figures/style", f"figures/{artifact_of(wildcards).paper}", "measures", "results", "theory")
+    return code(*REGISTRY.figure_modules(artifact_of(wildcards)))
 
 
 def artifact_definition(wildcards):

@@ -24,7 +24,7 @@ ruleorder: not_run > table > figure
 rule tidy:
     input:
         runs=finished_runs,
-        code=code("tidy"),
+        code=code("analysis.tidy"),
     output:
         "results/{scale}/tidy/{artifact}.csv",
     log:
@@ -66,7 +66,7 @@ rule table:
 rule claims:
     input:
         claim_runs,
-        code=code("claims", "ledger", "measures", "results", "theory"),
+        code=code(*REGISTRY.claim_modules()),
     output:
         csv=f"results/{SCALE}/claims.csv",
         html=report(f"results/{SCALE}/claims.html", caption="../report/claims.rst", category="Claims and errata"),
@@ -84,7 +84,7 @@ rule claims:
 rule not_run:
     input:
         references(WHY_NOT),
-        code=code("tables", "render", "figures/style"),
+        code=code("report.tables", "report.render", "figures.style"),
     output:
         artifact_files(REGISTRY.artifacts[name] for name in WHY_NOT),
     log:
@@ -102,7 +102,7 @@ rule not_run:
 rule artifacts:
     input:
         leading_files(REGISTRY.artifacts.values()),
-        code=code("overview"),
+        code=code("report.overview"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",
         html=report(f"results/{SCALE}/artifacts.html", caption="../report/artifacts.rst", category="All artifacts"),

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ghostgrad.analysis.measures import block_ratios_by_scale
 from ghostgrad.claims.comparison import Comparison, average, between_seeds, over_seeds
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import block_ratios_by_scale
 from ghostgrad.theory import residual
 from ghostgrad.theory.activations import ACTIVATIONS
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.measures import fitted_rate, jackknife
-from ghostgrad.registry import Cell, Registry
-from ghostgrad.results import read_frame
-from ghostgrad.spec import SHIPPED_DATA, RunSpec, absence, published
+from ghostgrad.analysis.measures import fitted_rate, jackknife
+from ghostgrad.analysis.results import read_frame
+from ghostgrad.registry.registry import Cell, Registry
+from ghostgrad.registry.spec import SHIPPED_DATA, RunSpec, missing_reason, published
 
 
 class Missing(Exception):
@@ -41,7 +41,7 @@ class Evidence:
         if not runs:
             raise Missing(f"not at scale {self.scale}")
         if left := [run for run in runs if not published(run)]:  # some blocks only would be another claim
-            raise Missing(next(filter(None, map(_unset, left)), None) or absence(left))
+            raise Missing(next(filter(None, map(_unset, left)), None) or missing_reason(left))
         return runs
 
     def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:

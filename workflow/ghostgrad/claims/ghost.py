@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ghostgrad.analysis.measures import CURVE_STATISTICS, fitted_rate, jackknife
 from ghostgrad.claims.comparison import Comparison, average, between_seeds, extreme
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import CURVE_STATISTICS, fitted_rate, jackknife
 from ghostgrad.theory import propositions
 from ghostgrad.theory.activations import (
     ACTIVATIONS,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ghostgrad.analysis.measures import CURVE_STATISTICS, jackknife
 from ghostgrad.claims.comparison import Comparison, average, between_seeds
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.claims.ghost import HALF_DIGIT, MODULES, PI, PRINTED_RATES, C, prop3_8
-from ghostgrad.measures import CURVE_STATISTICS, jackknife
 from ghostgrad.theory import costs, propositions
 from ghostgrad.theory.activations import ACTIVATIONS, fixed_point, relu_maxpool_backward, relu_maxpool_forward
 from ghostgrad.theory.quadrature import LAWS

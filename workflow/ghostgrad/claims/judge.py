@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.evidence import Evidence, Missing
-from ghostgrad.ledger import Claim
-from ghostgrad.registry import Registry
+from ghostgrad.registry.claim import Claim
+from ghostgrad.registry.registry import Registry
 
 COLUMNS = """id section statement verdict comparison relation paper ours ours_se corrected_relation corrected
 corrected_form evidence scale""".split()
@@ -75,7 +75,7 @@ def ledger(registry: Registry, scale: str) -> list[dict]:
 
 
 def measured(found: Iterable[Comparison]):
-    """Rows for the table of one claim: each comparison as printed and, where there is one, as corrected."""
+    """CsvTable for the table of one claim: each comparison as printed and, where there is one, as corrected."""
     for one in found:
         for column, number, agrees in (
             ("as printed", one.paper, one.as_printed),

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ghostgrad.analysis.measures import fitted_rate
 from ghostgrad.claims.comparison import Comparison, average, between_seeds, over_seeds
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.measures import fitted_rate
 from ghostgrad.theory import propositions
 from ghostgrad.theory.activations import ACTIVATIONS
 

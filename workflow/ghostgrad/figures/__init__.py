@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ghostgrad.analysis.results import Results
 from ghostgrad.figures import style
-from ghostgrad.registry import Artifact, Registry
-from ghostgrad.results import Results
+from ghostgrad.registry.registry import Artifact, Registry
 
 Drawing = tuple[Figure, pd.DataFrame]
 

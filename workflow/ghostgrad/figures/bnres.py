@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ghostgrad.analysis.results import Results
 from ghostgrad.figures import diagram, style
 from ghostgrad.figures.style import DATA_COLUMNS
-from ghostgrad.results import Results
 
 
 def training_accuracy(results: Results):

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ghostgrad import measures
+from ghostgrad.analysis import measures
+from ghostgrad.analysis.results import Results
 from ghostgrad.figures import diagram, style
 from ghostgrad.figures.style import DATA_COLUMNS
-from ghostgrad.results import Results
 from ghostgrad.theory.activations import ACTIVATIONS
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from ghostgrad.analysis.measures import fitted_rate
+from ghostgrad.analysis.results import Results
 from ghostgrad.figures import style
 from ghostgrad.figures.style import DATA_COLUMNS
-from ghostgrad.measures import fitted_rate
-from ghostgrad.results import Results
 
 
 def explosion(results: Results):

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ghostgrad.record import write
-from ghostgrad.registry import Artifact
-from ghostgrad.results import Results, data_title
+from ghostgrad.analysis.results import Results, data_title
+from ghostgrad.files import write_atomically
+from ghostgrad.registry.registry import Artifact
 
 DATA_COLUMNS = ["panel", "label", "x", "mean", "se", "low", "high", "n"]
 GREY = "#555555"
@@ -285,5 +285,7 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
     for extension, fields in metadata.items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=extension, metadata=fields)
-        write(stem.parent / f"{stem.name}.{extension}", buffer.getvalue())
-    write(stem.parent / f"{stem.name}.csv", data.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+        write_atomically(stem.parent / f"{stem.name}.{extension}", buffer.getvalue())
+    write_atomically(
+        stem.parent / f"{stem.name}.csv", data.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    )

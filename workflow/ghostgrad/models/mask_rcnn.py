@@ -23,9 +23,9 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from ghostgrad import models
+from ghostgrad.models.build import build_network
 from ghostgrad.models.torchvision_nets import group_norm
-from ghostgrad.spec import expand
+from ghostgrad.registry.spec import expand
 
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -66,7 +66,7 @@ def stages_of(model: str, net: nn.Module, relu: bool = False) -> Stages:
 
 
 def widths_of(body: Stages) -> list[int]:
-    """Channels of the four stages' outputs."""
+    """MeanStd of the four stages' outputs."""
     norms = [[m for m in stage.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))] for stage in body.stages]
     return [len(found[-1].weight) for found in norms]
 
@@ -89,7 +89,7 @@ def freeze(body: Stages, norms: bool) -> None:
 def classifier(spec: Mapping[str, Any], classes: int) -> nn.Module:
     """The classifier that the backbone of a detect spec is a part of."""
     keys = ("model", "cifar_stem", "small_stem", "stem_filters")
-    return models.build(expand("classify", {key: spec[key] for key in keys}), classes, (3, 224, 224))
+    return build_network(expand("classify", {key: spec[key] for key in keys}), classes, (3, 224, 224))
 
 
 def build(spec: Mapping[str, Any], net: nn.Module, classes: int, channels: tuple[Sequence[float], ...]) -> MaskRCNN:

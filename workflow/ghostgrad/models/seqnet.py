@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad import init
-from ghostgrad.models import staged
+from ghostgrad.models import init, staged
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # k, and the sizes of the two kernels, of a SeqBottle's modules

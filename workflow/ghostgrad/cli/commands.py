@@ -1,0 +1,311 @@
+"""The command line. `status`, `show` and `plan` read results; the rest are the workflow's own steps.
+
+Heavy packages are imported where they are needed only, so that reading results is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ghostgrad.analysis.tidy import refuse_stale, tidy
+from ghostgrad.checks import InputError, nearest
+from ghostgrad.cli.estimates import NETWORKS
+from ghostgrad.cli.plan import plan
+from ghostgrad.cli.status import Scale, configured, results_of, show, status
+from ghostgrad.registry import registry as registries
+from ghostgrad.registry.compatibility import check_together
+from ghostgrad.registry.registry import Artifact
+from ghostgrad.registry.spec import SCALES, parse_spec
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Rebuild the tables, figures and claims of four papers on exploding gradients. The workflow itself is run by "
+    "`make` or `snakemake`; these commands look at its results.",
+)
+
+UsageError = typer.BadParameter.__base__
+
+for command in (status, show, plan):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: wrong input is one line and exit code 1, a stopped run exit code 75."""
+    from ghostgrad.runs.state import EXIT_STOPPED, Stopped
+
+    try:
+        app(standalone_mode=False)
+    except UsageError as error:
+        if message := error.format_message():
+            print(f"ghostgrad: {message}", file=sys.stderr)
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(1)
+    except InputError as error:
+        print(f"ghostgrad: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        print(f"ghostgrad: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except Stopped:
+        sys.exit(EXIT_STOPPED)
+
+
+@app.command()
+def unlock(quiet: Annotated[bool, typer.Option("--quiet", help="say nothing where nothing is locked")] = False) -> None:
+    """Remove the lock of a Snakemake that was killed, only where no Snakemake works in this folder."""
+    from ghostgrad.cli import lock as controller
+
+    print(message) if (message := controller.unlock()) else quiet or print("nothing is locked")
+
+
+@app.command()
+def forget(
+    run: Annotated[str, typer.Argument(help="<experiment>/<variant>-s<seed>")],
+    scale: Scale = "",
+) -> None:
+    """Delete a run's record and checkpoints, so that the next build computes it again."""
+    import shutil
+
+    from ghostgrad.runs.state import State
+
+    config, scale = configured(scale)
+    found = registries.load().run(scale, run)
+    folders = sorted(Path(config["state_dir"], scale, found.experiment).glob(f"{found.variant}-s{found.seed}@*"))
+    for folder in folders:
+        if State(folder).busy():
+            raise InputError(f"{run}: a process works on it at this moment; stop that first")
+    for folder in [*folders, Path(found.directory)]:
+        if folder.exists():
+            shutil.rmtree(folder)
+            print(f"deleted {folder}")
+
+
+@app.command()
+def run(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="<scale>/<experiment>/<variant>-s<seed>; with --spec and --out, the run's input files"),
+    ] = None,
+    spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
+    out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="0 computes on the CPU")] = 0,
+    files: Annotated[str, typer.Option(help="the files wanted, as one word; weights.pt is left out otherwise")] = "",
+) -> None:
+    """Compute one run, or take up where it stopped, and publish its files."""
+    from ghostgrad.tasks.run import execute
+
+    what = what or []
+    if spec and out is not None:
+        inputs, weights = [Path(name) for name in what], "weights.pt" in [Path(name).name for name in files.split()]
+    elif len(what) == 1 and not spec:
+        scale, _, name = what[0].partition("/")
+        if scale not in SCALES:
+            raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
+        found = registries.load().run(scale, name)
+        for key, value in registries.machine_facts(registries.load_config()).items():
+            os.environ.setdefault(key, value)
+        spec, out = found.canonical, out or Path(found.directory)
+        gpus = found.resources.get("gpu", 0)
+        inputs, weights = [Path(name) for name in found.inputs], found.publishes_weights
+    else:
+        raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
+    task, expanded = parse_spec(spec)
+    check_together(task, expanded, gpus, "--spec")
+    execute(task, expanded, out, inputs, threads, gpus, weights)
+
+
+@app.command()
+def calibrate(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="<experiment> or <experiment>/<variant>; default: all")
+    ] = None,
+    scale: Scale = "",
+    steps: Annotated[int, typer.Option(min=1, help="timed ones, of each network")] = 20,
+    cpu: Annotated[bool, typer.Option("--cpu", help="on the CPU, of which the threads are torch's own")] = False,
+) -> None:
+    """Measure on this machine's GPU how many images a second the trainings process, for `ghostgrad plan`."""
+    config, scale = configured(scale)
+    reg = registries.load()
+    chosen = []
+    for name in what or reg.experiments:
+        experiment, _, variant = name.partition("/")
+        if experiment not in reg.experiments:
+            raise InputError(f"calibrate: no experiment '{experiment}'{nearest(experiment, reg.experiments)}")
+        known = reg.experiments[experiment].variants_at(scale)
+        if variant and variant not in known:
+            raise InputError(
+                f"calibrate: {experiment} has no variant '{variant}' at scale {scale}{nearest(variant, known)}"
+            )
+        chosen += [
+            run for one in ([variant] if variant else known) for run in reg.experiments[experiment].runs(scale, one)
+        ]
+    import logging
+
+    import torch
+
+    from ghostgrad.cli import calibrate as calibration
+
+    if not (cpu or torch.cuda.is_available()):
+        raise InputError("calibrate: no GPU is visible; to measure the CPU: --cpu")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(calibration.calibrate(chosen, torch.device("cpu" if cpu else "cuda"), steps, Path(config["state_dir"])))
+
+
+@app.command(hidden=True)
+def count_networks() -> None:
+    """Write workflow/networks.csv, the networks that the paper scale trains."""
+    from ghostgrad.cli.calibrate import networks
+
+    NETWORKS.write_text(networks(registries.load().runs("paper")), encoding="utf-8")
+
+
+@app.command()
+def unpack_imagenet(
+    folder: Annotated[Path, typer.Argument(help="where ImageNet's archives, or its flat val/, and its devkit lie")],
+) -> None:
+    """Make train/<class>/* and val/<class>/* of ImageNet's original archives, or sort a val/ without class folders."""
+    from ghostgrad.data.imagenet import unpack
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    unpack(folder)
+
+
+@app.command(hidden=True)
+def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
+    """Make or check a data set and write its manifest."""
+    from ghostgrad.data.builtin import make
+
+    make(name, manifest)
+
+
+@app.command(hidden=True)
+def resized_data(
+    name: str,
+    short: int,
+    source: Annotated[Path, typer.Option()],
+    manifest: Annotated[Path, typer.Option()],
+    threads: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Copy a folder of images, their short sides at most `short`, and write the copy's manifest."""
+    import torch
+
+    from ghostgrad.data.resized import make
+
+    torch.set_num_threads(1)  # each of the threads has an image of its own
+    make(name, short, source, manifest, threads)
+
+
+@app.command("tidy", hidden=True)
+def tidy_command(
+    artifact: str,
+    scale: Annotated[str, typer.Option()],
+    needed: Annotated[list[str] | None, typer.Argument()] = None,
+) -> None:
+    """Write results/<scale>/tidy/<artifact>.csv; `needed` are the metrics.csv that the build counts on."""
+    from ghostgrad.files import write_atomically
+
+    reg = registries.load()
+    found = reg.artifact(artifact)
+    for run in reg.artifact_runs(scale, found):
+        if f"{run.directory}/metrics.csv" in (needed or ()):
+            refuse_stale(run)
+    write_atomically(_tidy_file(artifact, scale), tidy(reg, found, scale).text())
+
+
+def _tidy_file(artifact: str, scale: str) -> Path:
+    return results_of(scale) / "tidy" / f"{artifact}.csv"
+
+
+WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be measured")]
+
+
+@app.command(hidden=True)
+def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
+    """Write results/<scale>/tables/<artifact>.{csv,md,tex,html}."""
+    reg = registries.load()
+    _write_table(reg, reg.artifact(artifact), scale, why_not or None, _tidy_file(artifact, scale))
+
+
+def _write_table(
+    reg: registries.Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+) -> None:
+    from ghostgrad.files import write_atomically
+    from ghostgrad.report import render, tables
+
+    frame = tables.build(reg, artifact, scale, why_not, tidy_file)
+    stem = results_of(scale) / "tables"
+    write_atomically(stem / f"{artifact.id}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
+    title = f"{artifact.id}: {artifact.title} ({artifact.section})"
+    write_atomically(stem / f"{artifact.id}.md", render.markdown(title, rows, scale))
+    write_atomically(stem / f"{artifact.id}.html", render.html_page(title, rows, scale))
+    write_atomically(stem / f"{artifact.id}.tex", render.latex(title, rows, scale))
+
+
+@app.command(hidden=True)
+def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
+    """Write results/<scale>/figures/<artifact>.{svg,pdf,png,csv}."""
+    from ghostgrad import figures
+
+    reg = registries.load()
+    stem = results_of(scale) / "figures" / artifact
+    figures.draw(reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale))
+
+
+@app.command("not-run", hidden=True)
+def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
+    """Write the tables and frames of the artifacts of which nothing can be measured; `reasons` is JSON, id -> why."""
+    from ghostgrad import figures
+
+    reg = registries.load()
+    for name, why in json.loads(reasons).items():
+        artifact = reg.artifact(name)
+        if artifact.has_table:
+            _write_table(reg, artifact, scale, why)
+        if artifact.has_figure:
+            figures.draw(reg, artifact, scale, why, results_of(scale) / "figures" / name)
+
+
+@app.command(hidden=True)
+def snapshot(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+    """Copy what was built at a scale into the documentation."""
+    from ghostgrad.report import overview
+
+    print(f"{len(overview.snapshot(registries.load(), scale, target))} artifacts copied to {target}")
+
+
+@app.command("claims", hidden=True)
+def claims_command(scale: Annotated[str, typer.Option()]) -> None:
+    """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
+    from ghostgrad.report import page
+
+    page.write_ledger(registries.load(), scale, results_of(scale))
+
+
+@app.command(hidden=True)
+def findings(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+    """Write docs/findings.md from results/<scale>/claims.csv."""
+    from ghostgrad.report import page
+
+    page.write_findings(results_of(scale) / "claims.csv", target)
+
+
+@app.command("artifacts", hidden=True)
+def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
+    """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""
+    from ghostgrad.report import overview
+
+    overview.write_overview(registries.load(), scale, json.loads(reasons))

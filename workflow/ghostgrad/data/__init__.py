@@ -1,0 +1,1 @@
+"""Data sets: reading, checking and manifests; cropping, resizing and standardizing images."""

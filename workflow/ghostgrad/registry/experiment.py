@@ -1,0 +1,190 @@
+"""Experiments: families of runs that share a task and a base spec, and how their settings merge.
+
+Scales merge as base < scales.X < axes or variant < adjust < variant.scales.X, so that what a variant sets survives the
+scale. Imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
+from functools import cache, cached_property
+from typing import Any
+
+from ghostgrad.checks import InputError, nearest, require, validate
+from ghostgrad.registry.compatibility import check_together, check_weights
+from ghostgrad.registry.spec import RunSpec, canonical_json, expand
+
+SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
+META = (*SETTINGS, "scales", "only", "like")
+# What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives the same mean.
+REPLICATION = ("repeats", "seed")
+
+
+class Experiment:
+    """A family of runs that share a task and a base spec."""
+
+    def __init__(self, name: str, body: Mapping[str, Any], where: str, upstream: Callable[[str, str, str], RunSpec]):
+        """`upstream(scale, id, place)` is the registry's run with that id, whose weights a run starts from."""
+        self.name, self.body, self.where, self._upstream = name, body, where, upstream
+        self.publishes_weights: bool = body.get("publish_weights", False)
+        self.task: str = body["task"]
+        if self.publishes_weights and self.task != "classify":
+            raise InputError(f"{where}: publish_weights: of task classify alone, not of {self.task}; leave it out")
+        self.section: str = body["section"]
+        self.deviations: list[dict] = body.get("deviations", [])
+        for place, layer, beside in self._layers():
+            spec = {key: value for key, value in layer.items() if key not in beside}
+            if "seed" in spec:
+                raise InputError(f"{place}: 'seed' is given by each run's number; say seeds: <how many>")
+            validate(spec, self.task, place, partial=True)
+        if not self.variants:
+            raise InputError(f"{where}: has no variants; give variants or axes")
+        for name, variant in self._variants.items():
+            if (like := variant.get("like")) and like not in self._variants:
+                raise InputError(f"{where}.variants.{name}.like: '{like}' is no variant{nearest(like, self._variants)}")
+        self._check_adjust()
+
+    def _check_adjust(self) -> None:
+        """A misspelt axis or point would match nothing, silently."""
+        axes = self.body.get("axes", {})
+        for index, rule in enumerate(self.body.get("adjust", [])):
+            place = f"{self.where}.adjust.{index}.where"
+            for axis, points in rule["where"].items():
+                if axis not in axes:
+                    raise InputError(f"{place}: no axis '{axis}'{nearest(axis, axes)}")
+                for point in points:
+                    if point not in axes[axis]:
+                        raise InputError(f"{place}.{axis}: no point '{point}'{nearest(point, axes[axis])}")
+
+    def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
+        """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
+        yield f"{self.where}.base", self.body["base"], ()
+        for index, rule in enumerate(self.body.get("adjust", [])):
+            yield f"{self.where}.adjust.{index}.set", rule["set"], SETTINGS
+        blocks = [(f"{self.where}.variants.{name}", body, ("like",)) for name, body in self._variants.items()]
+        for axis, points in self.body.get("axes", {}).items():
+            blocks += [(f"{self.where}.axes.{axis}.{name}", body, ()) for name, body in points.items()]
+        for place, body, like in blocks:
+            yield place, body, (*SETTINGS, "scales", *like)
+            for scale, layer in body.get("scales", {}).items():
+                yield f"{place}.scales.{scale}", layer, SETTINGS
+        for scale, layer in self.body.get("scales", {}).items():
+            yield f"{self.where}.scales.{scale}", layer, (*SETTINGS, "only")
+
+    @cached_property
+    def _variants(self) -> Mapping[str, Mapping]:
+        return {name: body or {} for name, body in self.body.get("variants", {}).items()}
+
+    @cached_property
+    def _points(self) -> Mapping[str, Mapping[str, str]]:
+        """Variant name -> {axis: point}, for the experiments with axes."""
+        axes = self.body.get("axes", {})
+        if not axes:
+            return {}
+        combinations = itertools.product(*axes.values())
+        return {"-".join(points): dict(zip(axes, points, strict=True)) for points in combinations}
+
+    def point(self, variant: str) -> Mapping[str, str]:
+        """{axis: point} of a variant that comes from axes; empty for a named one."""
+        return self._points.get(variant, {})
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        return (*self._variants, *self._points)
+
+    @cache  # noqa: B019  as below
+    def variants_at(self, scale: str) -> tuple[str, ...]:
+        """The variants that this scale runs; only `paper` runs without being named in `scales`."""
+        scales = self.body.get("scales", {})
+        if scale not in scales and scale != "paper":
+            return ()
+        only = (scales.get(scale) or {}).get("only")
+        if only is None:
+            return self.variants
+        for pattern in only:
+            if not any(fnmatch(name, pattern) for name in self.variants):
+                raise InputError(
+                    f"{self.where}.scales.{scale}.only: '{pattern}' names no variant{nearest(pattern, self.variants)}"
+                )
+        return tuple(name for name in self.variants if any(fnmatch(name, pattern) for pattern in only))
+
+    def _chain(self, variant: str) -> list[Mapping]:
+        """The variant's own settings, those it is `like` first."""
+        if variant in self._points:
+            points = self._points[variant]
+            return [self.body["axes"][axis][point] or {} for axis, point in points.items()]
+        body, chain, seen = self._variants[variant], [], {variant}
+        chain.append(body)
+        while like := body.get("like"):
+            if like in seen:
+                raise InputError(f"{self.where}.variants.{variant}: like: '{like}' leads back to itself")
+            seen.add(like)
+            body = self._variants[like]
+            chain.insert(0, body)
+        return chain
+
+    def _adjustments(self, points: Mapping[str, str]) -> list[Mapping]:
+        rules = self.body.get("adjust", [])
+        return [rule["set"] for rule in rules if all(points[axis] in names for axis, names in rule["where"].items())]
+
+    def merge(self, variant: str, scale: str) -> tuple[dict, dict]:
+        """Merged spec (without seed) and settings of a variant at a scale."""
+        own = self._chain(variant)
+        at_scale = [layer.get("scales", {}).get(scale) or {} for layer in own]
+        if points := self._points.get(variant):
+            own = [*own, *self._adjustments(points), *at_scale]
+        else:  # in a chain of `like`, what a variant sets survives the scale of the one it is like
+            own = [layer for pair in zip(own, at_scale, strict=True) for layer in pair]
+        layers = [
+            self.body["base"],
+            {key: self.body[key] for key in SETTINGS if key in self.body},
+            self.body.get("scales", {}).get(scale) or {},
+            *own,
+        ]
+        spec: dict[str, Any] = {}
+        settings: dict[str, Any] = {"seeds": 1, "resources": {}, "expect": {}, "optional": False}
+        for layer in layers:
+            spec.update({key: value for key, value in layer.items() if key not in META})
+            for key in ("seeds", "optional"):
+                settings[key] = layer.get(key, settings[key])
+            for key in ("resources", "expect"):
+                settings[key] = {**settings[key], **layer.get(key, {})}
+        return spec, settings
+
+    @cache  # noqa: B019  one registry per process
+    def runs(self, scale: str, variant: str) -> tuple[RunSpec, ...]:
+        """The variant's runs, one per seed; none where the scale leaves it out."""
+        if variant not in self.variants_at(scale):
+            return ()
+        merged, settings = self.merge(variant, scale)
+        place = f"{self.where}.variants.{variant} at scale {scale}"
+        require({**merged, "seed": 0}, self.task, place)
+        check_together(self.task, expand(self.task, merged), settings["resources"].get("gpu", 0), place)
+        upstream = self._upstream(scale, merged["weights"], place) if merged.get("weights") else None
+        if upstream:
+            check_weights(expand(self.task, merged), upstream.spec, place)
+        return tuple(
+            RunSpec(
+                scale=scale,
+                experiment=self.name,
+                variant=variant,
+                seed=seed,
+                task=self.task,
+                spec=expand(self.task, {**merged, "seed": seed}),
+                canonical=canonical_json(self.task, {**merged, "seed": seed}),
+                resources=settings["resources"],
+                expect=settings["expect"],
+                optional=settings["optional"],
+                publishes_weights=self.publishes_weights,
+                upstream=upstream,
+            )
+            for seed in range(int(settings["seeds"]))
+        )
+
+    def scaled(self, variant: str, scale: str) -> dict[str, Any]:
+        """What the scale changes of the paper's spec beside repeats and seeds; cells without such are judged."""
+        mine, paper = (expand(self.task, self.merge(variant, at)[0]) for at in (scale, "paper"))
+        keys = [key for key in {**paper, **mine} if key not in REPLICATION]
+        return {key: mine.get(key) for key in keys if mine.get(key) != paper.get(key)}

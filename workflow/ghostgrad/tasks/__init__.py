@@ -1,0 +1,1 @@
+"""What a run computes: one module with one readable function per task."""
