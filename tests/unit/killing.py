@@ -86,7 +86,7 @@ def save(self, payload, original=state.State.save):
     original(self, payload)
 
 
-def backward(self, x, y, step, original=engine.Network.backward):
+def backward(self, x, y, step, original=engine.Network.forward_backward):
     found = original(self, x, y, step)
     if inside:
         die()
@@ -119,7 +119,7 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     repeats.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
-    engine.Network.backward = backward
+    engine.Network.forward_backward = backward
     other_context = parallel.mp.get_context
     parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)
     state.State.checkpoint_if_due, state.State.save = checkpoint_if_due, save
