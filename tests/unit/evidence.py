@@ -17,7 +17,7 @@ import torch
 
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.data import builtin as data
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import canonical_json, expand, parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
@@ -63,7 +63,7 @@ class Computed(Evidence):
     """`changes` are spec keys by experiment/variant, to take a mechanism away."""
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None):
-        super().__init__(registry.load(), "test", [])
+        super().__init__(load_registry(), "test", [])
         object.__setattr__(self, "changes", dict(changes or {}))
 
     def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:

@@ -12,15 +12,15 @@ import pytest
 
 from ghostgrad.claims.comparison import SIGMAS, Comparison, verdict
 from ghostgrad.claims.judge import comparisons, judge
-from ghostgrad.registry import registry
 from ghostgrad.registry.claim import VERDICTS, counts
+from ghostgrad.registry.registry import load_registry
 from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, relu_maxpool_forward
 from ghostgrad.theory.quadrature import LAWS, Law
 from tests.unit import evidence
 from tests.unit.evidence import Computed
 from tests.unit.fabricate import publish
 
-REGISTRY = registry.load()
+REGISTRY = load_registry()
 # test_training_claims.py holds these
 TRAINED = {"cifar_sweep", "vgg_statistics", "plain_depth", "resnet15_cifar", "imagenet", "imagenet_init"}
 CLAIMS = [

@@ -10,7 +10,8 @@ import torch
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.compatibility import check_together
-from ghostgrad.registry.registry import load, load_config
+from ghostgrad.registry.config import load_config
+from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import expand, parse_spec
 from ghostgrad.tasks.run import choose_device
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
@@ -223,7 +224,7 @@ TARGETS = {
 def test_a_target_that_no_rule_makes(target, expected):
     """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
     with pytest.raises(InputError) as error:
-        load().check_target(target, RULES)
+        load_registry().check_target(target, RULES)
     assert one_line(error).endswith(expected)
 
 
@@ -239,4 +240,4 @@ def test_a_target_that_no_rule_makes(target, expected):
     ],
 )
 def test_a_target_that_is_none_of_these_mistakes(target):
-    load().check_target(target, RULES)
+    load_registry().check_target(target, RULES)

@@ -12,7 +12,8 @@ from ghostgrad import figures
 from ghostgrad.analysis.results import Results
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
-from ghostgrad.registry.registry import Registry, load_config
+from ghostgrad.registry.config import load_config
+from ghostgrad.registry.registry import Registry
 from ghostgrad.report import render, tables
 from ghostgrad.runs.provenance import environment, task_hash
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.data import builtin as data
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import load_registry
 from tests.unit.insects import CLASSES, DECODERS, picture
 from tests.unit.test_resume import KILLED, Runner
 
@@ -32,7 +32,7 @@ def manifest(tmp_path, monkeypatch) -> Path:
 
 def test_jpegs_killed_and_resumed_equal_undisturbed(tmp_path, manifest):
     """SIGKILL between gradient and update, and SIGTERM as Slurm sends it; the same bytes, weights among them."""
-    spec = {**registry.load().run("paper", "imagenet/seqnet18-s0").spec, **SMALLER, "probe_batches": 2}
+    spec = {**load_registry().run("paper", "imagenet/seqnet18-s0").spec, **SMALLER, "probe_batches": 2}
     whole, parts = (
         Runner(tmp_path / name, "classify", manifest, {"task": "classify", **spec}) for name in ("whole", "parts")
     )

@@ -47,6 +47,7 @@ MODULES = (
     "cli.estimates",
     "cli.lock",
     "dependencies",
+    "registry.config",
     "registry.registry",
     "report.overview",
     "report.render",

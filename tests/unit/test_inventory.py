@@ -18,13 +18,13 @@ from ghostgrad.analysis import measures
 from ghostgrad.analysis.results import REFERENCE_COLUMNS
 from ghostgrad.data.coco import METRICS
 from ghostgrad.files import CsvTable
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import PAPERS, Registry
 from ghostgrad.report import tables
 from ghostgrad.tasks import initialize, sample
 from tests.conftest import ROOT
 from tests.unit.fabricate import publish
 
-REGISTRY = registry.Registry()
+REGISTRY = Registry()
 REFERENCE = ROOT / "workflow" / "reference"
 
 IDS = {
@@ -135,7 +135,7 @@ def test_every_result_of_the_papers_is_an_artifact(name):
     artifact = REGISTRY.artifact(name)
     assert artifact.title
     assert re.match(r"00[0124] ", artifact.section), "where the paper has it"
-    assert artifact.paper in registry.PAPERS
+    assert artifact.paper in PAPERS
     assert artifact.has_table or artifact.has_figure
 
 

@@ -16,14 +16,14 @@ from torch import nn
 from ghostgrad.models import torchvision_nets
 from ghostgrad.models.build import build_network
 from ghostgrad.models.counts import counts
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import expand
 from ghostgrad.training import probes
 from ghostgrad.training.per_sample import SampleNorms
 
 
 def build(variant: str, **changes) -> nn.Module:
-    merged, _ = registry.load().experiments["resnet15_cifar"].merge(variant, "paper")
+    merged, _ = load_registry().experiments["resnet15_cifar"].merge(variant, "paper")
     torch.manual_seed(0)
     return build_network(expand("classify", {**merged, "seed": 0, **changes}), 10, (3, 8, 8))
 

@@ -15,11 +15,11 @@ from ghostgrad.claims.comparison import between_seeds, over_seeds
 from ghostgrad.claims.comparison import verdict as verdict_of
 from ghostgrad.claims.judge import judge
 from ghostgrad.files import CsvTable
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import load_registry
 from ghostgrad.report import tables
 from tests.unit.fabricate import publish
 
-REGISTRY = registry.load()
+REGISTRY = load_registry()
 # Final test and training accuracy as the papers say, by variant or by its beginning.
 ACCURACY = {
     "lalc": 95.0,

@@ -9,10 +9,10 @@ from ghostgrad.analysis import measures
 from ghostgrad.analysis.results import Results
 from ghostgrad.figures import ghost, lalc, style
 from ghostgrad.files import CsvTable
-from ghostgrad.registry import registry
+from ghostgrad.registry.registry import load_registry
 from tests.unit.fabricate import publish
 
-REGISTRY = registry.load()
+REGISTRY = load_registry()
 SERIES = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 

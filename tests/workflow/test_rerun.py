@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
-from ghostgrad.registry import registry, spec
+from ghostgrad.registry import spec
+from ghostgrad.registry.registry import load_registry
 from tests.conftest import Checkout
 
 
@@ -31,7 +32,7 @@ def test_editing_one_variant_reruns_it_and_what_hangs_on_it(built: Checkout):
 
 def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkout):
     built.edit("workflow/ghostgrad/figures/bnres.py", "import pandas as pd", "import pandas as pd  # touched")
-    loaded = registry.load()
+    loaded = load_registry()
     drawn = [a for a in loaded.artifacts.values() if a.paper == "bnres" and a.figure]
     drawn = [a for a in drawn if not a.cells or loaded.artifact_runs("smoke", a)]  # others are not run at this scale
     assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
@@ -45,7 +46,7 @@ def test_editing_the_table_module_redoes_tables_and_runs_nothing(built: Checkout
 
 def test_editing_a_claim_redoes_the_claims_and_their_tables_only(built: Checkout):
     built.edit("workflow/ghostgrad/claims/ghost.py", "import math", "import math  # touched")
-    tables = [a for a in registry.load().artifacts.values() if a.table == "claim"]
+    tables = [a for a in load_registry().artifacts.values() if a.table == "claim"]
     jobs = built.planned_jobs()
     missing = {"not_run"} & jobs.keys()
     assert jobs.keys() - missing == {"claims", "table", "artifacts", "all"}
@@ -103,13 +104,13 @@ def test_a_moved_state_folder_or_data_path_reruns_nothing(built: Checkout):
 
 def test_a_fresh_clone_builds_from_nothing(checkout: Checkout):
     jobs = checkout.planned_jobs("--config", "scale=smoke")
-    tasks = Counter(run.task for run in registry.load().runs("smoke") if spec.unset_data(run, {}) is None)
+    tasks = Counter(run.task for run in load_registry().runs("smoke") if spec.unset_data(run, {}) is None)
     assert {task: jobs[task] for task in tasks} == tasks
 
 
 def test_tables_and_figures_are_the_same_bytes_when_built_again(built: Checkout):
     """One of every kind: each function that makes tables or figures."""
-    reg, kinds = registry.load(), {}
+    reg, kinds = load_registry(), {}
     for one in reg.artifacts.values():
         for folder, function in (("tables", one.table), ("figures", one.figure)):
             if function and not reg.missing("smoke", one, {}):
@@ -163,7 +164,7 @@ def test_named_targets(built: Checkout):
         assert built.planned_jobs(target) == {}
     for folder in ("runs/plainnet_init", "tidy", "tables", "figures"):
         shutil.rmtree(built.path(f"results/smoke/{folder}"))
-    reg = registry.load()
+    reg = load_registry()
     runs = [run for run in reg.runs("smoke") if run.experiment == "plainnet_init"]
     assert built.planned_jobs("ghost")["simulate"] == len(runs)
     assert built.planned_jobs("cpu")["simulate"] == len(runs)

@@ -19,7 +19,8 @@ import snakemake.cli
 from ghostgrad.cli import lock as controller
 from ghostgrad.report import overview
 from ghostgrad.registry import spec
-from ghostgrad.registry import registry as registries
+from ghostgrad.registry.config import check_config, load_config, machine_facts
+from ghostgrad.registry.registry import load_registry
 from ghostgrad import dependencies
 from ghostgrad.checks import InputError
 from ghostgrad.cli.estimates import expectation
@@ -29,9 +30,9 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 WORKFLOW = os.path.relpath(Path(workflow.basedir, "workflow"))
 
 try:
-    registries.load_config(Path(workflow.basedir, "config.yaml"))
-    registries.check_config(config, "--config or --configfile")
-    REGISTRY = registries.load()
+    load_config(Path(workflow.basedir, "config.yaml"))
+    check_config(config, "--config or --configfile")
+    REGISTRY = load_registry()
 except InputError as error:
     sys.exit(f"ghostgrad: {error}")
 
@@ -61,7 +62,7 @@ NEVER = "(?!)"  # the pattern of a wildcard that nothing matches
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each job would compile what it imports anew
 os.environ.update(
-    registries.machine_facts(config),
+    machine_facts(config),
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH', '')}",
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ghostgrad.analysis.results import Results
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.registry.registry import Cell
+from ghostgrad.registry.artifact import Cell
 from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, maxpool_forward
 
 GROUPS = 64  # of the jackknife

@@ -16,7 +16,8 @@ import pandas as pd
 
 from ghostgrad.analysis.tidy import damaged, tidy
 from ghostgrad.checks import InputError, nearest, shown
-from ghostgrad.registry.registry import Artifact, Cell, Registry
+from ghostgrad.registry.artifact import Artifact, Cell
+from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import published
 
 REFERENCE_COLUMNS = "row column metric unit relation minus value std tolerance diverges cited source".split()

@@ -13,7 +13,8 @@ from typing import Any
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
-from ghostgrad.registry.registry import Artifact, Registry
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec, expand, run_status
 
 IDENTITY = ("row", "column", "experiment", "variant", "seed", "comparable")

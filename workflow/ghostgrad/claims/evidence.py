@@ -13,7 +13,8 @@ import pandas as pd
 
 from ghostgrad.analysis.measures import fitted_rate, jackknife
 from ghostgrad.analysis.results import read_frame
-from ghostgrad.registry.registry import Cell, Registry
+from ghostgrad.registry.artifact import Cell
+from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import SHIPPED_DATA, RunSpec, missing_reason, published
 
 

@@ -18,9 +18,10 @@ from ghostgrad.checks import InputError, nearest
 from ghostgrad.cli.estimates import NETWORKS
 from ghostgrad.cli.plan import plan
 from ghostgrad.cli.status import Scale, configured, results_of, show, status
-from ghostgrad.registry import registry as registries
+from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.compatibility import check_together
-from ghostgrad.registry.registry import Artifact
+from ghostgrad.registry.config import load_config, machine_facts
+from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.spec import SCALES, parse_spec
 
 app = typer.Typer(
@@ -80,7 +81,7 @@ def forget(
     from ghostgrad.runs.state import State
 
     config, scale = configured(scale)
-    found = registries.load().run(scale, run)
+    found = load_registry().run(scale, run)
     folders = sorted(Path(config["state_dir"], scale, found.experiment).glob(f"{found.variant}-s{found.seed}@*"))
     for folder in folders:
         if State(folder).busy():
@@ -113,8 +114,8 @@ def run(
         scale, _, name = what[0].partition("/")
         if scale not in SCALES:
             raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
-        found = registries.load().run(scale, name)
-        for key, value in registries.machine_facts(registries.load_config()).items():
+        found = load_registry().run(scale, name)
+        for key, value in machine_facts(load_config()).items():
             os.environ.setdefault(key, value)
         spec, out = found.canonical, out or Path(found.directory)
         gpus = found.resources.get("gpu", 0)
@@ -137,7 +138,7 @@ def calibrate(
 ) -> None:
     """Measure on this machine's GPU how many images a second the trainings process, for `ghostgrad plan`."""
     config, scale = configured(scale)
-    reg = registries.load()
+    reg = load_registry()
     chosen = []
     for name in what or reg.experiments:
         experiment, _, variant = name.partition("/")
@@ -168,7 +169,7 @@ def count_networks() -> None:
     """Write workflow/networks.csv, the networks that the paper scale trains."""
     from ghostgrad.cli.calibrate import networks
 
-    NETWORKS.write_text(networks(registries.load().runs("paper")), encoding="utf-8")
+    NETWORKS.write_text(networks(load_registry().runs("paper")), encoding="utf-8")
 
 
 @app.command()
@@ -217,7 +218,7 @@ def tidy_command(
     """Write results/<scale>/tidy/<artifact>.csv; `needed` are the metrics.csv that the build counts on."""
     from ghostgrad.files import write_atomically
 
-    reg = registries.load()
+    reg = load_registry()
     found = reg.artifact(artifact)
     for run in reg.artifact_runs(scale, found):
         if f"{run.directory}/metrics.csv" in (needed or ()):
@@ -235,12 +236,12 @@ WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be m
 @app.command(hidden=True)
 def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
     """Write results/<scale>/tables/<artifact>.{csv,md,tex,html}."""
-    reg = registries.load()
+    reg = load_registry()
     _write_table(reg, reg.artifact(artifact), scale, why_not or None, _tidy_file(artifact, scale))
 
 
 def _write_table(
-    reg: registries.Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+    reg: Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
 ) -> None:
     from ghostgrad.files import write_atomically
     from ghostgrad.report import render, tables
@@ -260,7 +261,7 @@ def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot
     """Write results/<scale>/figures/<artifact>.{svg,pdf,png,csv}."""
     from ghostgrad import figures
 
-    reg = registries.load()
+    reg = load_registry()
     stem = results_of(scale) / "figures" / artifact
     figures.draw(reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale))
 
@@ -270,7 +271,7 @@ def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
     """Write the tables and frames of the artifacts of which nothing can be measured; `reasons` is JSON, id -> why."""
     from ghostgrad import figures
 
-    reg = registries.load()
+    reg = load_registry()
     for name, why in json.loads(reasons).items():
         artifact = reg.artifact(name)
         if artifact.has_table:
@@ -284,7 +285,7 @@ def snapshot(scale: Annotated[str, typer.Option()], target: Annotated[Path, type
     """Copy what was built at a scale into the documentation."""
     from ghostgrad.report import overview
 
-    print(f"{len(overview.snapshot(registries.load(), scale, target))} artifacts copied to {target}")
+    print(f"{len(overview.snapshot(load_registry(), scale, target))} artifacts copied to {target}")
 
 
 @app.command("claims", hidden=True)
@@ -292,7 +293,7 @@ def claims_command(scale: Annotated[str, typer.Option()]) -> None:
     """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
     from ghostgrad.report import page
 
-    page.write_ledger(registries.load(), scale, results_of(scale))
+    page.write_ledger(load_registry(), scale, results_of(scale))
 
 
 @app.command(hidden=True)
@@ -308,4 +309,4 @@ def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> No
     """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""
     from ghostgrad.report import overview
 
-    overview.write_overview(registries.load(), scale, json.loads(reasons))
+    overview.write_overview(load_registry(), scale, json.loads(reasons))

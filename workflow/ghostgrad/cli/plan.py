@@ -16,7 +16,7 @@ import typer
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.cli.estimates import GMACS_PER_S, LAYER_MS, Estimate, calibration, disk_gb, estimate
 from ghostgrad.cli.status import Scale, configured
-from ghostgrad.registry import registry as registries
+from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.spec import RunSpec, published
 
 
@@ -100,7 +100,7 @@ def with_upstream(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
 
 
 def lines(
-    reg: registries.Registry, scale: str, by: str, measured: Mapping[str, float], rate: float, gpus: int, cores: int
+    reg: Registry, scale: str, by: str, measured: Mapping[str, float], rate: float, gpus: int, cores: int
 ) -> list[Line]:
     """One for each artifact or experiment; last `all`, in which every run counts once, and `optional`, those that are
     built by name only."""
@@ -135,7 +135,7 @@ def plan(
     if by not in ("artifact", "experiment"):
         raise InputError(f"--by: '{by}' is not allowed{nearest(by, ('artifact', 'experiment'))}")
     device, measured = calibration(Path(config["state_dir"]), device)
-    found = lines(registries.load(), scale, by, measured, gmacs_per_s, gpus, cores)
+    found = lines(load_registry(), scale, by, measured, gmacs_per_s, gpus, cores)
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(vars(found[0]))

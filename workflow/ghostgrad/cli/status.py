@@ -18,8 +18,9 @@ import typer
 
 from ghostgrad.analysis.tidy import provenance, tidy
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.registry import registry as registries
-from ghostgrad.registry.registry import Artifact
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.config import load_config
+from ghostgrad.registry.registry import PAPERS, Registry, load_registry
 from ghostgrad.registry.spec import SCALES, RunSpec, published, run_status
 from ghostgrad.runs.provenance import task_hash
 
@@ -27,7 +28,7 @@ Scale = Annotated[str, typer.Option(help="smoke, laptop, substitute or paper; th
 
 
 def configured(scale: str) -> tuple[dict[str, Any], str]:
-    config = registries.load_config()
+    config = load_config()
     scale = scale or config["scale"]
     if scale not in SCALES:
         raise InputError(f"--scale: '{scale}' is not allowed{nearest(scale, SCALES)}")
@@ -79,9 +80,9 @@ def status(
 ) -> None:
     """Where everything stands: one line per artifact, with its runs and verdicts."""
     config, scale = configured(scale)
-    if paper and paper not in registries.PAPERS:
-        raise InputError(f"--paper: '{paper}' is not allowed{nearest(paper, registries.PAPERS)}")
-    reg = registries.load()
+    if paper and paper not in PAPERS:
+        raise InputError(f"--paper: '{paper}' is not allowed{nearest(paper, PAPERS)}")
+    reg = load_registry()
     state_dir = Path(config["state_dir"])
     states = {run: _run_state(run, state_dir) for run in reg.runs(scale)}
     other = _other_code([run for run, state in states.items() if state in ("done", "diverged")])
@@ -111,7 +112,7 @@ def status(
         print(f"of other code: {len(other)}, {_of_other_code(scale)}")
 
 
-def _verdicts(reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
+def _verdicts(reg: Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
     from ghostgrad.report.overview import verdict_counts
 
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
@@ -134,7 +135,7 @@ def show(
     from ghostgrad.report import render
 
     config, scale = configured(scale)
-    reg = registries.load()
+    reg = load_registry()
     if artifact == "claims":
         from ghostgrad.report import page
 
@@ -171,13 +172,13 @@ def show(
 
 
 def _table_rows(
-    reg: registries.Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
+    reg: Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
 ) -> list[dict[str, Any]]:
     """The built table where all of its runs are there and it is newer than they, the registry and the paper's numbers;
     else computed now from the runs that exist."""
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
     sources = [Path(run.directory, "metrics.csv") for run in done]
-    sources += [reg.workflow / "experiments" / f"{paper}.yaml" for paper in registries.PAPERS]
+    sources += [reg.workflow / "experiments" / f"{paper}.yaml" for paper in PAPERS]
     sources += [reg.workflow / "reference" / f"{artifact.source}.csv"]
     newest = max(source.stat().st_mtime for source in sources if source.exists())
     whole = len(done) == len(reg.artifact_runs(scale, artifact))

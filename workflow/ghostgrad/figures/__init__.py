@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from ghostgrad.analysis.results import Results
 from ghostgrad.figures import style
-from ghostgrad.registry.registry import Artifact, Registry
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.registry import Registry
 
 Drawing = tuple[Figure, pd.DataFrame]
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ghostgrad.analysis.results import Results, data_title
 from ghostgrad.files import write_atomically
-from ghostgrad.registry.registry import Artifact
+from ghostgrad.registry.artifact import Artifact
 
 DATA_COLUMNS = ["panel", "label", "x", "mean", "se", "low", "high", "n"]
 GREY = "#555555"

@@ -5,9 +5,7 @@ Imports neither torch nor pandas.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,67 +13,13 @@ from typing import Any
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
 from ghostgrad.registry import claim as ledger
 from ghostgrad.registry import signatures as functions
+from ghostgrad.registry.artifact import Artifact, Cell, paper_of
 from ghostgrad.registry.claim import Claim
 from ghostgrad.registry.experiment import Experiment
 from ghostgrad.registry.spec import SCALES, RunSpec, available, missing_reason, unset_data
 
 WORKFLOW = Path(__file__).resolve().parents[2]
 PAPERS = ("ghost", "lalc", "bnres")
-FILES = ("vgg19_bn",)  # of config.yaml's data; the others are folders
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One place in an artifact: labels and the variant whose runs fill it."""
-
-    row: str
-    column: str
-    experiment: str
-    variant: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.row}, {self.column}" if self.column else self.row
-
-
-def paper_of(artifact_id: str) -> str:
-    """`ghost` of ghost.fig5, and of ghost0.fig1_left, the same paper's other version."""
-    return artifact_id.split(".")[0].removesuffix("0")
-
-
-@dataclass(frozen=True, eq=False)
-class Artifact:
-    """One table, figure or claim of a paper, with its id from the list of artifacts."""
-
-    id: str
-    title: str
-    section: str
-    kind: str
-    cells: tuple[Cell, ...] = ()
-    table: str | None = None
-    figure: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    probes: tuple[str, ...] = ()
-    caption: str = ""
-    source: str = ""  # the artifact whose reference numbers these are; itself unless `like` was used
-
-    @property
-    def paper(self) -> str:
-        return paper_of(self.id)
-
-    @property
-    def has_figure(self) -> bool:
-        return self.figure is not None
-
-    @property
-    def has_table(self) -> bool:
-        return self.table is not None
-
-    @property
-    def definition(self) -> str:
-        """JSON of all that a table or figure is drawn from, beside its files."""
-        shown = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cells"}
-        return json.dumps({**shown, "cells": [astuple(cell) for cell in self.cells]}, sort_keys=True)
 
 
 class Registry:
@@ -332,33 +276,7 @@ class Registry:
 
 
 @cache
-def load(workflow: Path = WORKFLOW) -> Registry:
+def load_registry(workflow: Path = WORKFLOW) -> Registry:
     """The registry of this checkout, read once per process."""
     return Registry(workflow)
 
-
-def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Environment variables that carry config.yaml's machine facts to a run: state folder, checkpoints, data paths."""
-    data = {f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in (config.get("data") or {}).items() if path}
-    return {
-        "GHOSTGRAD_STATE_DIR": str(Path(config["state_dir"]).absolute()),
-        "GHOSTGRAD_CHECKPOINT_MINUTES": str(config.get("checkpoint_minutes", 5)),
-        "GHOSTGRAD_DAMAGED_IMAGES": config.get("damaged_images", "refuse"),
-        **data,
-    }
-
-
-def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
-    """config.yaml, checked; InputError names the key."""
-    config = load_yaml(path)
-    check_config(config, shown(path))
-    return config
-
-
-def check_config(config: Mapping[str, Any], where: str = "config.yaml") -> None:
-    """Raise InputError unless keys, types and data paths are right."""
-    validate(dict(config) if isinstance(config, Mapping) else config, "config", where)
-    for name, path in (config.get("data") or {}).items():
-        kind = "file" if name in FILES else "folder"
-        if path and not (Path(path).is_file() if kind == "file" else Path(path).is_dir()):
-            raise InputError(f"{where}: data.{name}: no {kind} {path}; give the right path, or leave it empty")

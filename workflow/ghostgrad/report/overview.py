@@ -12,7 +12,8 @@ from pathlib import Path
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry import claim as claims
-from ghostgrad.registry.registry import PAPERS, Artifact, Registry
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.registry import PAPERS, Registry
 
 COLUMNS = ("id", "kind", "status", "verdicts", "reason", "title", "section", "files")
 

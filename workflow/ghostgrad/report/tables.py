@@ -19,7 +19,8 @@ from ghostgrad.analysis import measures
 from ghostgrad.analysis.measures import Measured
 from ghostgrad.analysis.results import Results
 from ghostgrad.claims import judge as claims
-from ghostgrad.registry.registry import Artifact, Registry
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import missing_reason
 from ghostgrad.runs.provenance import code_hash
 
