@@ -1,5 +1,8 @@
-"""Snakemake's jobs on Slurm through submitit. Every start of Snakemake imports this package, so it imports little; what
-submits is imported when the first job comes."""
+"""A Snakemake executor plugin that runs jobs on Slurm through submitit.
+
+Every start of Snakemake imports this package, so it imports little: the modules that submit and
+watch jobs are imported once the executor is used.
+"""
 
 from snakemake_interface_executor_plugins.settings import CommonSettings
 
@@ -12,6 +15,7 @@ common_settings = CommonSettings(
     non_local_exec=True,
     implies_no_shared_fs=False,
     job_deploy_sources=False,
-    pass_envvar_declarations_to_cmd=False,  # sbatch exports the environment; no secret in a command line
+    # sbatch exports the environment, so that no secret has to appear in a command line.
+    pass_envvar_declarations_to_cmd=False,
     auto_deploy_default_storage_provider=False,
 )

@@ -1,18 +1,22 @@
-"""What outlives the controller: one folder per submission, written before sbatch is called.
+"""The ledger: what outlives the controller. One folder per submission, written before sbatch runs.
 
     <folder>/batches/<batch>/
-        batch.json        the tasks of the array and their jobs: key, parameters' hash, log
-        slurm_id          the array's id, as soon as sbatch has given it (else the comment finds it)
-        <n>.claim         who has job n: "task …" once a task has begun it, "withdrawn" where it shall not begin
-        <n>.json          how job n ended
-        <n>.lives         one line per life of job n: when it began and ended
-        <n>.stop          asks job n to save itself and stop (SNAKEMAKE_SUBMITIT_STOP_FILE)
+        batch.json        the jobs of the array: task, key, hash of the parameters, log
+        slurm_id          the array's id, as soon as sbatch has printed it; until then only the
+                          job's comment in Slurm leads to it
+        <n>.claim         who owns job n: "task …" once a task has started it, "withdrawn" where no
+                          task may start it
+        <n>.json          the result of job n
+        <n>.lives         one line per start of job n: when it started and when it stopped
+        <n>.stop          asks job n to save itself and exit (SNAKEMAKE_SUBMITIT_STOP_FILE)
         <n>.cancel        asks the task to end job n
-        cancelled         where the controller cancelled the whole array
-        told              one line per job whose end Snakemake has been told
-        *.pkl, *.sh, …    submitit's
+        task<i>.saved     task i has stopped its jobs for a requeue
+        cancelled         the controller has cancelled the whole array
+        told              one line per job whose end Snakemake has recorded
+        *.pkl, *.sh, …    submitit's own files
 
-Every file but `told` is written once or replaced as a whole; a damaged one is treated as not there.
+Every file except `told` and `<n>.lives` is written once or replaced as a whole, so that a reader
+never sees half of it. A damaged file is treated as missing.
 """
 
 from __future__ import annotations
@@ -25,25 +29,102 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-COMMENT = "snakemake-submitit:"
+COMMENT_PREFIX = "snakemake-submitit:"  # of the comment that each job has in Slurm
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One job in a batch."""
+class JobRecord:
+    """One job of a batch."""
 
-    n: int
-    task: int  # index in the array
-    key: str
-    params: str
+    number: int  # within the batch
+    task: int  # index of its task within the array
+    key: str  # see `job_key`
+    params_hash: str
     name: str
     log: str
     resubmits: int = 0
-    requeues: int = 0  # at its time limit, of the job's earlier submissions
+    requeues: int = 0  # at the time limit, in earlier submissions of the job
+
+    def to_json(self) -> dict[str, Any]:
+        body = asdict(self)
+        return {"n": body.pop("number"), "params": body.pop("params_hash"), **body}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> JobRecord:
+        """Raise KeyError where a value is missing."""
+        return cls(
+            number=body["n"],
+            task=body["task"],
+            key=body["key"],
+            params_hash=body["params"],
+            name=body["name"],
+            log=body["log"],
+            resubmits=body.get("resubmits", 0),
+            requeues=body.get("requeues", 0),
+        )
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended, as its task has written it."""
+
+    exit_code: int  # of Snakemake; -N after signal N
+    started_at: float  # seconds since the epoch, of its first start
+    seconds: float  # over all its starts
+    starts: int
+    max_rss_mb: int
+    node: str
+    reason: str = ""  # in words, where the exit code does not say enough
+    out_of_memory: bool = False
+    hit_own_limit: bool = False  # the job's own time limit within a task of several jobs
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rc": self.exit_code,
+            "began": self.started_at,
+            "seconds": self.seconds,
+            "lives": self.starts,
+            "rss_mb": self.max_rss_mb,
+            "node": self.node,
+            "reason": self.reason,
+            "out_of_memory": self.out_of_memory,
+            "late": self.hit_own_limit,
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> JobResult:
+        """Raise KeyError where a value is missing."""
+        return cls(
+            exit_code=body["rc"],
+            started_at=body["began"],
+            seconds=body["seconds"],
+            starts=body["lives"],
+            max_rss_mb=body["rss_mb"],
+            node=body["node"],
+            reason=body.get("reason", ""),
+            out_of_memory=body.get("out_of_memory", False),
+            hit_own_limit=body.get("late", False),
+        )
+
+
+@dataclass
+class BatchRequest:
+    """What a batch asks for, per task, as far as a later controller has to know it."""
+
+    gpus: int = 0
+    mem_mb: int = 0
+    minutes: int = 0
+    clusters: str | None = None
+    cpus: int = 1
+    gpu_names: list[str] = field(default_factory=list)  # of the local cluster
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> BatchRequest:
+        return cls(**{item.name: body[item.name] for item in fields(cls) if item.name in body})
 
 
 @dataclass
@@ -51,9 +132,9 @@ class Batch:
     """One submission: a job array, or a single task."""
 
     folder: Path
-    entries: list[Entry]
-    single: bool
-    request: dict[str, Any] = field(default_factory=dict)
+    records: list[JobRecord]
+    is_single_task: bool
+    request: BatchRequest = field(default_factory=BatchRequest)
     cluster: str = "slurm"
 
     @property
@@ -62,7 +143,7 @@ class Batch:
 
     @property
     def comment(self) -> str:
-        return COMMENT + self.id
+        return COMMENT_PREFIX + self.id
 
     @property
     def slurm_id(self) -> str | None:
@@ -70,147 +151,216 @@ class Batch:
             return (self.folder / "slurm_id").read_text().strip() or None
         return None
 
-    def external_id(self, entry: Entry) -> str:
-        """12, or 12_3 of an array."""
-        return f"{self.slurm_id}" if self.single else f"{self.slurm_id}_{entry.task}"
+    def set_slurm_id(self, slurm_id: str) -> None:
+        write_atomically(self.folder / "slurm_id", slurm_id)
 
-    def result(self, n: int) -> dict[str, Any] | None:
-        """How job n ended; None where it has not, or where its file is damaged."""
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads((self.folder / f"{n}.json").read_text())
-            return found if isinstance(found, dict) and "rc" in found else None
-        return None
-
-    def ended(self) -> set[int]:
-        """The jobs that have a result file, from one look at the folder."""
-        return {int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()}
-
-    def claim_text(self, n: int) -> str:
-        with contextlib.suppress(OSError):
-            return (self.folder / f"{n}.claim").read_text() or "task"  # killed between creating and writing it
-        return ""
-
-    def begun(self, n: int) -> bool:
-        return self.claim_text(n).startswith("task")
-
-    def task_log(self, entry: Entry) -> Path:
-        """submitit's log of a task: what was said before or beside its jobs."""
-        name = self.external_id(entry).partition(":")[0]
-        return self.folder / f"{name}_0_log.out"
-
-    def pickled(self, entry: Entry) -> bool:
-        """True where submitit has put the task in its place, from which it is read."""
-        name = self.external_id(entry).partition(":")[0]
-        return (self.folder / f"{name}_submitted.pkl").exists()
-
-    def withdraw(self, n: int) -> bool:
-        """Keep job n from beginning; False where a task has begun it."""
-        return claim(self.folder, n, "withdrawn") or self.claim_text(n).startswith("withdrawn")
-
-    def idle(self, task: int) -> bool:
-        """True of a task none of whose jobs may run any more."""
-        told = self.told()
-        return all(entry.n in told for entry in self.entries if entry.task == task)
-
-    def begun_at(self, n: int) -> float | None:
-        """When job n began, by the clock of the file system; None where it has not."""
-        with contextlib.suppress(OSError):
-            return (self.folder / f"{n}.claim").stat().st_mtime if self.begun(n) else None
-        return None
-
-    @property
-    def cancelled(self) -> bool:
-        return (self.folder / "cancelled").exists()
-
-    def take_back(self, n: int) -> None:
-        """As `withdraw`, for a job whose task is known to be dead: should it come back, it leaves the job alone."""
-        replace(self.folder / f"{n}.claim", "withdrawn")
-
-    def tell(self, entry: Entry) -> None:
-        """Note that Snakemake knows how this job ended."""
-        with (self.folder / "told").open("a") as stream:
-            stream.write(f"{entry.n}\n")
-
-    def told(self) -> set[int]:
-        with contextlib.suppress(OSError):
-            return {int(line) for line in (self.folder / "told").read_text().splitlines() if line.isdigit()}
-        return set()
+    def external_id(self, record: JobRecord) -> str:
+        """Return the id of the job's task in the queue: `12`, or `12_3` for a task of an array."""
+        return f"{self.slurm_id}" if self.is_single_task else f"{self.slurm_id}_{record.task}"
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        body = {"single": self.single, "cluster": self.cluster, "request": self.request}
-        replace(self.folder / "batch.json", json.dumps({**body, "entries": [asdict(e) for e in self.entries]}))
+        body = {
+            "single": self.is_single_task,
+            "cluster": self.cluster,
+            "request": asdict(self.request),
+            "entries": [record.to_json() for record in self.records],
+        }
+        write_atomically(self.folder / "batch.json", json.dumps(body))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def submitted(self, slurm_id: str) -> None:
-        replace(self.folder / "slurm_id", slurm_id)
+    # --- results ---
+
+    def result(self, number: int) -> JobResult | None:
+        """Return how a job ended; None where it has not, or where its file is damaged."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return JobResult.from_json(json.loads((self.folder / f"{number}.json").read_text()))
+        return None
+
+    def finished_jobs(self) -> set[int]:
+        """Return the numbers of the jobs that have a result file, from one look at the folder."""
+        return {int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()}
+
+    def mark_reported(self, record: JobRecord) -> None:
+        """Note that Snakemake knows how this job ended, so that no later controller cares for it.
+
+        The file is the only one that grows: one short line per call, appended in a single write.
+        """
+        with (self.folder / "told").open("a") as stream:
+            stream.write(f"{record.number}\n")
+
+    def reported(self) -> set[int]:
+        with contextlib.suppress(OSError):
+            lines = (self.folder / "told").read_text().splitlines()
+            return {int(line) for line in lines if line.isdigit()}
+        return set()
+
+    @property
+    def is_open(self) -> bool:
+        """True while there is a job whose end Snakemake has not recorded."""
+        return bool({record.number for record in self.records} - self.reported())
+
+    def is_idle(self, task: int) -> bool:
+        """Return True for a task none of whose jobs may run any more."""
+        reported = self.reported()
+        return all(record.number in reported for record in self.records if record.task == task)
+
+    # --- who may start a job ---
+
+    def claim_text(self, number: int) -> str:
+        """Return who owns a job; an empty text where nobody does yet."""
+        with contextlib.suppress(OSError):
+            # An empty file was left by a process that was killed between creating and writing
+            # it. The task takes such a job for its own, so it counts as started.
+            return (self.folder / f"{number}.claim").read_text() or "task"
+        return ""
+
+    def has_started(self, number: int) -> bool:
+        return self.claim_text(number).startswith("task")
+
+    def started_at(self, number: int) -> float | None:
+        """Return when a job was started, by the clock of the file system, or None."""
+        with contextlib.suppress(OSError):
+            if self.has_started(number):
+                return (self.folder / f"{number}.claim").stat().st_mtime
+        return None
+
+    def withdraw(self, number: int) -> bool:
+        """Keep a job from being started; return False where a task has started it already."""
+        if claim_job(self.folder, number, "withdrawn"):
+            return True
+        return self.claim_text(number).startswith("withdrawn")
+
+    def revoke(self, number: int) -> None:
+        """Withdraw a job whose task is known to be dead, whether it had been started or not.
+
+        Should Slurm requeue the task after all, the task leaves the job alone.
+        """
+        write_atomically(self.folder / f"{number}.claim", "withdrawn")
+
+    # --- other marks ---
+
+    def request_cancel(self, number: int) -> None:
+        """Ask the task to end one job and to continue with its others."""
+        (self.folder / f"{number}.cancel").touch()
+
+    def mark_cancelled(self) -> None:
+        (self.folder / "cancelled").touch()
+
+    @property
+    def was_cancelled(self) -> bool:
+        return (self.folder / "cancelled").exists()
+
+    def was_saved(self, task: int) -> bool:
+        """Return True where the task has stopped its jobs in order to be requeued."""
+        return (self.folder / f"task{task}.saved").exists()
+
+    # --- submitit's files ---
+
+    def task_log(self, record: JobRecord) -> Path:
+        """Return submitit's log of the task: what was printed before and beside its jobs."""
+        return self.folder / f"{self._file_stem(record)}_0_log.out"
+
+    def is_pickled(self, record: JobRecord) -> bool:
+        """Return True where submitit has put the task where the node reads it.
+
+        submitit pickles tasks under a temporary name and renames them once it knows the array's id.
+        """
+        return (self.folder / f"{self._file_stem(record)}_submitted.pkl").exists()
+
+    def _file_stem(self, record: JobRecord) -> str:
+        return self.external_id(record).partition(":")[0]  # a local id is <pid>:<start time>
 
 
-def claim(folder: Path, n: int, who: str) -> bool:
-    """Take job n for `who`, once: True for the first who asks."""
+def claim_job(folder: Path, number: int, owner: str) -> bool:
+    """Claim a job for `owner`; return True only for the first caller.
+
+    The exclusive creation of the file decides between a task that starts the job and a controller
+    that withdraws it at the same moment.
+    """
     try:
-        handle = os.open(folder / f"{n}.claim", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        handle = os.open(folder / f"{number}.claim", flags, 0o666)
     except FileExistsError:
         return False
     with os.fdopen(handle, "w") as stream:
-        stream.write(who)
+        stream.write(owner)
     return True
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file as a whole."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file such that readers see the old or the new content, and never a part."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.write_text(text)
     temporary.replace(path)
 
 
 class Ledger:
-    """All batches of a workflow's folder."""
+    """All batches in a workflow's folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder / "batches"
 
-    def new(self, entries: Iterable[Entry], single: bool, request: Mapping[str, Any], cluster: str) -> Batch:
-        batch = Batch(self.folder / uuid.uuid4().hex[:12], list(entries), single, dict(request), cluster)
+    def create(
+        self,
+        records: Iterable[JobRecord],
+        is_single_task: bool,
+        request: BatchRequest,
+        cluster: str,
+    ) -> Batch:
+        """Create a batch and write it to its folder."""
+        folder = self.folder / uuid.uuid4().hex[:12]
+        batch = Batch(folder, list(records), is_single_task, request, cluster)
         batch.save()
         return batch
 
+    def folders(self) -> list[Path]:
+        return sorted(self.folder.glob("*/")) if self.folder.is_dir() else []
+
     def open_batches(self) -> tuple[list[Batch], list[Path]]:
-        """Batches with a job that Snakemake has not been told of, and the folders whose batch.json cannot be read."""
+        """Return the batches that are still open, and the folders whose batch.json is damaged."""
         batches, damaged = [], []
-        for folder in sorted(self.folder.glob("*/")) if self.folder.is_dir() else []:
-            batch = read(folder)
+        for folder in self.folders():
+            batch = read_batch(folder)
             if batch is None:
                 damaged.append(folder)
-            elif {entry.n for entry in batch.entries} - batch.told():
+            elif batch.is_open:
                 batches.append(batch)
         return batches, damaged
 
 
-def read(folder: Path) -> Batch | None:
-    """The batch of a folder; None where its batch.json is missing or damaged."""
+def read_batch(folder: Path) -> Batch | None:
+    """Return the batch of a folder; None where its batch.json is missing or damaged."""
     try:
         body = json.loads((folder / "batch.json").read_text())
-        entries = [Entry(**entry) for entry in body["entries"]]
-        return Batch(folder, entries, bool(body["single"]), dict(body["request"]), str(body["cluster"]))
+        return Batch(
+            folder,
+            [JobRecord.from_json(entry) for entry in body["entries"]],
+            bool(body["single"]),
+            BatchRequest.from_json(body["request"]),
+            str(body["cluster"]),
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def job_key(workdir: str, rule: str, outputs: Iterable[str]) -> str:
-    """What makes a job the same one in another run of the workflow: where, which rule, which files."""
+    """Return what identifies a job in every run of the workflow: folder, rule and output files."""
     return _digest(workdir, rule, *sorted(map(str, outputs)))
 
 
-def params_hash(params: Any, inputs: Iterable[str]) -> str:
-    """What makes it compute something else."""
-    return _digest(json.dumps(params, sort_keys=True, default=_plain), *sorted(map(str, inputs)))
+def params_hash(params: object, inputs: Iterable[str]) -> str:
+    """Return a hash that changes when the job would compute something else."""
+    return _digest(json.dumps(params, sort_keys=True, default=_to_json), *sorted(map(str, inputs)))
 
 
-def _plain(value: Any) -> Any:
-    """What JSON cannot say: sets in order, the rest as text without addresses, equal in every process."""
+def _to_json(value: object) -> list[str] | str:
+    """Return an equivalent that is the same in every process, for values that JSON cannot hold.
+
+    Sets are sorted, and the address in a default repr is removed.
+    """
     if isinstance(value, (set, frozenset)):
         return sorted(map(str, value))
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))

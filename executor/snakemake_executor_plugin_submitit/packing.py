@@ -1,179 +1,178 @@
-"""The jobs that wait to be submitted: which of them share a task, and which tasks an array.
+"""Which pending jobs share a task, and which tasks share an array.
 
-Jobs with equal requests share an array, whatever their rules are. Short CPU jobs are packed: one task runs several, one
-after another, so that its interpreter starts once; how many follows from their time limits and from the slots that are
-free, so that every slot gets work.
+Jobs with equal requests share an array, whatever their rules are. Short CPU jobs are packed: one
+task runs several of them, one after another, so that Snakemake is imported once for all. How many
+follows from their time limits and from the slots that are free, so that every slot gets work.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
 
-from snakemake_executor_plugin_submitit.ledger import Batch, Entry, Ledger, job_key, params_hash
-from snakemake_executor_plugin_submitit.request import Request, request
-from snakemake_executor_plugin_submitit.task import Task, Work
+from snakemake_executor_plugin_submitit.cluster import Capacity
+from snakemake_executor_plugin_submitit.jobs import PendingJob
+from snakemake_executor_plugin_submitit.ledger import Batch, BatchRequest, JobRecord, Ledger
+from snakemake_executor_plugin_submitit.request import Request
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.task import PackedJob, Task
 
-MOST = 50  # jobs in a task
-BUCKET = 1000  # MB: packed jobs of a bucket share a task
-OVERHEAD = 100  # MB of the interpreter that they share
-
-
-@dataclass
-class Waiting:
-    """A job that is to be submitted."""
-
-    job: Any
-    key: str
-    params: str
-    name: str
-    rule: str
-    log: str
-    command: str
-    request: Request
-    packable: bool
-    attempt: int = 1
-    resubmits: int = 0
-    requeues: int = 0  # at its time limit
-    info: Any = None  # of a job that was submitted before
-
-
-def waiting(job: Any, command: str, settings: Any, code: bool = False) -> Waiting:
-    """What is asked for a job of Snakemake's whose inner call is `command`; RequestError where that cannot be. With
-    `code` a change of the rule's command makes it another job."""
-    defaults = {key: getattr(settings, key) for key in ("account", "partition", "qos", "reservation")}
-    rule, wildcards = _rule(job)
-    key = job_key(str(Path.cwd()), rule, [path for one in jobs_of(job) for path in one.output])
-    return Waiting(
-        job=job,
-        key=key,
-        params=params_hash([_params(one, code) for one in jobs_of(job)], job.input),
-        name=title(job),
-        rule=rule,
-        log=str(log_path(settings.logdir, rule, wildcards, key[:8]).absolute()),
-        command=command,
-        request=request(job.resources, job.threads, defaults, bool(job.resources.get("mpi"))),
-        packable=not job.is_group() and Work(0, "", command, "").arguments is not None,
-        attempt=job.attempt,
-    )
-
-
-def jobs_of(job: Any) -> list[Any]:
-    """The jobs of a group, in an order that is the same in every run; of another job, itself."""
-    return sorted(job.jobs, key=lambda one: (one.rule.name, *map(str, one.output))) if job.is_group() else [job]
-
-
-def _params(job: Any, code: bool) -> list[Any]:
-    """What a job computes with: all params, the unnamed too, and its command."""
-    named = [list(job.params), dict(job.params.items())]
-    return [*named, job.rule.shellcmd, str(job.rule.script or "")] if code else named
-
-
-def _rule(job: Any) -> tuple[str, list[tuple[str, str]]]:
-    """The rule, or those of a group (whose id is another one in every run), and the wildcards."""
-    members = jobs_of(job)
-    rules = dict.fromkeys(one.rule.name for one in members)
-    wildcards = dict.fromkeys(pair for one in members for pair in one.wildcards.items())
-    return "+".join(rules), list(wildcards)
-
-
-def title(job: Any) -> str:
-    """rule (wildcard=value, …)"""
-    rule, wildcards = _rule(job)
-    values = ", ".join(f"{key}={value}" for key, value in wildcards)
-    return f"{rule} ({shorten(values, 200, placeholder=' …')})" if values else rule
-
-
-def log_path(logdir: str, rule: str, wildcards: Sequence[tuple[str, str]], key: str) -> Path:
-    """<logdir>/<rule>/<wildcard values>.log, readable and safe as a file name; with `key` where another job could have
-    the same."""
-    name = "-".join(str(value) for _, value in wildcards) or "job"
-    safe = "".join(c if c.isalnum() or c in "._-+=@" else "_" for c in name)
-    if len(wildcards) > 1 or safe != name or len(safe) > 150 or "+" in rule:
-        safe = f"{safe[:150]}-{key}"
-    return Path(logdir, rule[:150], f"{safe}.log")
+MAX_PACK_SIZE = 50  # jobs in one task
+MEMORY_BUCKET_MB = 1000  # jobs whose requests fall into one bucket may share a task
+SHARED_INTERPRETER_MB = 100
 
 
 @dataclass(frozen=True)
-class Array:
+class JobArray:
     """Tasks with one request; each task runs its jobs one after another."""
 
     request: Request
-    tasks: tuple[tuple[Waiting, ...], ...] = field(default_factory=tuple)
+    tasks: tuple[tuple[PendingJob, ...], ...]
+
+    @property
+    def jobs(self) -> list[PendingJob]:
+        return [job for task in self.tasks for job in task]
 
 
-def arrays(
-    waiting: Iterable[Waiting], room: Any, size: int, pack: int = 0, pack_runtime: int = 10, pack_minutes: int = 30
-) -> list[Array]:
-    """All of `waiting` in as few arrays as there are kinds of requests, none longer than `size`; `room(request)` says
-    how many tasks of a request run at a time, and for how many minutes they may."""
-    groups: dict[Any, list[Waiting]] = {}
-    for one in waiting:
-        short = pack != 1 and one.packable and one.resubmits == 0 and one.attempt == 1
-        short = short and not one.request.gpus and one.request.nodes == one.request.tasks == 1
-        short = short and one.request.minutes <= pack_runtime
-        groups.setdefault(_shared(one.request) if short else one.request, []).append(one)
-    found = []
-    for kind, members in groups.items():
-        if isinstance(kind, Request):
-            tasks, request = [(one,) for one in members], kind
+@dataclass(frozen=True)
+class PackLimits:
+    """The settings of packing."""
+
+    pack: int = 0  # jobs per task; 0 chooses, 1 never packs
+    pack_runtime: int = 10  # minutes, of a job that is packed
+    pack_minutes: int = 30  # of a task
+
+    @classmethod
+    def from_settings(cls, settings: ExecutorSettings) -> PackLimits:
+        return cls(settings.pack, settings.pack_runtime, settings.pack_minutes)
+
+
+def build_arrays(
+    pending: Iterable[PendingJob],
+    capacity: Callable[[Request], Capacity],
+    array_size: int,
+    limits: PackLimits | None = None,
+) -> list[JobArray]:
+    """Distribute jobs over as few arrays as there are kinds of requests.
+
+    `capacity` tells for a request how many tasks run at a time and how long each may be. No array
+    has more than `array_size` tasks.
+    """
+    limits = limits or PackLimits()
+    groups: dict[tuple[bool, Hashable], list[PendingJob]] = {}
+    for job in pending:
+        is_packed = _is_packed(job, limits)
+        key = _pack_key(job.request) if is_packed else job.request
+        groups.setdefault((is_packed, key), []).append(job)
+    arrays = []
+    for (is_packed, _), members in groups.items():
+        if is_packed:
+            request, tasks = _pack(members, capacity, limits)
         else:
-            tasks, request = _packs(members, room, pack, pack_minutes)
-        for first in range(0, len(tasks), size):
-            found.append(Array(request, tuple(tasks[first : first + size])))
-    return found
+            request, tasks = members[0].request, [(job,) for job in members]
+        for first in range(0, len(tasks), array_size):
+            arrays.append(JobArray(request, tuple(tasks[first : first + array_size])))
+    return arrays
 
 
-def _shared(request: Request) -> tuple:
-    """What packed jobs must have in common: all but memory within a bucket and time."""
+def _is_packed(job: PendingJob, limits: PackLimits) -> bool:
+    """Return True for a short job on one CPU node that has not failed or been lost before.
+
+    A job that has brought a task down must not take others with it again.
+    """
+    request = job.request
+    is_first_try = job.attempt == 1 and job.resubmits == 0
+    is_small = not request.gpus and request.nodes == request.tasks == 1
+    is_short = request.minutes <= limits.pack_runtime
+    return limits.pack != 1 and job.can_be_packed and is_first_try and is_small and is_short
+
+
+def _pack_key(request: Request) -> Hashable:
+    """Return what packed jobs must have in common: all but time, and memory within its bucket."""
     options = tuple((name, value) for name, value in request.options if name != "mem")
-    return options, request.cpus, -(-request.mem_mb // BUCKET)
+    return options, request.cpus, math.ceil(request.mem_mb / MEMORY_BUCKET_MB)
 
 
-def _packs(members: Sequence[Waiting], room: Any, pack: int, pack_minutes: int) -> tuple[list[tuple], Request]:
-    longest = max(one.request.minutes for one in members)
-    biggest = max(members, key=lambda one: one.request.mem_mb).request
-    slots, limit = room(biggest)
-    wanted = pack or math.ceil(len(members) / max(1, slots))
-    k = max(1, min(wanted, min(pack_minutes, limit) // longest, MOST))
-    count = math.ceil(len(members) / k)
-    tasks = [tuple(members[start::count]) for start in range(count)]  # dealt round, in the scheduler's order
-    minutes = max(sum(one.request.minutes for one in task) for task in tasks)
-    memory = biggest.mem_mb + OVERHEAD if biggest.mem_mb and k > 1 else biggest.mem_mb
-    options = tuple((n, f"{memory}M" if n == "mem" else v) for n, v in biggest.options)
-    return tasks, replace(biggest, options=options, minutes=minutes, mem_mb=memory)
+def _pack(
+    members: Sequence[PendingJob], capacity: Callable[[Request], Capacity], limits: PackLimits
+) -> tuple[Request, list[tuple[PendingJob, ...]]]:
+    """Distribute short jobs over tasks; return the request and the tasks."""
+    longest = max(job.request.minutes for job in members)
+    largest = max(members, key=lambda job: job.request.mem_mb).request
+    slots, max_minutes = capacity(largest)
+    # No more jobs per task than it takes to give every slot one task, and never a task that is
+    # longer than the settings or the partition allow.
+    wanted = limits.pack or math.ceil(len(members) / max(1, slots))
+    allowed = min(limits.pack_minutes, max_minutes) // longest
+    pack_size = max(1, min(wanted, allowed, MAX_PACK_SIZE))
+    task_count = math.ceil(len(members) / pack_size)
+    # Dealt round, so that the jobs that the scheduler prefers are the first of their tasks.
+    tasks = [tuple(members[start::task_count]) for start in range(task_count)]
+    minutes = max(sum(job.request.minutes for job in task) for task in tasks)
+    mem_mb = largest.mem_mb
+    if mem_mb and pack_size > 1:
+        mem_mb += SHARED_INTERPRETER_MB
+    options = tuple(
+        (name, f"{mem_mb}M" if name == "mem" else value) for name, value in largest.options
+    )
+    return replace(largest, options=options, minutes=minutes, mem_mb=mem_mb), tasks
 
 
-def prepare(array: Array, ledger: Ledger, settings: Any, cluster: str) -> tuple[Batch, list[Task], str]:
-    """An array's batch in the ledger, the tasks that are to be pickled, and its name in the queue."""
-    entries: list[Entry] = []
-    works: list[list[Work]] = []
+def create_batch(
+    array: JobArray, ledger: Ledger, settings: ExecutorSettings, cluster_name: str
+) -> tuple[Batch, list[Task], str]:
+    """Write an array to the ledger; return its batch, the tasks to pickle and its name in Slurm."""
+    records: list[JobRecord] = []
+    packed_jobs: list[list[PackedJob]] = []
     for index, members in enumerate(array.tasks):
-        works.append([])
-        for one in members:
-            n, limit = len(entries), one.request.minutes if len(members) > 1 else 0
-            entries.append(Entry(n, index, one.key, one.params, one.name, one.log, one.resubmits, one.requeues))
-            works[-1].append(Work(n, one.name, one.command, one.log, limit))
+        packed_jobs.append([])
+        for job in members:
+            number = len(records)
+            records.append(_record(job, number, index))
+            # A job that shares its task must not use up the time of the others.
+            own_limit = job.request.minutes if len(members) > 1 else 0
+            packed_jobs[-1].append(PackedJob(number, job.name, job.command, job.log, own_limit))
     request = array.request
-    asked = {name: getattr(request, name) for name in ("gpus", "mem_mb", "minutes")}
-    asked["clusters"] = request.option("clusters")
-    batch = ledger.new(entries, len(works) == 1, asked, cluster)
-    rules = Counter(one.rule for members in array.tasks for one in members).most_common()
-    name = f"{settings.jobname_prefix}{rules[0][0]}{f'+{len(rules) - 1}' if len(rules) > 1 else ''}"
-    common = {
-        "folder": str(batch.folder),
-        "cwd": str(Path.cwd()),
-        "minutes": request.minutes,
-        "signal_delay": request.warning(settings.signal_delay) or settings.signal_delay,
-        "stop_signal": settings.stop_signal,
-        "max_requeues": settings.max_requeues,
-        "preload": [word for word in settings.preload.split(",") if word],
-    }
-    requeues = [max(one.requeues for one in members) for members in array.tasks]
-    tasks = [Task(index=index, jobs=jobs, requeues=requeues[index], **common) for index, jobs in enumerate(works)]
-    return batch, tasks, name
+    batch_request = BatchRequest(
+        request.gpus, request.mem_mb, request.minutes, request.option("clusters")
+    )
+    batch = ledger.create(records, len(array.tasks) == 1, batch_request, cluster_name)
+    tasks = [
+        Task(
+            folder=str(batch.folder),
+            index=index,
+            jobs=packed_jobs[index],
+            cwd=str(Path.cwd()),
+            minutes=request.minutes,
+            signal_delay=request.warning_seconds(settings.signal_delay) or settings.signal_delay,
+            stop_signal=settings.stop_signal,
+            max_requeues=settings.max_requeues,
+            preload=[name for name in settings.preload.split(",") if name],
+            requeues=max(job.requeues for job in members),
+        )
+        for index, members in enumerate(array.tasks)
+    ]
+    return batch, tasks, settings.jobname_prefix + _array_name(array)
+
+
+def _record(job: PendingJob, number: int, task: int) -> JobRecord:
+    return JobRecord(
+        number=number,
+        task=task,
+        key=job.key,
+        params_hash=job.params_hash,
+        name=job.name,
+        log=job.log,
+        resubmits=job.resubmits,
+        requeues=job.requeues,
+    )
+
+
+def _array_name(array: JobArray) -> str:
+    """Return the most frequent rule; `rule+2` where two other rules share the array."""
+    rules = Counter(job.rule for job in array.jobs).most_common()
+    others = f"+{len(rules) - 1}" if len(rules) > 1 else ""
+    return rules[0][0] + others

@@ -1,8 +1,9 @@
-"""From a job's resources to what is asked of Slurm, checked before anything is submitted.
+"""From the resources of a job to the options of sbatch, checked before anything is submitted.
 
-The names are those of the official Slurm plugin: slurm_account, slurm_partition, runtime, mem_mb, mem_mb_per_cpu,
-cpus_per_task, gpu, gpu_model, gres, cpus_per_gpu, tasks_per_gpu, constraint, qos, reservation, nodes, tasks,
-tasks_per_node, mpi, clusters, exclude, slurm_extra. Numbers that are 0 are not given.
+The names are those of the official Slurm plugin: slurm_account, slurm_partition, runtime, mem_mb,
+mem_mb_per_cpu, cpus_per_task, gpu, gpu_model, gres, cpus_per_gpu, tasks_per_gpu, constraint, qos,
+reservation, nodes, tasks, tasks_per_node, mpi, clusters, exclude, slurm_extra. A number that is 0
+counts as not given.
 """
 
 from __future__ import annotations
@@ -12,34 +13,68 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-DEFAULT_RUNTIME = 60  # minutes, of a job that says nothing
-INTERPRETER = 300  # MB: less than that Python and Snakemake themselves do not run in
+DEFAULT_RUNTIME = 60  # minutes, for a job without `runtime`
+INTERPRETER_MB = 300  # with less, Python and Snakemake themselves do not run
+# Slurm may send its warning up to a minute early.
+WARNING_JITTER_SECONDS = 60
+
 PLAIN = re.compile(r"[A-Za-z0-9_.,:=@%+/\[\]-]+")
-EXPRESSION = re.compile(r"[A-Za-z0-9_.,:=@%+/\[\]()&|*-]+")  # of features: gpu&(a100|h100)
-ONE = r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_.-]+)?(:\d+[TGM]?)?"
-GRES = re.compile(f"{ONE}(,{ONE})*")
-GPU = re.compile(r"(?:^|,)gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?")
-TEXT = {
+FEATURES = re.compile(r"[A-Za-z0-9_.,:=@%+/\[\]()&|*-]+")  # such as gpu&(a100|h100)
+GENERIC_RESOURCE = r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_.-]+)?(:\d+[TGM]?)?"  # name[:model][:count]
+GRES = re.compile(f"{GENERIC_RESOURCE}(,{GENERIC_RESOURCE})*")
+# The GPUs in a gres. The model needs a letter, or else it could be the count.
+GPUS_IN_GRES = re.compile(r"(?:^|,)gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?")
+
+# Resource -> option of sbatch, and the form of its value.
+TEXT_RESOURCES = {
     "slurm_account": ("account", PLAIN),
     "slurm_partition": ("partition", PLAIN),
     "qos": ("qos", PLAIN),
     "reservation": ("reservation", PLAIN),
-    "constraint": ("constraint", EXPRESSION),
+    "constraint": ("constraint", FEATURES),
     "exclude": ("exclude", PLAIN),
     "clusters": ("clusters", PLAIN),
     "cluster": ("clusters", PLAIN),
     "slurm_cluster": ("clusters", PLAIN),
     "gres": ("gres", GRES),
 }
-NUMBERS = (
-    "runtime mem_mb mem_mb_per_cpu cpus_per_task gpu cpus_per_gpu tasks_per_gpu nodes tasks tasks_per_node".split()
+NUMBER_RESOURCES = (
+    "runtime",
+    "mem_mb",
+    "mem_mb_per_cpu",
+    "cpus_per_task",
+    "gpu",
+    "cpus_per_gpu",
+    "tasks_per_gpu",
+    "nodes",
+    "tasks",
+    "tasks_per_node",
 )
-SHORT = {"C": "constraint", "w": "nodelist", "x": "exclude", "L": "licenses", "d": "dependency", "b": "begin"}
-SHORT |= {"p": "partition", "A": "account", "q": "qos", "H": "hold", "M": "clusters", "N": "nodes", "n": "ntasks"}
-SHORT |= {"c": "cpus-per-task", "G": "gpus", "t": "time", "J": "job-name", "o": "output", "e": "error", "D": "chdir"}
-COUNTED = {  # options whose numbers the plugin reckons with: option of slurm_extra -> resource
+SHORT_OPTIONS = {
+    "A": "account",
+    "C": "constraint",
+    "D": "chdir",
+    "G": "gpus",
+    "H": "hold",
+    "J": "job-name",
+    "L": "licenses",
+    "M": "clusters",
+    "N": "nodes",
+    "b": "begin",
+    "c": "cpus-per-task",
+    "d": "dependency",
+    "e": "error",
+    "n": "ntasks",
+    "o": "output",
+    "p": "partition",
+    "q": "qos",
+    "t": "time",
+    "w": "nodelist",
+    "x": "exclude",
+}
+# Options that the plugin has to know the value of -> the resource that sets them.
+RESOURCE_OPTIONS = {
     "nodes": "nodes",
     "ntasks": "tasks",
     "ntasks-per-node": "tasks_per_node",
@@ -56,89 +91,146 @@ COUNTED = {  # options whose numbers the plugin reckons with: option of slurm_ex
     "ntasks-per-gpu": "tasks_per_gpu",
     "clusters": "clusters",
 }
-MANAGED = (  # options that the plugin sets itself
-    "array job-name output error open-mode signal time comment parsable wrap export wait input test-only uid gid chdir"
-).split()
+# Options that the plugin sets itself.
+MANAGED_OPTIONS = (
+    "array",
+    "job-name",
+    "output",
+    "error",
+    "open-mode",
+    "signal",
+    "time",
+    "comment",
+    "parsable",
+    "wrap",
+    "export",
+    "wait",
+    "input",
+    "test-only",
+    "uid",
+    "gid",
+    "chdir",
+)
 
 
 class RequestError(Exception):
-    """A resource that cannot be asked for; one line."""
+    """A resource that cannot be requested; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One kind of task: jobs with equal requests can share an array. Memory in MB, time in minutes."""
+    """What one task asks for. Tasks with equal requests can share an array."""
 
-    options: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, str], ...]  # of sbatch, sorted by name
     minutes: int
     cpus: int
-    mem_mb: int = 0
+    mem_mb: int = 0  # 0 for the partition's default
     gpus: int = 0
     nodes: int = 1
-    tasks: int = 1
+    tasks: int = 1  # more where the job itself starts steps with srun or mpirun
 
-    def warning(self, delay: int) -> int:
-        """Seconds before the limit at which the task is told. Less for a short limit, because Slurm, which may be a
-        minute early, would else tell it near its beginning; 0, not at all, for one of a minute."""
-        return min(delay, max(0, 60 * self.minutes - 60) // 2)
+    def warning_seconds(self, delay: int) -> int:
+        """Return how many seconds before the limit the task is warned, `delay` at most.
 
-    def __str__(self) -> str:
-        return " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in self.options)
+        A short limit has a shorter warning: as Slurm may be a minute early, the job would otherwise
+        be asked to stop when it has only just started. A limit of one minute has none.
+        """
+        return min(delay, max(0, 60 * self.minutes - WARNING_JITTER_SECONDS) // 2)
 
     def option(self, name: str) -> str | None:
         return dict(self.options).get(name)
 
+    def __str__(self) -> str:
+        words = (f"--{name}={value}" if value else f"--{name}" for name, value in self.options)
+        return " ".join(words)
 
-def request(
-    resources: Mapping[str, Any], threads: int, defaults: Mapping[str, str | None] | None = None, mpi: bool = False
+
+def build_request(
+    resources: Mapping[str, object],
+    threads: int,
+    defaults: Mapping[str, str | None] | None = None,
+    is_mpi: bool = False,
 ) -> Request:
-    """The request of a job; RequestError names the resource, its value and what is wrong."""
-    numbers = {name: _number(name, resources[name]) for name in NUMBERS if resources.get(name) not in (None, "")}
-    options: dict[str, str] = {}
-    for name, (option, form) in TEXT.items():
-        if (value := resources.get(name)) not in (None, ""):
-            options.setdefault(option, _text(name, value, form))
-    for option, value in (defaults or {}).items():
-        if value:
-            options.setdefault(option, _text(f"--submitit-{option}", value, PLAIN))
-    minutes = numbers.get("runtime") or DEFAULT_RUNTIME
+    """Return the request of a job.
+
+    `defaults` are options for jobs that do not set the resource. Raise RequestError with the
+    resource, its value and what is wrong.
+    """
+    numbers = {
+        name: _number(name, resources[name])
+        for name in NUMBER_RESOURCES
+        if resources.get(name) not in (None, "")
+    }
     for name, number in numbers.items():
-        if number < 0 and not name.startswith("cpus_per_"):  # those say: no option at all
+        if number < 0 and not name.startswith("cpus_per_"):  # where it means: no option at all
             raise RequestError(f"{name}: {number} is less than 0")
-    options["nodes"] = str(numbers.get("nodes") or 1)
-    memory = _memory(options, numbers, max(1, numbers.get("cpus_per_task") or threads))
-    gpus = _gpus(options, numbers, resources.get("gpu_model"))
-    tasks = _tasks(options, numbers, bool(gpus), mpi)
-    cpus = _cpus(options, numbers, threads, bool(gpus))
-    for word in _extra(resources.get("slurm_extra")):
+    options = _text_options(resources, defaults or {})
+    nodes = numbers.get("nodes") or 1
+    options["nodes"] = str(nodes)
+    mem_mb = _memory(options, numbers, max(1, numbers.get("cpus_per_task") or threads))
+    gpus = _gpus(options, numbers, resources.get("gpu_model"), nodes)
+    has_gpu = bool(gpus)
+    tasks = _mpi_tasks(options, numbers) if is_mpi else _tasks(options, numbers, has_gpu)
+    cpus = _cpus(options, numbers, threads, has_gpu)
+    for word in _extra_options(resources.get("slurm_extra")):
         name, _, value = word.removeprefix("--").partition("=")
         options[name] = value
-    return Request(tuple(sorted(options.items())), minutes, cpus, memory, gpus, int(options["nodes"]), tasks)
+    return Request(
+        options=tuple(sorted(options.items())),
+        minutes=numbers.get("runtime") or DEFAULT_RUNTIME,
+        cpus=cpus,
+        mem_mb=mem_mb,
+        gpus=gpus,
+        nodes=nodes,
+        tasks=tasks,
+    )
 
 
-def _tasks(options: dict[str, str], numbers: Mapping[str, int], gpu: bool, mpi: bool) -> int:
-    """How many tasks a job has in Slurm, 2 standing for several; the job itself is run once."""
+def _text_options(
+    resources: Mapping[str, object], defaults: Mapping[str, str | None]
+) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, (option, form) in TEXT_RESOURCES.items():
+        if (value := resources.get(name)) not in (None, ""):
+            options.setdefault(option, _text(name, value, form))
+    for option, default in defaults.items():
+        if default:
+            options.setdefault(option, _text(f"--submitit-{option}", default, PLAIN))
+    return options
+
+
+def _mpi_tasks(options: dict[str, str], numbers: Mapping[str, int]) -> int:
+    """Set the option for the tasks of an MPI job; return 2, which stands for several."""
     tasks, per_node = numbers.get("tasks") or 0, numbers.get("tasks_per_node") or 0
-    if mpi:
-        given = {"tasks": tasks, "tasks_per_node": per_node}
-        if bool(tasks) == bool(per_node):
-            raise RequestError(f"mpi: give either tasks or tasks_per_node (they are {tasks} and {per_node})")
-        for name, number in given.items():
-            if number == 1:
-                raise RequestError(f"{name}: 1 is too few for mpi")
-        options |= {"ntasks-per-node": str(per_node)} if per_node else {"ntasks": str(tasks)}
-        return 2
-    if gpu:
-        if per_gpu := numbers.get("tasks_per_gpu") or tasks:
+    if bool(tasks) == bool(per_node):
+        given = f"they are {tasks} and {per_node}"
+        raise RequestError(f"mpi: give either tasks or tasks_per_node ({given})")
+    for name, number in (("tasks", tasks), ("tasks_per_node", per_node)):
+        if number == 1:
+            raise RequestError(f"{name}: 1 is too few for mpi")
+    if per_node:
+        options["ntasks-per-node"] = str(per_node)
+    else:
+        options["ntasks"] = str(tasks)
+    return 2
+
+
+def _tasks(options: dict[str, str], numbers: Mapping[str, int], has_gpu: bool) -> int:
+    """Set the option for the tasks of a job without MPI; return their number, per GPU if it has."""
+    tasks = numbers.get("tasks") or 0
+    if has_gpu:
+        per_gpu = numbers.get("tasks_per_gpu") or tasks
+        if per_gpu:
             options["ntasks-per-gpu"] = str(per_gpu)
         return max(1, per_gpu)
     options["ntasks"] = str(tasks or 1)
     return tasks or 1
 
 
-def _cpus(options: dict[str, str], numbers: Mapping[str, int], threads: int, gpu: bool) -> int:
+def _cpus(options: dict[str, str], numbers: Mapping[str, int], threads: int, has_gpu: bool) -> int:
+    """Set the option for CPUs, per task or per GPU; return how many the task's own step gets."""
     per_task, per_gpu = numbers.get("cpus_per_task") or 0, numbers.get("cpus_per_gpu") or 0
-    if not per_task and gpu and "cpus_per_gpu" in numbers:
+    if not per_task and has_gpu and "cpus_per_gpu" in numbers:
         if per_gpu > 0:
             options["cpus-per-gpu"] = str(per_gpu)
     elif per_task >= 0:
@@ -147,82 +239,100 @@ def _cpus(options: dict[str, str], numbers: Mapping[str, int], threads: int, gpu
 
 
 def _memory(options: dict[str, str], numbers: Mapping[str, int], cpus: int) -> int:
+    """Set the option for memory; return the megabytes of the task, 0 for the default."""
     if per_cpu := numbers.get("mem_mb_per_cpu"):
         options["mem-per-cpu"] = f"{per_cpu}M"
         return per_cpu * cpus
     if not numbers.get("mem_mb"):
         return 0
-    memory = max(numbers["mem_mb"], INTERPRETER)
-    options["mem"] = f"{memory}M"
-    return memory
+    # A rule that asks for 5 MB means its own tool; the task is Python and Snakemake besides.
+    mem_mb = max(numbers["mem_mb"], INTERPRETER_MB)
+    options["mem"] = f"{mem_mb}M"
+    return mem_mb
 
 
-def _gpus(options: dict[str, str], numbers: Mapping[str, int], model: Any) -> int:
-    """GPUs of a job; a model without a number is one, unless the number is 0."""
+def _gpus(options: dict[str, str], numbers: Mapping[str, int], model: object, nodes: int) -> int:
+    """Set the option for GPUs; return their number.
+
+    A model without a number means one GPU, unless the number is given as 0.
+    """
     count = numbers.get("gpu", 1 if model else 0)
     if count:
         options["gpus"] = f"{_text('gpu_model', model, PLAIN)}:{count}" if model else str(count)
-    for found in re.finditer(
-        r"(?:^|,)gpu(?::[A-Za-z0-9_.-]*[A-Za-z_][A-Za-z0-9_.-]*)?(?::(\d+))?", options.get("gres", "")
-    ):
-        count = max(count, int(found[1] or 1) * int(options["nodes"]))
+    for match in GPUS_IN_GRES.finditer(options.get("gres", "")):
+        count = max(count, int(match[1] or 1) * nodes)  # a gres is per node
     return count
 
 
-def _number(name: str, value: Any) -> int:
+def _number(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise RequestError(f"{name}: {value!r} is no number")
+        raise RequestError(f"{name}: {value!r} is not a number")
     try:
         number = float(value)
     except ValueError:
-        hint = " of minutes (or such as 2h, 1d)" if name == "runtime" else ""
-        raise RequestError(f"{name}: '{value}' is no number{hint}") from None
+        hint = " of minutes (nor a time such as 2h or 1d)" if name == "runtime" else ""
+        raise RequestError(f"{name}: '{value}' is not a number{hint}") from None
     if not math.isfinite(number) or number != int(number):
-        raise RequestError(f"{name}: {value} is no whole number")
+        raise RequestError(f"{name}: {value} is not a whole number")
     return int(number)
 
 
-def _text(name: str, value: Any, form: re.Pattern[str]) -> str:
+def _text(name: str, value: object, form: re.Pattern[str]) -> str:
+    """Return the text; raise RequestError where it contains what a shell would interpret."""
     text = str(value)
-    if not form.fullmatch(text):
-        strange = next((c for c in text if not form.fullmatch(c)), None)
-        why = (
-            f"holds {strange!r}"
-            if strange is not None and form is not GRES
-            else "is not of the form name[:model][:count]"
-        )
-        raise RequestError(f"{name}: '{text}' {why}")
-    return text
+    if form.fullmatch(text):
+        return text
+    bad_character = next((character for character in text if not form.fullmatch(character)), None)
+    if form is GRES or bad_character is None:
+        raise RequestError(f"{name}: '{text}' is not of the form name[:model][:count]")
+    raise RequestError(f"{name}: '{text}' contains {bad_character!r}")
 
 
-def _extra(value: Any) -> list[str]:
-    """The words of slurm_extra: --option or --option=value, none that the plugin sets itself."""
+def _extra_options(value: object) -> list[str]:
+    """Return the options of slurm_extra as --option or --option=value.
+
+    Raise RequestError for one that the plugin sets itself.
+    """
     if value in (None, ""):
         return []
     try:
         words = shlex.split(str(value))
     except ValueError as error:
         raise RequestError(f"slurm_extra: {value!r}: {error}") from None
-    joined: list[str] = []
+    options: list[str] = []
     for word in words:
-        if re.fullmatch(r"-[A-Za-z].*", word):  # -C x, -Cx
-            if word[1] not in SHORT:
-                raise RequestError(f"slurm_extra: '{word}': give the long form of the option")
-            word = f"--{SHORT[word[1]]}" + (f"={word[2:].removeprefix('=')}" if word[2:] else "")
-        if joined and not word.startswith("-") and "=" not in joined[-1]:
-            joined[-1] += f"={word}"  # --option value
+        if options and not word.startswith("-") and "=" not in options[-1]:
+            options[-1] += f"={word}"  # --option value
         else:
-            joined.append(word)
-    for word in joined:
-        name, _, argument = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-            raise RequestError(f"slurm_extra: '{word}' is not of the form --option or --option=value")
-        for full in (*COUNTED, *MANAGED):  # sbatch takes an unmistakable beginning of an option for it
-            if full.startswith(name):
-                if full in COUNTED:
-                    raise RequestError(f"slurm_extra: --{name}: give it as the resource {COUNTED[full]}")
-                hint = "; use the resource runtime" if full == "time" else ""
-                raise RequestError(f"slurm_extra: --{name} is set by the plugin{hint}")
-        if argument and not EXPRESSION.fullmatch(argument):
-            raise RequestError(f"slurm_extra: the value of --{name} holds characters that a shell would read")
-    return joined
+            options.append(_long_option(word))
+    for option in options:
+        _check_extra_option(option)
+    return options
+
+
+def _long_option(word: str) -> str:
+    """Return the long form of -C x, -Cx and -C=x; other words are left as they are."""
+    if not re.fullmatch(r"-[A-Za-z].*", word):
+        return word
+    if word[1] not in SHORT_OPTIONS:
+        raise RequestError(f"slurm_extra: '{word}': use the long form of the option")
+    value = word[2:].removeprefix("=")
+    return f"--{SHORT_OPTIONS[word[1]]}" + (f"={value}" if word[2:] else "")
+
+
+def _check_extra_option(option: str) -> None:
+    name, _, value = option.removeprefix("--").partition("=")
+    if not option.startswith("--") or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise RequestError(f"slurm_extra: '{option}' is not of the form --option or --option=value")
+    # sbatch accepts every unambiguous beginning of an option's name for the option.
+    for full_name, resource in RESOURCE_OPTIONS.items():
+        if full_name.startswith(name):
+            raise RequestError(f"slurm_extra: --{name}: use the resource {resource} instead")
+    for full_name in MANAGED_OPTIONS:
+        if full_name.startswith(name):
+            hint = "; use the resource runtime instead" if full_name == "time" else ""
+            raise RequestError(f"slurm_extra: --{name} is set by the plugin{hint}")
+    if value and not FEATURES.fullmatch(value):
+        raise RequestError(
+            f"slurm_extra: the value of --{name} contains characters that a shell would interpret"
+        )

@@ -1,16 +1,18 @@
-"""Resources become sbatch options, with the official Slurm plugin's names; what cannot be asked for is one line."""
+"""Resources become sbatch options, with the official Slurm plugin's names; what cannot be request for is one line."""
 
 from __future__ import annotations
 
 import pytest
 
-from snakemake_executor_plugin_submitit.request import RequestError, request
+from snakemake_executor_plugin_submitit.request import RequestError, build_request
 
 DRAWN = {"_cores": 1, "_nodes": 1, "tmpdir": "/tmp", "disk_mb": 1000}
 
 
 def options(threads: int = 1, **resources) -> dict[str, str]:
-    return dict(request({**DRAWN, **resources}, threads, mpi=bool(resources.get("mpi"))).options)
+    return dict(
+        build_request({**DRAWN, **resources}, threads, is_mpi=bool(resources.get("mpi"))).options
+    )
 
 
 CASES = {
@@ -25,7 +27,10 @@ CASES = {
     "GPUs": ({"gpu": 2}, {"gpus": "2"}),
     "GPUs of a model": ({"gpu": 2, "gpu_model": "h100"}, {"gpus": "h100:2"}),
     "gres": ({"gres": "gpu:a100:2,shard:1"}, {"gres": "gpu:a100:2,shard:1"}),
-    "several nodes": ({"nodes": 2, "tasks_per_node": 4, "mpi": "srun"}, {"nodes": "2", "ntasks-per-node": "4"}),
+    "several nodes": (
+        {"nodes": 2, "tasks_per_node": 4, "mpi": "srun"},
+        {"nodes": "2", "ntasks-per-node": "4"},
+    ),
     "tasks": ({"tasks": 8}, {"ntasks": "8"}),
     "tasks without mpi": ({"tasks": 8, "tasks_per_node": 4}, {"ntasks": "8"}),
     "tasks of a GPU": ({"gpu": 2, "tasks": 3}, {"gpus": "2", "ntasks-per-gpu": "3"}),
@@ -64,7 +69,7 @@ NOT_SAID = {
 def test_numbers_that_are_not_given(resources, option):
     """As in the official plugin."""
     assert option not in options(**resources)
-    assert request({**DRAWN, "runtime": 0}, 1).minutes == 60
+    assert build_request({**DRAWN, "runtime": 0}, 1).minutes == 60
 
 
 def test_without_a_gpu_nothing_is_said_of_one():
@@ -72,73 +77,101 @@ def test_without_a_gpu_nothing_is_said_of_one():
 
 
 def test_a_request_counts_what_it_takes():
-    asked = request({**DRAWN, "gres": "gpu:a100:2", "mem_mb": 4000, "runtime": 90}, 6)
-    assert (asked.cpus, asked.gpus, asked.mem_mb, asked.minutes) == (6, 2, 4000, 90)
-    assert request({"gres": "gpu"}, 1).gpus == 1
-    assert request({"gres": "gpu:3"}, 1).gpus == 3
+    request = build_request({**DRAWN, "gres": "gpu:a100:2", "mem_mb": 4000, "runtime": 90}, 6)
+    assert (request.cpus, request.gpus, request.mem_mb, request.minutes) == (6, 2, 4000, 90)
+    assert build_request({"gres": "gpu"}, 1).gpus == 1
+    assert build_request({"gres": "gpu:3"}, 1).gpus == 3
 
 
 def test_defaults_stand_where_the_job_says_nothing():
-    assert dict(request({}, 1, {"partition": "low"}).options)["partition"] == "low"
-    assert dict(request({"slurm_partition": "high"}, 1, {"partition": "low"}).options)["partition"] == "high"
+    assert dict(build_request({}, 1, {"partition": "low"}).options)["partition"] == "low"
+    assert (
+        dict(build_request({"slurm_partition": "high"}, 1, {"partition": "low"}).options)[
+            "partition"
+        ]
+        == "high"
+    )
 
 
 def test_equal_jobs_share_a_request():
-    assert request({"mem_mb": 500, "runtime": 3}, 2) == request({"runtime": 3.0, "mem_mb": "500"}, 2)
-    assert len({request({"mem_mb": mb}, 2) for mb in (500, 500, 600)}) == 2
+    assert build_request({"mem_mb": 500, "runtime": 3}, 2) == build_request(
+        {"runtime": 3.0, "mem_mb": "500"}, 2
+    )
+    assert len({build_request({"mem_mb": mb}, 2) for mb in (500, 500, 600)}) == 2
 
 
 def test_short_options():
-    assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("constraint") == "gpu"
-    assert request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("nodelist") == "node[1-2]"
+    assert build_request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("constraint") == "gpu"
+    assert (
+        build_request({"slurm_extra": "-C gpu -w node[1-2]"}, 1).option("nodelist") == "node[1-2]"
+    )
 
 
 REFUSED = {
-    "infinite": ({"runtime": "inf"}, "runtime: inf is no whole number"),
-    "not a number": ({"mem_mb": float("nan")}, "mem_mb: nan is no whole number"),
-    "counted": ({"slurm_extra": "--ntasks=2"}, "slurm_extra: --ntasks: give it as the resource tasks"),
+    "infinite": ({"runtime": "inf"}, "runtime: inf is not a whole number"),
+    "not a number": ({"mem_mb": float("nan")}, "mem_mb: nan is not a whole number"),
+    "counted": (
+        {"slurm_extra": "--ntasks=2"},
+        "slurm_extra: --ntasks: use the resource tasks instead",
+    ),
     "short": ({"slurm_extra": "-J x"}, "slurm_extra: --job-name is set by the plugin"),
-    "short and unknown": ({"slurm_extra": "-Z1"}, "slurm_extra: '-Z1': give the long form of the option"),
-    "shell": ({"slurm_partition": "a; rm -rf ~"}, "slurm_partition: 'a; rm -rf ~' holds ';'"),
-    "substitution": ({"constraint": "$(id)"}, "constraint: '$(id)' holds '$'"),
-    "newline": ({"qos": "a\nb"}, "qos: 'a\nb' holds"),
-    "option": ({"slurm_account": "a b"}, "holds ' '"),
-    "runtime": ({"runtime": "soon"}, "runtime: 'soon' is no number of minutes"),
+    "short and unknown": (
+        {"slurm_extra": "-Z1"},
+        "slurm_extra: '-Z1': use the long form of the option",
+    ),
+    "shell": ({"slurm_partition": "a; rm -rf ~"}, "slurm_partition: 'a; rm -rf ~' contains ';'"),
+    "substitution": ({"constraint": "$(id)"}, "constraint: '$(id)' contains '$'"),
+    "newline": ({"qos": "a\nb"}, "qos: 'a\nb' contains"),
+    "option": ({"slurm_account": "a b"}, "contains ' '"),
+    "runtime": ({"runtime": "soon"}, "runtime: 'soon' is not a number of minutes"),
     "negative runtime": ({"runtime": -1}, "runtime: -1 is less than 0"),
-    "memory": ({"mem_mb": "much"}, "mem_mb: 'much' is no number"),
+    "memory": ({"mem_mb": "much"}, "mem_mb: 'much' is not a number"),
     "negative memory": ({"mem_mb": -5}, "mem_mb: -5 is less than 0"),
     "GPUs": ({"gpu": -1}, "gpu: -1 is less than 0"),
-    "half a GPU": ({"gpu": 0.5}, "gpu: 0.5 is no whole number"),
+    "half a GPU": ({"gpu": 0.5}, "gpu: 0.5 is not a whole number"),
     "mpi of one": ({"mpi": "srun", "tasks": 1}, "tasks: 1 is too few for mpi"),
     "mpi of none": ({"mpi": "srun"}, "mpi: give either tasks or tasks_per_node"),
-    "mpi twice": ({"mpi": "srun", "tasks": 4, "tasks_per_node": 2}, "mpi: give either tasks or tasks_per_node"),
+    "mpi twice": (
+        {"mpi": "srun", "tasks": 4, "tasks_per_node": 2},
+        "mpi: give either tasks or tasks_per_node",
+    ),
     "shortened": ({"slurm_extra": "--arr=0-1"}, "slurm_extra: --arr is set by the plugin"),
-    "time": ({"slurm_extra": "--tim=5"}, "slurm_extra: --tim is set by the plugin; use the resource runtime"),
-    "GPUs by node": ({"slurm_extra": "--gpus-per-node=1"}, "slurm_extra: --gpus-per-node: give it as the resource gpu"),
+    "time": (
+        {"slurm_extra": "--tim=5"},
+        "slurm_extra: --tim is set by the plugin; use the resource runtime instead",
+    ),
+    "GPUs by node": (
+        {"slurm_extra": "--gpus-per-node=1"},
+        "slurm_extra: --gpus-per-node: use the resource gpu instead",
+    ),
     "gres": ({"gres": "gpu:1 --wrap=id"}, "gres: 'gpu:1 --wrap=id' is not of the form"),
     "managed": ({"slurm_extra": "--job-name=x"}, "slurm_extra: --job-name is set by the plugin"),
     "not an option": ({"slurm_extra": "x"}, "slurm_extra: 'x' is not of the form --option"),
     "quotes": ({"slurm_extra": "--mail-user='a"}, "slurm_extra: "),
-    "shell in extra": ({"slurm_extra": "--mail-user=`id`"}, "slurm_extra: the value of --mail-user holds"),
+    "shell in extra": (
+        {"slurm_extra": "--mail-user=`id`"},
+        "slurm_extra: the value of --mail-user contains",
+    ),
 }
 
 
 @pytest.mark.parametrize(("resources", "expected"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_asked_for(resources, expected):
     with pytest.raises(RequestError) as error:
-        request({**DRAWN, **resources}, 1, mpi=bool(resources.get("mpi")))
+        build_request({**DRAWN, **resources}, 1, is_mpi=bool(resources.get("mpi")))
     assert str(error.value).startswith(expected) or expected in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("minutes", "delay", "expected"), [(60, 90, 90), (4, 90, 90), (3, 90, 60), (3, 20, 20), (2, 90, 30), (1, 5, 0)]
+    ("minutes", "delay", "expected"),
+    [(60, 90, 90), (4, 90, 90), (3, 90, 60), (3, 20, 20), (2, 90, 30), (1, 5, 0)],
 )
 def test_a_short_limit_has_a_short_warning(minutes, delay, expected):
     """Slurm sends it up to a minute early: the job would be told to stop as it begins."""
-    assert request({"runtime": minutes}, 1).warning(delay) == expected
+    assert build_request({"runtime": minutes}, 1).warning_seconds(delay) == expected
 
 
 def test_memory_is_enough_for_an_interpreter():
     """A rule that asks for 5 MB means its own tool; the task is Python and Snakemake besides."""
-    assert request({"mem_mb": 5}, 1).option("mem") == "300M"
-    assert request({"mem_mb": 5}, 1).mem_mb == 300, "what a pack asks for builds on it"
+    assert build_request({"mem_mb": 5}, 1).option("mem") == "300M"
+    assert build_request({"mem_mb": 5}, 1).mem_mb == 300, "what a pack asks for builds on it"

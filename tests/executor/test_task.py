@@ -12,11 +12,11 @@ import pytest
 
 RUN = """
 import sys
-from snakemake_executor_plugin_submitit.task import Task, Work
+from snakemake_executor_plugin_submitit.task import PackedJob, Task
 folder, stop_signal = sys.argv[1:]
 wait = "while ! test -e $SNAKEMAKE_SUBMITIT_STOP_FILE; do sleep 0.1; done"
-work = Work(0, "one", f"touch {folder}/job.began; {wait}; echo saw the file; exit 75", f"{folder}/log")
-Task(folder, 0, [work], folder, 10, stop_signal=stop_signal)()
+job = PackedJob(0, "one", f"touch {folder}/job.began; {wait}; echo saw the file; exit 75", f"{folder}/log")
+Task(folder, 0, [job], folder, 10, stop_signal=stop_signal)()
 """
 
 

@@ -19,7 +19,16 @@ from pathlib import Path
 
 from tests.slurm.conftest import Training, interruptible, running_cluster
 
-KILLING = ("interrupt", "cancel_one", "requeue_one", "kill_task", "kill_job", "fail_node", "preempt", "near_limit")
+KILLING = (
+    "interrupt",
+    "cancel_one",
+    "requeue_one",
+    "kill_task",
+    "kill_job",
+    "fail_node",
+    "preempt",
+    "near_limit",
+)
 
 
 class Campaign:
@@ -52,7 +61,9 @@ class Campaign:
         end = time.monotonic() + patience
         while True:
             if time.monotonic() > end:
-                raise RuntimeError(f"{dict(self.injected)}\n{self.slurm.run('squeue')}\n{self.said[-1][-2000:]}")
+                raise RuntimeError(
+                    f"{dict(self.injected)}\n{self.slurm.run('squeue')}\n{self.said[-1][-2000:]}"
+                )
             if self.process is None:
                 self.start()
             if self.process.poll() is not None:
@@ -63,14 +74,21 @@ class Campaign:
             if self.injected.total() < self.faults:
                 time.sleep(self.rng.uniform(0.2, 1.5))
                 fault = self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]
-                with contextlib.suppress(subprocess.CalledProcessError, IndexError, OSError):  # nothing to hit
+                with contextlib.suppress(
+                    subprocess.CalledProcessError, IndexError, OSError
+                ):  # nothing to hit
                     fault()
                     self.injected[fault.__name__] += 1
             else:
                 time.sleep(0.5)
 
     def start(self) -> None:
-        subprocess.run(self.flow.command("--unlock"), cwd=self.flow.folder, env=self.flow.env, capture_output=True)
+        subprocess.run(
+            self.flow.command("--unlock"),
+            cwd=self.flow.folder,
+            env=self.flow.env,
+            capture_output=True,
+        )
         self.log = (self.flow.folder / f"controller.{len(self.said)}").open("w")
         more = ["--retries", "1000", "--keep-going", "--rerun-incomplete", "--submitit-grace", "10"]
         self.process = subprocess.Popen(
@@ -109,11 +127,15 @@ class Campaign:
 
     def truncate_ledger(self) -> None:
         self.kill_controller()
-        path = self.rng.choice(sorted(self.flow.folder.glob(".snakemake/submitit/batches/*/*.json")))
+        path = self.rng.choice(
+            sorted(self.flow.folder.glob(".snakemake/submitit/batches/*/*.json"))
+        )
         path.write_bytes(path.read_bytes()[: self.rng.randrange(40)])
 
     def _task(self) -> str:
-        return self.rng.choice(self.slurm.run("squeue", "-h", "-r", "-t", "R", "-p", "low", "-o", "%i").split())
+        return self.rng.choice(
+            self.slurm.run("squeue", "-h", "-r", "-t", "R", "-p", "low", "-o", "%i").split()
+        )
 
     def cancel_one(self) -> None:
         self.slurm.run("scancel", self._task())
@@ -129,7 +151,9 @@ class Campaign:
             self.slurm.run("scontrol", "update", f"JobId={task}", "TimeLimit=10")
 
     def _kill(self, pattern: str) -> None:
-        pids = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
+        pids = subprocess.run(
+            ["pgrep", "-f", pattern], capture_output=True, text=True, check=True
+        ).stdout.split()
         os.kill(int(self.rng.choice(pids)), signal.SIGKILL)
 
     def kill_task(self) -> None:
@@ -155,7 +179,9 @@ class Campaign:
         grace = self.rng.choice([0, 10])
         self.slurm.run("scontrol", "update", "PartitionName=low", f"GraceTime={grace}")
         nodes = self.rng.choice(["-N1", "-N2"])
-        self.slurm.run("sbatch", "-p", "high", nodes, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
+        self.slurm.run(
+            "sbatch", "-p", "high", nodes, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2"
+        )
 
     def no_sacct(self) -> None:
         path = self.flow.folder / ".bin" / "sacct"
@@ -179,7 +205,9 @@ def main() -> None:
         try:
             campaign.run(patience=600 + 12 * faults)
         finally:
-            print(f"{campaign.injected.total()} faults, {len(campaign.said)} controllers: {dict(campaign.injected)}")
+            print(
+                f"{campaign.injected.total()} faults, {len(campaign.said)} controllers: {dict(campaign.injected)}"
+            )
             problems = flow.problems(campaign.injected.total())
             print("\n".join(problems) or "every job ended, with its bytes, never two alive")
             print(f"{flow.again()} lives ended after their job had ended before")

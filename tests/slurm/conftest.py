@@ -41,7 +41,9 @@ class Cluster:
         self.env = {**os.environ, "SLURM_CONF": str(folder / "etc" / "slurm.conf"), "PATH": path}
 
     def run(self, *command: str) -> str:
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, env=self.env, capture_output=True, text=True, check=True
+        ).stdout
 
     def node(self, what: str, name: str) -> None:
         self.run(str(self.folder / "node"), what, name)
@@ -58,7 +60,9 @@ class Cluster:
 
 def _free_ports(count: int = 20) -> int:
     """The first of so many neighbouring ports that nobody listens on."""
-    start = 17800 + os.getpid() * count % 12000  # two clusters that start at once look at different ones
+    start = (
+        17800 + os.getpid() * count % 12000
+    )  # two clusters that start at once look at different ones
     for first in range(start, start + 1000, count):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(first, first + count):
@@ -79,10 +83,16 @@ def running_cluster(folder: Path, **more: str):
         **more,
     }  # two clusters, other cgroups
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    env = {**os.environ, **{f"SLURM_TEST_{name}": value for name, value in given.items()}, "PATH": path}
+    env = {
+        **os.environ,
+        **{f"SLURM_TEST_{name}": value for name, value in given.items()},
+        "PATH": path,
+    }
     # It stops the cluster when its standard input ends: here, or, should this process be killed, by the system.
     stop = f"cat >/dev/null; exec {HERE / 'slurm-down.sh'} {folder} --purge"
-    undertaker = subprocess.Popen(["sh", "-c", stop], env=env, stdin=subprocess.PIPE, start_new_session=True)
+    undertaker = subprocess.Popen(
+        ["sh", "-c", stop], env=env, stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         subprocess.run([HERE / "slurm-up.sh", folder], env=env, check=True)
         yield Cluster(folder, [f"n{port}x{i}" for i in range(1, 5)])
@@ -121,7 +131,9 @@ def count_calls(folder: Path, slurm: Cluster) -> dict[str, str]:
     bin.mkdir()
     for name in COUNTED:
         real = shutil.which(name, path=slurm.env["PATH"])
-        text = COUNTER.format(name=name, log=folder / ".calls", real=real, conf=slurm.env["SLURM_CONF"])
+        text = COUNTER.format(
+            name=name, log=folder / ".calls", real=real, conf=slurm.env["SLURM_CONF"]
+        )
         (bin / name).write_text(text)
         (bin / name).chmod(0o755)
     return {"SLURM_CONF": slurm.env["SLURM_CONF"], "PATH": f"{bin}:{slurm.env['PATH']}"}
@@ -144,7 +156,14 @@ class Workflow:
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def command(self, *arguments: str) -> list[str]:
-        settings = ["--executor", "submitit", "--submitit-cluster", "slurm", "--submitit-status-seconds", "2"]
+        settings = [
+            "--executor",
+            "submitit",
+            "--submitit-cluster",
+            "slurm",
+            "--submitit-status-seconds",
+            "2",
+        ]
         more = ["--jobs", "1000", "--max-jobs-per-timespan", "10000/1s", "--latency-wait", "10"]
         base = ["--default-resources", "runtime=2", "mem_mb=600"]
         return [sys.executable, "-m", "snakemake", *settings, *more, *base, *arguments]
@@ -173,7 +192,11 @@ class Workflow:
 
     def pauses(self, command: str) -> list[float]:
         """Seconds between one call of a Slurm command and the next."""
-        times = [float(line.split()[0]) for line in self.calls.read_text().splitlines() if line.split()[1] == command]
+        times = [
+            float(line.split()[0])
+            for line in self.calls.read_text().splitlines()
+            if line.split()[1] == command
+        ]
         return [after - before for before, after in pairwise(times)]
 
     def path(self, name: str) -> Path:
@@ -202,10 +225,17 @@ rule train:
 class Training(Workflow):
     """Jobs that train from checkpoints and keep a log of their own of what happened to them."""
 
-    def __init__(self, folder: Path, slurm: Cluster, jobs: int, steps: int = 20, seconds: float = 0.2, **more):
+    def __init__(
+        self, folder: Path, slurm: Cluster, jobs: int, steps: int = 20, seconds: float = 0.2, **more
+    ):
         self.jobs, self.steps, self.events = jobs, steps, folder.parent / "events"
         self.events.mkdir(exist_ok=True)
-        names = {"python": sys.executable, "script": HERE / "train.py", "events": self.events, "seconds": seconds}
+        names = {
+            "python": sys.executable,
+            "script": HERE / "train.py",
+            "events": self.events,
+            "seconds": seconds,
+        }
         more = {"lr": 1, "runtime": 10, "resources": "mem_mb=400", "events_more": "", **more}
         self.text = TRAINING.format(jobs=jobs, steps=steps, **names, **more)
         super().__init__(folder, slurm, self.text)
@@ -245,7 +275,11 @@ class Training(Workflow):
             path, said = self.path(f"out/{i}.txt"), self.said(i)
             if not path.exists() or path.read_text() != f"{value}\n":
                 found.append(f"{i}: no result, or another one's")
-            if not said.count("end") or (said.count("end") > 1 and self.again() > taken) or "two_alive" in said:
+            if (
+                not said.count("end")
+                or (said.count("end") > 1 and self.again() > taken)
+                or "two_alive" in said
+            ):
                 found.append(f"{i}: {' '.join(said)}")
         return found
 

@@ -58,7 +58,9 @@ def test_equal_ready_jobs_are_one_sbatch(workflow):
     flow = workflow(ONE_STAGE.format(n=200))
     code, said = flow.run()
     assert code == 0, said[-3000:]
-    assert [flow.path(f"out/{i}.txt").read_text() for i in range(200)] == [f"{i}\n" for i in range(200)]
+    assert [flow.path(f"out/{i}.txt").read_text() for i in range(200)] == [
+        f"{i}\n" for i in range(200)
+    ]
     assert flow.counts()["sbatch"] <= 2
     assert flow.counts()["sacct"] >= 1
     assert all(pause > 1.9 for pause in flow.pauses("sacct"))  # one per round of two seconds

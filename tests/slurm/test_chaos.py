@@ -11,7 +11,9 @@ pytestmark = pytest.mark.slurm
 
 
 @pytest.mark.parametrize(
-    ("jobs", "faults"), [(20, 10), pytest.param(60, 500, marks=pytest.mark.long)], ids=["short", "long"]
+    ("jobs", "faults"),
+    [(20, 10), pytest.param(60, 500, marks=pytest.mark.long)],
+    ids=["short", "long"],
 )
 def test_a_campaign(training, jobs, faults):
     flow = training(jobs=jobs, steps=20, seconds=0.5 if jobs == 20 else 6.0)

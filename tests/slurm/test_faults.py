@@ -86,7 +86,17 @@ def test_a_node_dies(training):
 
 
 def preempt(flow, seconds: int = 3) -> None:
-    flow.slurm.run("sbatch", "-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", f"sleep {seconds}")
+    flow.slurm.run(
+        "sbatch",
+        "-p",
+        "high",
+        "-N4",
+        "--exclusive",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        f"sleep {seconds}",
+    )
 
 
 @pytest.mark.parametrize("grace", [0, 20])
@@ -115,7 +125,11 @@ def test_a_time_limit_several_times(training):
     for life in (1, 2):
         flow.until(lambda n=life: all(len(alive(flow, i)) == n for i in range(2)))
         near_the_limit(flow)
-        flow.until(lambda n=life: all(sum(w.startswith("saved") for w in flow.said(i)) == n for i in range(2)))
+        flow.until(
+            lambda n=life: all(
+                sum(w.startswith("saved") for w in flow.said(i)) == n for i in range(2)
+            )
+        )
         for identity in flow.queue():  # an earlier end also shortens the limit of the lives to come
             flow.slurm.run("scontrol", "update", f"JobId={identity}", "TimeLimit=10")
     ended(flow, process)
@@ -165,11 +179,16 @@ def test_somebody_else_takes_a_job_away(training, command):
 
 def test_out_of_memory(training):
     """The reason is told, and the retry asks for more."""
-    flow = training(jobs=2, steps=5, resources="mem_mb=lambda wildcards, attempt: 350 * attempt", events_more=" 400")
+    flow = training(
+        jobs=2,
+        steps=5,
+        resources="mem_mb=lambda wildcards, attempt: 350 * attempt",
+        events_more=" 400",
+    )
     process = flow.start("--retries", "1")
     said = ended(flow, process)
     assert said.count("out of memory") == 2, said[-3000:]
-    assert "350 MB asked for" in said
+    assert "350 MB requested" in said
 
 
 def ended(flow, process, taken: int = 0) -> str:
@@ -230,7 +249,9 @@ def test_sbatch_complains_twice(training, taken):
     flow = training(jobs=4, steps=5)
     real = shutil.which("sbatch", path=flow.slurm.env["PATH"])
     before = f'{real} "$@" >/dev/null' if taken else ""
-    (flow.folder / ".bin" / "sbatch").write_text(COMPLAINING.format(calls=flow.calls, real=real, before=before))
+    (flow.folder / ".bin" / "sbatch").write_text(
+        COMPLAINING.format(calls=flow.calls, real=real, before=before)
+    )
     said = ended(flow, flow.start())
     assert said.count("; trying again in ") == 2, said[-3000:]
     assert [alive(flow, i) for i in range(4)] == [["begin"]] * 4
@@ -289,7 +310,7 @@ def test_a_held_task_says_why_it_waits(training):
     time.sleep(8)
     flow.slurm.run("scontrol", "release", flow.queue()[0])
     said = ended(flow, process)
-    assert "waits: JobHeld" in said, said[-3000:]
+    assert "is waiting: JobHeld" in said, said[-3000:]
 
 
 def test_a_controller_that_dies_before_it_knows_the_id(training):
@@ -311,7 +332,9 @@ def test_a_controller_that_dies_before_it_knows_the_id(training):
     assert flow.counts()["sbatch"] == 1
 
 
-@pytest.mark.parametrize("resources", ["gpu=2, tasks_per_gpu=1", "tasks=4, nodes=2", "gres='gpu:1'"])
+@pytest.mark.parametrize(
+    "resources", ["gpu=2, tasks_per_gpu=1", "tasks=4, nodes=2", "gres='gpu:1'"]
+)
 def test_a_job_of_several_tasks_runs_once(training, resources):
     flow = training(jobs=1, steps=5, resources=f"mem_mb=400, {resources}")
     ended(flow, flow.start())
@@ -321,9 +344,18 @@ def test_a_job_of_several_tasks_runs_once(training, resources):
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ("mem_mb=400, slurm_partition=lambda w: 'nowhere' if w.i == '3' else 'low'", "nvalid partition"),
-        ("mem_mb=400, gpu=lambda w: 99 if w.i == '3' else 0", "Requested node configuration is not available"),
-        ("mem_mb=lambda w: 10**9 if w.i == '3' else 400", "emory specification can not be satisfied"),
+        (
+            "mem_mb=400, slurm_partition=lambda w: 'nowhere' if w.i == '3' else 'low'",
+            "nvalid partition",
+        ),
+        (
+            "mem_mb=400, gpu=lambda w: 99 if w.i == '3' else 0",
+            "Requested node configuration is not available",
+        ),
+        (
+            "mem_mb=lambda w: 10**9 if w.i == '3' else 400",
+            "emory specification can not be satisfied",
+        ),
     ],
 )
 def test_sbatch_rejects_one_of_many(training, resources, expected):
@@ -370,7 +402,9 @@ def test_a_pending_job_whose_parameters_have_changed_leaves_the_queue(training):
     flow.until(lambda: len(flow.queue()) == 3)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=120)
-    flow.path("Snakefile").write_text(flow.text.replace("lr=1", "lr=2").replace(LATER, "mem_mb=400"))
+    flow.path("Snakefile").write_text(
+        flow.text.replace("lr=1", "lr=2").replace(LATER, "mem_mb=400")
+    )
     finish(flow, "--rerun-incomplete")
     assert flow.queue() == []
 
@@ -393,29 +427,37 @@ def test_one_pending_task_is_cancelled_from_outside(training):
 def test_a_pack(training, fault):
     """Six jobs in one task, taken away while the third runs: what had ended does not run again, what had not begun is
     not charged with a retry."""
-    steps = 20 if fault == "time limit" else 8  # a busy Slurm takes long to look at its jobs' limits
+    steps = (
+        20 if fault == "time limit" else 8
+    )  # a busy Slurm takes long to look at its jobs' limits
     flow = training(jobs=6, steps=steps, seconds=0.4, runtime=3)
     flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=20")
     taken = fault in ("kill the task", "scancel")
-    process = flow.start("--submitit-slots", "1", "--submitit-grace", "5", "--retries", str(int(taken)))
+    process = flow.start(
+        "--submitit-slots", "1", "--submitit-grace", "5", "--retries", str(int(taken))
+    )
     try:
         flow.until(lambda: flow.begun() == 3)
         time.sleep(1)
         if fault == "kill the task":
-            subprocess.run(["pkill", "-KILL", "-f", f"submitit.core._submit {flow.folder}"], check=True)
+            subprocess.run(
+                ["pkill", "-KILL", "-f", f"submitit.core._submit {flow.folder}"], check=True
+            )
         elif fault == "scancel":
             flow.slurm.run("scancel", flow.queue()[0])
         elif fault == "preempt":
             preempt(flow)
         else:
             near_the_limit(flow)
-            flow.until(lambda: any(word.startswith("saved") for i in range(6) for word in flow.said(i)))
+            flow.until(
+                lambda: any(word.startswith("saved") for i in range(6) for word in flow.said(i))
+            )
             flow.slurm.run("scontrol", "update", f"JobId={flow.queue()[0]}", "TimeLimit=18")
         said = ended(flow, process, taken=1)
     finally:
         flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=0")
     assert sum(len(alive(flow, i)) for i in range(6)) == 7, [flow.said(i) for i in range(6)]
-    assert said.count("its task ended before it began") == (3 if taken else 0), said[-3000:]
+    assert said.count("its task ended before the job started") == (3 if taken else 0), said[-3000:]
     assert said.count("Trying to restart job") == int(taken)
     if not taken:
         assert flow.counts()["sbatch"] == 1

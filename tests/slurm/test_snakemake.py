@@ -76,11 +76,26 @@ def test_the_cluster_tests_of_snakemake(source, tmp_path):
     if reason := missing("rsync"):
         pytest.skip(reason)
     plugins = ["-p", "instead", "-p", "pytest_mock", "-p", "no:xdist"]
-    command = [sys.executable, "-m", "pytest", *plugins, "-m", "not needs_s3", "-q", "-rA", "--tb=short", *FILES]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *plugins,
+        "-m",
+        "not needs_s3",
+        "-q",
+        "-rA",
+        "--tb=short",
+        *FILES,
+    ]
     with running_cluster(tmp_path / "slurm", CPUS="8", MEM="200000") as slurm:
         env = {**os.environ, **{name: slurm.env[name] for name in ("SLURM_CONF", "PATH")}}
         env |= {"PYTHONPATH": str(source), "JOBID": "1"}  # which their submit command sets
-        done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=source, env=env, capture_output=True, text=True, check=False
+        )
     print(*re.findall(r"^(?:PASSED|FAILED|SKIPPED|ERROR) .*$", done.stdout, re.MULTILINE), sep="\n")
     assert len(re.findall(r"^PASSED", done.stdout, re.MULTILINE)) >= 30
-    assert set(re.findall(r"^(?:FAILED|ERROR) \S+::(\w+)", done.stdout, re.MULTILINE)) == set(CANNOT)
+    assert set(re.findall(r"^(?:FAILED|ERROR) \S+::(\w+)", done.stdout, re.MULTILINE)) == set(
+        CANNOT
+    )

@@ -16,10 +16,18 @@ import sys
 import time
 from pathlib import Path
 
-out, steps, seconds, events = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
+out, steps, seconds, events = (
+    Path(sys.argv[1]),
+    int(sys.argv[2]),
+    float(sys.argv[3]),
+    Path(sys.argv[4]),
+)
 ballast = bytearray(2**20 * int(sys.argv[5]) if len(sys.argv) > 5 else 0)
 ballast[:: 2**12] = b"\1" * len(ballast[:: 2**12])
-state, log = events / f"{out.stem}.json", os.open(events / f"{out.stem}.log", os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+state, log = (
+    events / f"{out.stem}.json",
+    os.open(events / f"{out.stem}.log", os.O_APPEND | os.O_CREAT | os.O_WRONLY),
+)
 stop_file = Path(os.environ.get("SNAKEMAKE_SUBMITIT_STOP_FILE", "/nonexistent"))
 asked = False
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from snakemake_executor_plugin_submitit import cluster
-from snakemake_executor_plugin_submitit.cluster import ClusterError, Slurm, State
+from snakemake_executor_plugin_submitit import slurm_commands
+from snakemake_executor_plugin_submitit.cluster import UNLIMITED, ClusterError, State
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.slurm import SlurmCluster
+from snakemake_executor_plugin_submitit.slurm_commands import SlurmStates
 
 SACCT = """12_0|COMPLETED|0:0|node1|None
 12_1|CANCELLED by 0|0:15|node2|None
@@ -23,83 +26,85 @@ JobId=40 JobName=y UserId=root(0) JobState=TIMEOUT Reason=TimeLimit Requeue=1 Ex
 @pytest.fixture
 def answers(monkeypatch):
     """Command -> its output; a missing one fails."""
-    given = {"sacct": SACCT, "squeue": SQUEUE, "scontrol": SCONTROL}
-    asked = []
+    outputs = {"sacct": SACCT, "squeue": SQUEUE, "scontrol": SCONTROL}
+    commands = []
 
-    def run(*command):
-        asked.append(command)
-        if command[0] not in given:
+    def run_command(*command):
+        commands.append(command)
+        if command[0] not in outputs:
             raise ClusterError(f"{command[0]}: down")
-        return given[command[0]]
+        return outputs[command[0]]
 
-    monkeypatch.setattr(cluster, "run", run)
-    return given, asked
+    monkeypatch.setattr(slurm_commands, "run_command", run_command)
+    return outputs, commands
 
 
 def test_sacct(answers):
-    found = Slurm().states(["12_0", "12_1", "12_3", "12_7", "13", "14_1"])
-    assert found["12_0"] == State("COMPLETED", "0:0", "node1", "None")
-    assert found["12_1"].word == "CANCELLED"
-    assert found["12_3"].word == "PENDING"
-    assert found["12_3"].node == ""
-    assert found["12_7"].word == "PENDING"
-    assert found["13"].word == "OUT_OF_MEMORY"
-    assert not found["14_1"].alive
+    states = SlurmStates().states(["12_0", "12_1", "12_3", "12_7", "13", "14_1"])
+    assert states["12_0"] == State("COMPLETED", "0:0", "node1", "None")
+    assert states["12_1"].word == "CANCELLED"
+    assert states["12_3"].word == "PENDING"
+    assert states["12_3"].node == ""
+    assert states["12_7"].word == "PENDING"
+    assert states["13"].word == "OUT_OF_MEMORY"
+    assert not states["14_1"].is_alive
 
 
 def test_one_query_for_all_jobs(answers):
     """By the arrays' ids, each once, and nobody else's."""
-    Slurm().states([f"12_{i}" for i in range(200)] + ["13"])
+    SlurmStates().states([f"12_{i}" for i in range(200)] + ["13"])
     (command,) = answers[1]
     assert command[-1] == "12,13"
 
 
 def test_cancelled_between_a_requeue_and_the_next_start(answers):
     """It stays REQUEUED in the accounts for ever; the queue knows better."""
-    answers[0]["sacct"] = "20_0|REQUEUED|0:0|node1|None\n20_1|REQUEUED|0:0|node1|None\n22|REQUEUED|0:0|node2|None\n"
-    found = Slurm().states(["20_0", "20_1", "22"])
-    assert found["20_0"].alive
-    assert found["20_1"].alive
-    assert (found["22"].word, found["22"].node) == ("CANCELLED", "node2")
+    answers[0]["sacct"] = (
+        "20_0|REQUEUED|0:0|node1|None\n20_1|REQUEUED|0:0|node1|None\n22|REQUEUED|0:0|node2|None\n"
+    )
+    states = SlurmStates().states(["20_0", "20_1", "22"])
+    assert states["20_0"].is_alive
+    assert states["20_1"].is_alive
+    assert (states["22"].word, states["22"].node) == ("CANCELLED", "node2")
 
 
 def test_running_in_the_accounts_only(answers):
     """slurmdbd has missed its end: every fifth question is put to the queue too, and then unknown is not alive."""
     answers[0]["sacct"] = "22|RUNNING|0:0|node2|None\n"
-    slurm = Slurm()
-    assert [slurm.states(["22"])["22"].alive for _ in range(6)] == [True] * 4 + [False] * 2
+    slurm = SlurmStates()
+    assert [slurm.states(["22"])["22"].is_alive for _ in range(6)] == [True] * 4 + [False] * 2
     assert [command[0] for command in answers[1]].count("squeue") == 2
 
 
 def test_without_sacct_the_others_answer(answers):
     """squeue for what is in the queue, scontrol for what has just left it."""
     del answers[0]["sacct"]
-    found = Slurm().states(["20_0", "20_1", "21", "30_1", "30_3", "40", "50"])
-    assert found["20_0"].alive
-    assert found["20_1"].word == "PENDING"
-    assert found["21"].alive, "a suspended job goes on"
-    assert found["30_1"] == State("FAILED", "3:0", "node4", "NonZeroExitCode")
-    assert found["30_3"].word == "PENDING"
-    assert found["40"].word == "TIMEOUT"
-    assert "50" not in found, "unknown is not ended"
+    states = SlurmStates().states(["20_0", "20_1", "21", "30_1", "30_3", "40", "50"])
+    assert states["20_0"].is_alive
+    assert states["20_1"].word == "PENDING"
+    assert states["21"].is_alive, "a suspended job goes on"
+    assert states["30_1"] == State("FAILED", "3:0", "node4", "NonZeroExitCode")
+    assert states["30_3"].word == "PENDING"
+    assert states["40"].word == "TIMEOUT"
+    assert "50" not in states, "unknown is not ended"
 
 
 def test_accounts_that_are_silent(answers):
     """A task of which they tell nothing twice is looked for in the queue; while that does not answer it is not lost."""
     answers[0]["sacct"] = ""
-    slurm = Slurm()
+    slurm = SlurmStates()
     assert slurm.states(["20_0", "50"]) == {}
     assert slurm.states(["20_0", "50"])["20_0"].word == "RUNNING"
     assert "50" not in slurm.states(["20_0", "50"])
     del answers[0]["squeue"]
-    assert slurm.states(["20_0", "50"])["50"].alive
+    assert slurm.states(["20_0", "50"])["50"].is_alive
 
 
 def test_jobs_on_other_clusters(answers):
     """Every query names them; squeue then says whose lines follow."""
     answers[0]["squeue"] = "CLUSTER: one\n20_0|RUNNING|node1|None\nCLUSTER: two\n"
-    slurm = Slurm("squeue")
-    slurm.where = ("-M", "all")
+    slurm = SlurmStates("squeue")
+    slurm.ask_all_clusters()
     assert set(slurm.states(["20_0"])) == {"20_0"}
     assert answers[1][0][:3] == ("squeue", "-M", "all")
 
@@ -107,44 +112,54 @@ def test_jobs_on_other_clusters(answers):
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        ("infinite", cluster.UNLIMITED),
+        ("infinite", UNLIMITED),
         ("30:00", 30),
         ("4:00:00", 240),
         ("2-00:00:00", 2880),
         ("1-12:30:00", 2190),
-        ("n/a", cluster.UNLIMITED),
+        ("n/a", UNLIMITED),
     ],
 )
 def test_time_limits_of_partitions(limit, expected):
-    assert cluster.minutes(limit) == expected
+    assert slurm_commands.parse_minutes(limit) == expected
 
 
 def test_nothing_answers(answers):
     answers[0].clear()
     with pytest.raises(ClusterError, match="sacct: down; squeue: down; scontrol: down"):
-        Slurm().states(["12"])
+        SlurmStates().states(["12"])
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
+        (
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            True,
+        ),
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
         ("Unable to contact slurm controller (connect failure)", True),
-        ("Batch job submission failed: Job violates accounting/QOS policy (QOSMaxSubmitJobPerUserLimit)", True),
-        ("Batch job submission failed: Invalid account or account/partition combination specified", False),
+        (
+            "Batch job submission failed: Job violates accounting/QOS policy (QOSMaxSubmitJobPerUserLimit)",
+            True,
+        ),
+        (
+            "Batch job submission failed: Invalid account or account/partition combination specified",
+            False,
+        ),
         ("invalid partition specified: gpuu", False),
         ("Requested node configuration is not available", False),
     ],
 )
 def test_which_complaints_pass_by_themselves(text, expected):
-    assert cluster.transient(text) is expected
+    assert slurm_commands.is_transient(text) is expected
 
 
-def test_scancel_by_array(answers, monkeypatch):
+def test_scancel_by_array(answers):
     """One id per array, 200 at a time."""
     answers[0]["scancel"] = ""
-    cluster.cancel([f"{i}_{k}" for i in range(1, 301) for k in range(3)])
+    cluster = SlurmCluster(ExecutorSettings())
+    cluster.cancel([f"{array}_{task}" for array in range(1, 301) for task in range(3)])
     assert [len(command) - 1 for command in answers[1]] == [200, 100]
 
 
@@ -157,8 +172,8 @@ def test_a_list_that_slurm_has_cut_short(answers):
         "JobId=30 ArrayJobId=30 ArrayTaskId=0,2-6:2,42... JobState=PENDING Reason=None ExitCode=0:0 NodeList=\n"
         "JobId=99 ArrayJobId=99 ArrayTaskId=all JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
     )
-    found = Slurm().states(["30_0", "30_4", "30_5", "31_0", "31_1"])
-    assert {task: state.word for task, state in found.items()} == {
+    states = SlurmStates().states(["30_0", "30_4", "30_5", "31_0", "31_1"])
+    assert {task: state.word for task, state in states.items()} == {
         "30_0": "PENDING",
         "30_4": "PENDING",
         "30_5": "CANCELLED",  # while the others wait
@@ -168,8 +183,10 @@ def test_a_list_that_slurm_has_cut_short(answers):
 
 def test_a_pending_task_that_the_queue_does_not_know(answers):
     """Cancelled before it started: in the accounts it stays PENDING with the rest of its array."""
-    answers[0]["sacct"] = "20_[0-1]|PENDING|0:0|None assigned|None\n22_0|PENDING|0:0|None assigned|None\n"
-    slurm = Slurm()
+    answers[0]["sacct"] = (
+        "20_[0-1]|PENDING|0:0|None assigned|None\n22_0|PENDING|0:0|None assigned|None\n"
+    )
+    slurm = SlurmStates()
     states = [slurm.states(["20_0", "22_0"]) for _ in range(5)]
-    assert states[-1]["20_0"].alive
+    assert states[-1]["20_0"].is_alive
     assert states[-1]["22_0"].word == "CANCELLED"

@@ -1,0 +1,132 @@
+"""What the monitor makes of a job's result, of a lost task, and of a log."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from snakemake_executor_plugin_submitit.cluster import State
+from snakemake_executor_plugin_submitit.jobs import SubmittedJobs
+from snakemake_executor_plugin_submitit.ledger import (
+    BatchRequest,
+    JobRecord,
+    JobResult,
+    Ledger,
+    claim_job,
+)
+from snakemake_executor_plugin_submitit.monitor import (
+    Loss,
+    Monitor,
+    classify_loss,
+    strip_snakemake_lines,
+)
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.usage import UsageSummary
+
+LOG = """Building DAG of jobs...
+
+[Sun Nov 22 21:43:53 2026]
+localrule one:
+    output: out/7.txt
+    resources: tmpdir=/tmp, mem_mb=600
+of 7
+RuleException:
+CalledProcessError in file "Snakefile", line 5:
+[Sun Nov 22 21:43:53 2026]
+Error in rule one:
+    message: None
+Shutting down, this might take some time.
+""".splitlines()
+
+
+def test_the_jobs_own_words():
+    """Without the banner before and the summary after."""
+    words = ["of 7", "RuleException:", 'CalledProcessError in file "Snakefile", line 5:']
+    assert strip_snakemake_lines(LOG) == words
+
+
+def test_a_job_that_was_killed():
+    """No summary follows."""
+    assert strip_snakemake_lines(LOG[:7]) == ["of 7"]
+
+
+def test_the_last_of_two_starts():
+    """A requeued job writes into the same log."""
+    log = [*LOG[:6], "first start", *LOG[:6], "second start"]
+    assert strip_snakemake_lines(log) == ["second start"]
+
+
+def test_a_job_that_never_started():
+    assert strip_snakemake_lines(["srun: error: no such file"]) == ["srun: error: no such file"]
+
+
+@pytest.mark.parametrize(("requeues", "is_resubmitted"), [(0, True), (1, True), (2, False)])
+def test_a_packed_job_resumes_after_its_own_limit_as_often_as_an_unpacked_one(
+    tmp_path, requeues, is_resubmitted
+):
+    """The task continues with the others; the job is submitted once more, and resumes."""
+    record = JobRecord(0, 1, "key", "params", "train (i=0)", "/nowhere")
+    batch = Ledger(tmp_path).create([record], False, BatchRequest(), "slurm")
+    batch.set_slurm_id("7")
+    pending = SimpleNamespace(
+        job=None,
+        key="key",
+        rule="train",
+        name="train (i=0)",
+        request=SimpleNamespace(gpus=0, mem_mb=400),
+        resubmits=0,
+        requeues=requeues,
+        log="/nowhere",
+        submission=None,
+    )
+    jobs, queue = SubmittedJobs(lambda info: None), []
+    jobs.register(pending, batch, record)
+    submission = pending.submission
+    monitor = Monitor(
+        ExecutorSettings(max_requeues=2),
+        SimpleNamespace(name="slurm"),
+        jobs,
+        SimpleNamespace(add=queue.extend),
+        UsageSummary(),
+        SimpleNamespace(info=lambda message: None),
+        latency_wait=0,
+    )
+    reason = "reached its time limit of 3 min"
+    result = JobResult(1, 5.0, 180.0, 1, 9, "n1", reason, hit_own_limit=True)
+    monitor.finish(submission, result)
+    assert queue == ([pending] if is_resubmitted else [])
+    assert (submission.outcome is None) == is_resubmitted
+    failure = f"train (i=0), slurm job 7_1 on n1: {reason}."
+    assert is_resubmitted or failure in submission.outcome.failure
+
+
+CANCELLED, FAILED, PREEMPTED = State("CANCELLED"), State("FAILED"), State("PREEMPTED")
+
+
+@pytest.mark.parametrize(
+    ("started", "saved", "state", "expected"),
+    [
+        ([], False, PREEMPTED, Loss.NOT_STARTED),
+        ([], False, None, Loss.NOT_STARTED),
+        ([], False, FAILED, Loss.FAILED),
+        ([], False, CANCELLED, Loss.FAILED),
+        ([0], False, FAILED, Loss.NOT_STARTED),
+        ([0], False, CANCELLED, Loss.NOT_STARTED),
+        ([1], False, FAILED, Loss.FAILED),
+        ([1], False, CANCELLED, Loss.FAILED),
+        ([1], False, PREEMPTED, Loss.TAKEN_AWAY),
+        ([1], True, FAILED, Loss.TAKEN_AWAY),
+        ([1], True, CANCELLED, Loss.FAILED),
+        ([1], True, None, Loss.FAILED),
+    ],
+)
+def test_why_a_job_of_a_task_that_is_over_has_no_result(tmp_path, started, saved, state, expected):
+    """The second of two jobs in a task; a third one, in another task, makes no difference."""
+    records = [JobRecord(n, n // 2, f"key{n}", "params", "one", "log") for n in range(3)]
+    batch = Ledger(tmp_path).create(records, False, BatchRequest(), "slurm")
+    for number in [*started, 2]:
+        claim_job(batch.folder, number, "task")
+    if saved:
+        (batch.folder / "task0.saved").touch()
+    assert classify_loss(batch, 1, 0, state) is expected
