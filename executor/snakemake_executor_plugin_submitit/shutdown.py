@@ -97,7 +97,7 @@ def detach(
     options = [] if workflow.dag_settings.force_incomplete else ["--rerun-incomplete"]
     command = shlex.join(["snakemake", *sys.argv[1:], *options])
     if unfinished:
-        count = f"{len(unfinished)} jobs go on without this process (job {ids})"
+        count = f"{len(unfinished)} jobs continue without this process (job {ids})"
         text = f"{count}; start again and they are taken over: {command}"
     else:
         text = "no job is in the queue; start again to continue"

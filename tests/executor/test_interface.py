@@ -1,13 +1,16 @@
-"""The plugin as Snakemake sees it: the test class for executor plugins, the command line, what an import costs."""
+"""The plugin as Snakemake sees it: its test class, its command line, and the cost of an import."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import snakemake.common.tests
 
 from snakemake_executor_plugin_submitit import ExecutorSettings
+from tests.conftest import ROOT
 
 
 class TestLocal(snakemake.common.tests.TestWorkflowsLocalStorageBase):
@@ -23,7 +26,7 @@ class TestLocal(snakemake.common.tests.TestWorkflowsLocalStorageBase):
 
 
 def test_every_setting_is_in_the_help():
-    """A percent sign in one of them would break `snakemake --help` for everybody who has installed the plugin."""
+    """A percent sign in one would break `snakemake --help` wherever the plugin is installed."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=False
     )
@@ -32,8 +35,23 @@ def test_every_setting_is_in_the_help():
         assert f"--submitit-{name.replace('_', '-')}" in done.stdout
 
 
+def test_the_readme_lists_every_setting_with_its_default():
+    readme = (ROOT / "executor" / "README.md").read_text()
+    defaults = {}
+    for line in readme.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `") and len(cells) == 3:
+            defaults |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells[1])
+    for field in fields(ExecutorSettings):
+        default = f"`{field.default}`" if field.default != "" else "none"
+        name = field.name.replace("_", "-")
+        if name != "logdir":  # whose default is a folder inside another setting's
+            assert defaults.get(name) == default, name
+
+
 def test_the_import_is_light():
-    """Every start of Snakemake imports every plugin: nothing of submitit, nor of ours that only a submission needs."""
+    """Every start of Snakemake imports every plugin; submitit and the modules that use it are for
+    workflows on a cluster only."""
     code = "import sys, snakemake_executor_plugin_submitit; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""`--submitit-cluster local`: the same path without Slurm, with GPUs handed out."""
+"""`--submitit-cluster local`: the same path without Slurm, with GPUs shared out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: gpu=1, runtime=5
-    shell: "echo $CUDA_VISIBLE_DEVICES $(date +%s.%N) > {output}; sleep 0.5; date +%s.%N >> {output}"
+    shell: "echo $CUDA_VISIBLE_DEVICES $(date +%s.%N) > {output}; sleep 0.5; "
+           "date +%s.%N >> {output}"
 """
 
 FAILING = """
@@ -70,44 +71,44 @@ def run(folder: Path, snakefile: str, *arguments: str) -> tuple[int, str]:
 
 def test_no_gpu_is_given_out_twice(tmp_path):
     """Six jobs of one GPU each on a machine with two: at no moment do two of them share one."""
-    code, said = run(tmp_path, GPUS, "--submitit-local-gpus", "2", "--submitit-local-cpus", "4")
-    assert code == 0, said[-3000:]
+    code, output = run(tmp_path, GPUS, "--submitit-local-gpus", "2", "--submitit-local-cpus", "4")
+    assert code == 0, output[-3000:]
     spans: dict[str, list[tuple[float, float]]] = {}
     for path in (tmp_path / "out").glob("*.txt"):
         gpu, began, ended = path.read_text().split()
         spans.setdefault(gpu, []).append((float(began), float(ended)))
     assert set(spans) == {"0", "1"}
-    for mine in spans.values():
-        ordered = sorted(mine)
+    for spans_of_gpu in spans.values():
+        ordered = sorted(spans_of_gpu)
         assert all(before[1] <= after[0] for before, after in pairwise(ordered))
 
 
 def test_more_gpus_than_there_are(tmp_path):
     """One line; that job only."""
-    code, said = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--submitit-local-gpus", "2")
+    code, output = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--submitit-local-gpus", "2")
     assert code == 1
-    assert "gpu: 3 requested, but this machine has 2" in said
+    assert "gpu: 3 requested, but this machine has 2" in output
 
 
 def test_a_failure_is_named(tmp_path):
     """Rule, reason and the log's own words; the other job's result stays."""
-    code, said = run(tmp_path, FAILING, "--keep-going")
+    code, output = run(tmp_path, FAILING, "--keep-going")
     assert code == 1
     assert (tmp_path / "there.txt").exists()
-    assert "bad, local job " in said
-    assert "exit code 1" in said
-    assert "  | what went wrong" in said
+    assert "bad, local job " in output
+    assert "exit code 1" in output
+    assert "  | what went wrong" in output
 
 
 def test_a_bad_resource_fails_that_job_alone(tmp_path):
     """Before anything is submitted, with the resource, its value and what is wrong."""
     text = FAILING.replace('log: "bad.log"', 'resources: slurm_partition="a; rm -rf ~"')
-    code, said = run(tmp_path, text, "--keep-going", "--retries", "2")
+    code, output = run(tmp_path, text, "--keep-going", "--retries", "2")
     assert code == 1
-    assert "Trying to restart job" not in said, "it would be refused again"
+    assert "Trying to restart job" not in output, "it would be refused again"
     assert (tmp_path / "there.txt").exists()
-    assert "was not submitted: slurm_partition: 'a; rm -rf ~' contains ';'" in said
-    assert "what went wrong" not in said.replace("echo what went wrong", "")
+    assert "was not submitted: slurm_partition: 'a; rm -rf ~' contains ';'" in output
+    assert "what went wrong" not in output.replace("echo what went wrong", "")
 
 
 def test_no_sbatch_on_path(tmp_path, monkeypatch):
@@ -127,9 +128,9 @@ def test_no_sbatch_on_path(tmp_path, monkeypatch):
 
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").touch()
-    code, said = run(tmp_path, FAILING, "--submitit-folder", "file/x")
+    code, output = run(tmp_path, FAILING, "--submitit-folder", "file/x")
     assert code == 1
-    assert "choose another --submitit-folder" in said
+    assert "choose another --submitit-folder" in output
 
 
 def test_a_killed_task_leaves_nothing_behind(tmp_path):
@@ -140,14 +141,14 @@ def test_a_killed_task_leaves_nothing_behind(tmp_path):
     text = TRAINING.format(python=sys.executable, script=script, events=events)
     killer = threading.Thread(target=kill_task, args=(tmp_path, events / "0.log"))
     killer.start()
-    code, said = run(tmp_path, text, "--retries", "1", "--submitit-status-seconds", "1")
+    code, output = run(tmp_path, text, "--retries", "1", "--submitit-status-seconds", "1")
     killer.join()
-    assert code == 0, said[-3000:]
-    assert "its task failed and it has no result" in said
-    told = [
+    assert code == 0, output[-3000:]
+    assert "its task failed and it has no result" in output
+    events_of_job = [
         line.split()[1].partition(":")[0] for line in (events / "0.log").read_text().splitlines()
     ]
-    assert told == ["begin", "resume", "end"]
+    assert events_of_job == ["begin", "resume", "end"]
 
 
 def kill_task(folder: Path, log: Path) -> None:
@@ -166,24 +167,24 @@ rule one:
 """
 
 
-def detached(folder: Path, **more: object) -> tuple[Path, str]:
-    """A workflow whose controller was sent SIGTERM and whose job has ended alone since."""
+def detach(folder: Path, **values: object) -> tuple[Path, str]:
+    """Run a workflow whose controller gets SIGTERM, and wait until its job has ended alone."""
     events = folder / "events"
     (folder / "in.txt").write_text("old\n")
-    text = PLAIN.format(**{"events": events, "seconds": 3, "params": "lr=1", **more})
+    text = PLAIN.format(**{"events": events, "seconds": 3, "params": "lr=1", **values})
     (folder / "Snakefile").write_text(text)
     process = subprocess.Popen(
         command(), cwd=folder, preexec_fn=interruptible, start_new_session=True
     )
-    until(events.exists)
+    wait_until(events.exists)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    until((folder / "out.txt").exists)
+    wait_until((folder / "out.txt").exists)
     time.sleep(1.5)
     return events, text
 
 
-def until(happened) -> None:
+def wait_until(happened) -> None:
     for _ in range(600):
         if happened():
             return
@@ -193,30 +194,30 @@ def until(happened) -> None:
 
 def test_a_job_that_ended_alone_is_taken_over_and_recorded(tmp_path):
     """It does not run again, and a change of its command is noticed as after any other run."""
-    events, text = detached(tmp_path)
-    code, said = run(tmp_path, text, "--rerun-incomplete")
-    assert code == 0, said[-3000:]
-    assert "taken over from an earlier run" in said
+    events, text = detach(tmp_path)
+    code, output = run(tmp_path, text, "--rerun-incomplete")
+    assert code == 0, output[-3000:]
+    assert "taken over from an earlier run" in output
     assert events.read_text() == "x\n"
     assert "Nothing to be done" in run(tmp_path, text)[1]
-    code, said = run(tmp_path, text.replace("cat in.txt", "cat  in.txt"))
+    code, output = run(tmp_path, text.replace("cat in.txt", "cat  in.txt"))
     assert code == 0
-    assert events.read_text() == "x\nx\n", said[-3000:]
+    assert events.read_text() == "x\nx\n", output[-3000:]
 
 
 @pytest.mark.parametrize("change", ["input", "force", "output", "params", "unnamed params"])
 def test_a_result_that_is_not_wanted_any_more_is_not_taken_over(tmp_path, change):
-    events, text = detached(tmp_path, **({"params": "1"} if change == "unnamed params" else {}))
-    more = ["--forceall"] if change == "force" else []
+    events, text = detach(tmp_path, **({"params": "1"} if change == "unnamed params" else {}))
+    options = ["--forceall"] if change == "force" else []
     if change == "input":
         (tmp_path / "in.txt").write_text("new\n")
     elif change == "output":
         (tmp_path / "out.txt").unlink()
     elif "params" in change:
         text = text.replace("params: 1", "params: 2").replace("lr=1", "lr=2")
-    code, said = run(tmp_path, text, "--rerun-incomplete", *more)
-    assert code == 0, said[-3000:]
-    assert events.read_text() == "x\nx\n", said[-3000:]
+    code, output = run(tmp_path, text, "--rerun-incomplete", *options)
+    assert code == 0, output[-3000:]
+    assert events.read_text() == "x\nx\n", output[-3000:]
     assert (tmp_path / "out.txt").read_text() == ("new\n" if change == "input" else "old\n")
 
 
@@ -229,50 +230,51 @@ WORK = "import time; time.sleep({seconds}); open(snakemake.output[0], 'w').write
 
 
 def test_an_end_that_was_recorded_is_not_taken_over_again(tmp_path):
-    """A controller killed between Snakemake's record of an end and the ledger's leaves an entry that means nothing: the
-    script has changed since."""
+    """A controller that is killed between Snakemake's record of an end and the ledger's leaves an
+    entry that means nothing: the script has changed since."""
     ledger, copy = tmp_path / ".snakemake" / "submitit", tmp_path / "copy"
     (tmp_path / "Snakefile").write_text(SCRIPT)
     (tmp_path / "work.py").write_text(WORK.format(seconds=4, word="old"))
     process = subprocess.Popen(command(), cwd=tmp_path, start_new_session=True)
-    until(lambda: list(ledger.glob("batches/*/0.claim")))
+    wait_until(lambda: list(ledger.glob("batches/*/0.claim")))
     os.kill(process.pid, signal.SIGTERM)
     process.wait(60)
-    until((tmp_path / "out.txt").exists)
-    until(lambda: list(ledger.glob("batches/*/0.json")))
+    wait_until((tmp_path / "out.txt").exists)
+    wait_until(lambda: list(ledger.glob("batches/*/0.json")))
     shutil.copytree(ledger, copy)
-    code, said = run(tmp_path, SCRIPT, "--rerun-incomplete")
-    assert code == 0, said[-3000:]
-    assert "taken over from an earlier run" in said
+    code, output = run(tmp_path, SCRIPT, "--rerun-incomplete")
+    assert code == 0, output[-3000:]
+    assert "taken over from an earlier run" in output
     shutil.rmtree(ledger)
     copy.rename(ledger)
     (tmp_path / "work.py").write_text(WORK.format(seconds=0, word="new"))
-    code, said = run(tmp_path, SCRIPT)
-    assert code == 0, said[-3000:]
-    assert (tmp_path / "out.txt").read_text() == "new", said[-3000:]
+    code, output = run(tmp_path, SCRIPT)
+    assert code == 0, output[-3000:]
+    assert (tmp_path / "out.txt").read_text() == "new", output[-3000:]
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_gpu_of_an_adopted_job_is_not_given_away(tmp_path, known):
-    """Nor does a job run twice whose controller was killed before it had written the id down."""
+def test_a_gpu_of_a_reattached_job_is_not_given_away(tmp_path, known):
+    """Nor does a job run twice whose controller was killed before it had written the id."""
     events = tmp_path / "events"
     text = GPU_JOBS.format(events=events)
     (tmp_path / "Snakefile").write_text(text)
     gpu = ["--submitit-local-gpus", "1"]
     process = subprocess.Popen([*command(), *gpu], cwd=tmp_path, start_new_session=True)
-    until(events.exists)
+    wait_until(events.exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for path in () if known else tmp_path.glob(".snakemake/submitit/batches/*/slurm_id"):
         path.unlink()
     subprocess.run([*command(), "--unlock"], cwd=tmp_path, check=True)
-    code, said = run(tmp_path, text, "--rerun-incomplete", *gpu)
-    assert code == 0, said[-3000:]
+    code, output = run(tmp_path, text, "--rerun-incomplete", *gpu)
+    assert code == 0, output[-3000:]
     assert most_alive(events) == 1, events.read_text()
     assert events.read_text().split().count("begin") == 2
 
 
 def most_alive(events: Path) -> int:
+    """Return how many jobs ran at the same time at most."""
     changes = [1 if word == "begin" else -1 for word in events.read_text().split()]
     return max(accumulate(changes))
 
@@ -284,8 +286,8 @@ rule one:
     output: "out/{{i}}"
     params: {params}
     resources: gpu=1
-    shell: "trap 'sleep 3; echo end >> {events}; exit 1' TERM; echo begin >> {events}; sleep 6 & wait $!; "
-           "echo end >> {events}; touch {{output}}"
+    shell: "trap 'sleep 3; echo end >> {events}; exit 1' TERM; echo begin >> {events}; "
+           "sleep 6 & wait $!; echo end >> {events}; touch {{output}}"
 """
 
 
@@ -294,26 +296,26 @@ def test_a_gpu_of_a_job_that_is_being_ended_is_not_given_away(tmp_path):
     (tmp_path / "Snakefile").write_text(SAVING.format(events=events, params="lr=1"))
     gpu = ["--submitit-local-gpus", "1"]
     process = subprocess.Popen([*command(), *gpu], cwd=tmp_path, start_new_session=True)
-    until(events.exists)
+    wait_until(events.exists)
     os.kill(process.pid, signal.SIGTERM)
     process.wait(60)
-    code, said = run(
+    code, output = run(
         tmp_path, SAVING.format(events=events, params="lr=2"), "--rerun-incomplete", *gpu
     )
-    assert code == 0, said[-3000:]
-    assert "what it computes has changed" in said
+    assert code == 0, output[-3000:]
+    assert "what it computes has changed" in output
     assert most_alive(events) == 1, events.read_text()
 
 
 def test_jobs_of_the_other_cluster_are_not_run_beside_it(tmp_path):
     """A ledger of jobs that may still run on Slurm, and now --submitit-cluster local."""
-    detached(tmp_path)
+    detach(tmp_path)
     (batch,) = (tmp_path / ".snakemake" / "submitit" / "batches").glob("*/batch.json")
     batch.write_text(batch.read_text().replace('"cluster": "local"', '"cluster": "slurm"'))
     (batch.parent / "0.json").unlink()
-    code, said = run(tmp_path, (tmp_path / "Snakefile").read_text(), "--rerun-incomplete")
+    code, output = run(tmp_path, (tmp_path / "Snakefile").read_text(), "--rerun-incomplete")
     assert code == 1
-    assert "it may still run as slurm job" in said, said[-3000:]
+    assert "it may still run as slurm job" in output, output[-3000:]
 
 
 GPU_JOBS = """
@@ -322,12 +324,13 @@ rule all:
 rule one:
     output: "out/{{i}}"
     resources: gpu=1
-    shell: "echo begin >> {events}; sleep 4; echo end >> {events}; echo $CUDA_VISIBLE_DEVICES > {{output}}"
+    shell: "echo begin >> {events}; sleep 4; echo end >> {events}; "
+           "echo $CUDA_VISIBLE_DEVICES > {{output}}"
 """
 
 
 def test_two_hang_ups_are_one(tmp_path):
-    """A closing terminal sends several signals; the way back is told all the same."""
+    """A closing terminal sends several signals; the command to continue is printed all the same."""
     (tmp_path / "Snakefile").write_text(
         GPU_JOBS.format(events=tmp_path / "events").replace("gpu=1", "gpu=0")
     )
@@ -340,26 +343,23 @@ def test_two_hang_ups_are_one(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until((tmp_path / "events").exists)
+    wait_until((tmp_path / "events").exists)
     for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
         os.kill(process.pid, number)
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGHUP
-    assert "go on without this process" in said
-    back = (
-        said[said.rindex("taken over: snakemake ") :].splitlines()[0].removeprefix("taken over: ")
-    )
-    assert (
-        subprocess.run([sys.executable, "-m", *back.split()], cwd=tmp_path, check=False).returncode
-        == 0
-    )
+    assert "continue without this process" in output
+    line = output[output.rindex("taken over: snakemake ") :].splitlines()[0]
+    printed_command = line.removeprefix("taken over: ").split()
+    done = subprocess.run([sys.executable, "-m", *printed_command], cwd=tmp_path, check=False)
+    assert done.returncode == 0
     assert (tmp_path / "events").read_text().split().count("begin") == 2
 
 
 def test_a_job_that_runs_out_of_time_says_so(tmp_path):
-    code, said = run(tmp_path, FOREVER, "--submitit-status-seconds", "1")
+    code, output = run(tmp_path, FOREVER, "--submitit-status-seconds", "1")
     assert code == 1
-    assert "its time limit of 1 min" in said, said[-3000:]
+    assert "its time limit of 1 min" in output, output[-3000:]
 
 
 FOREVER = """
@@ -373,9 +373,9 @@ rule one:
 def test_a_log_that_cannot_be_written(tmp_path):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "bad").touch()
-    code, said = run(tmp_path, FAILING, "--submitit-logdir", "logs")
+    code, output = run(tmp_path, FAILING, "--submitit-logdir", "logs")
     assert code == 1
-    assert "its log cannot be written: " in said, said[-3000:]
+    assert "its log cannot be written: " in output, output[-3000:]
 
 
 @pytest.mark.parametrize(
@@ -389,6 +389,6 @@ def test_a_log_that_cannot_be_written(tmp_path):
     ],
 )
 def test_settings_that_cannot_be(tmp_path, setting, expected):
-    code, said = run(tmp_path, FAILING, *setting)
+    code, output = run(tmp_path, FAILING, *setting)
     assert code == 1
-    assert f"submitit: {expected}" in said
+    assert f"submitit: {expected}" in output

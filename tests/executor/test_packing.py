@@ -1,4 +1,4 @@
-"""Arrays and packs: every job once, few sbatch calls, work for every slot, nothing packed that must not be."""
+"""Arrays and packs: every job once, few sbatch calls, work for every slot, no forbidden packs."""
 
 from __future__ import annotations
 

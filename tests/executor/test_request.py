@@ -1,4 +1,4 @@
-"""Resources become sbatch options, with the official Slurm plugin's names; what cannot be request for is one line."""
+"""Resources with the official plugin's names become options of sbatch; an error is one line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import pytest
 
 from snakemake_executor_plugin_submitit.request import RequestError, build_request
 
-DRAWN = {"_cores": 1, "_nodes": 1, "tmpdir": "/tmp", "disk_mb": 1000}
+SNAKEMAKE_RESOURCES = {"_cores": 1, "_nodes": 1, "tmpdir": "/tmp", "disk_mb": 1000}
 
 
 def options(threads: int = 1, **resources) -> dict[str, str]:
     return dict(
-        build_request({**DRAWN, **resources}, threads, is_mpi=bool(resources.get("mpi"))).options
+        build_request(
+            {**SNAKEMAKE_RESOURCES, **resources}, threads, is_mpi=bool(resources.get("mpi"))
+        ).options
     )
 
 
@@ -55,7 +57,7 @@ def test_options(resources, expected):
     assert expected.items() <= options(**resources).items()
 
 
-NOT_SAID = {
+NOT_GIVEN = {
     "no CPU option": ({"cpus_per_task": -1}, "cpus-per-task"),
     "none for GPUs": ({"gpu": 1, "cpus_per_gpu": 0}, "cpus-per-task"),
     "either": ({"gpu": 1, "cpus_per_gpu": 0}, "cpus-per-gpu"),
@@ -65,25 +67,27 @@ NOT_SAID = {
 }
 
 
-@pytest.mark.parametrize(("resources", "option"), NOT_SAID.values(), ids=NOT_SAID)
+@pytest.mark.parametrize(("resources", "option"), NOT_GIVEN.values(), ids=NOT_GIVEN)
 def test_numbers_that_are_not_given(resources, option):
     """As in the official plugin."""
     assert option not in options(**resources)
-    assert build_request({**DRAWN, "runtime": 0}, 1).minutes == 60
+    assert build_request({**SNAKEMAKE_RESOURCES, "runtime": 0}, 1).minutes == 60
 
 
-def test_without_a_gpu_nothing_is_said_of_one():
+def test_without_a_gpu_there_is_no_option_for_one():
     assert not {"gpus", "gres"} & options(gpu=0).keys()
 
 
-def test_a_request_counts_what_it_takes():
-    request = build_request({**DRAWN, "gres": "gpu:a100:2", "mem_mb": 4000, "runtime": 90}, 6)
+def test_a_request_counts_its_resources():
+    request = build_request(
+        {**SNAKEMAKE_RESOURCES, "gres": "gpu:a100:2", "mem_mb": 4000, "runtime": 90}, 6
+    )
     assert (request.cpus, request.gpus, request.mem_mb, request.minutes) == (6, 2, 4000, 90)
     assert build_request({"gres": "gpu"}, 1).gpus == 1
     assert build_request({"gres": "gpu:3"}, 1).gpus == 3
 
 
-def test_defaults_stand_where_the_job_says_nothing():
+def test_defaults_apply_where_the_job_does_not_set_the_resource():
     assert dict(build_request({}, 1, {"partition": "low"}).options)["partition"] == "low"
     assert (
         dict(build_request({"slurm_partition": "high"}, 1, {"partition": "low"}).options)[
@@ -156,9 +160,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("resources", "expected"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_asked_for(resources, expected):
+def test_what_cannot_be_requested(resources, expected):
     with pytest.raises(RequestError) as error:
-        build_request({**DRAWN, **resources}, 1, is_mpi=bool(resources.get("mpi")))
+        build_request({**SNAKEMAKE_RESOURCES, **resources}, 1, is_mpi=bool(resources.get("mpi")))
     assert str(error.value).startswith(expected) or expected in str(error.value)
 
 

@@ -17,9 +17,11 @@ SACCT = """12_0|COMPLETED|0:0|node1|None
 14_1|NODE_FAIL|1:0|node[1-2]|None
 """
 SQUEUE = "20_0|RUNNING|node1|None\n20_1|PENDING||Resources\n21|SUSPENDED|node2|None\n"
-SCONTROL = """JobId=31 ArrayJobId=30 ArrayTaskId=1 JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 NodeList=node4
+SCONTROL = """JobId=31 ArrayJobId=30 ArrayTaskId=1 JobState=FAILED Reason=NonZeroExitCode \
+ExitCode=3:0 NodeList=node4
 JobId=30 ArrayJobId=30 ArrayTaskId=2-3%2 JobState=PENDING Reason=Resources ExitCode=0:0 NodeList=
-JobId=40 JobName=y UserId=root(0) JobState=TIMEOUT Reason=TimeLimit Requeue=1 ExitCode=0:0 NodeList=node1
+JobId=40 JobName=y UserId=root(0) JobState=TIMEOUT Reason=TimeLimit Requeue=1 ExitCode=0:0 \
+NodeList=node1
 """
 
 
@@ -69,7 +71,8 @@ def test_cancelled_between_a_requeue_and_the_next_start(answers):
 
 
 def test_running_in_the_accounts_only(answers):
-    """slurmdbd has missed its end: every fifth question is put to the queue too, and then unknown is not alive."""
+    """slurmdbd has missed its end: every fifth round asks the queue too, and a task that is missing
+    there is not alive."""
     answers[0]["sacct"] = "22|RUNNING|0:0|node2|None\n"
     slurm = SlurmStates()
     assert [slurm.states(["22"])["22"].is_alive for _ in range(6)] == [True] * 4 + [False] * 2
@@ -90,7 +93,8 @@ def test_without_sacct_the_others_answer(answers):
 
 
 def test_accounts_that_are_silent(answers):
-    """A task of which they tell nothing twice is looked for in the queue; while that does not answer it is not lost."""
+    """A task that they miss twice is looked for in the queue; while that does not answer, it is not
+    lost."""
     answers[0]["sacct"] = ""
     slurm = SlurmStates()
     assert slurm.states(["20_0", "50"]) == {}
@@ -140,11 +144,13 @@ def test_nothing_answers(answers):
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
         ("Unable to contact slurm controller (connect failure)", True),
         (
-            "Batch job submission failed: Job violates accounting/QOS policy (QOSMaxSubmitJobPerUserLimit)",
+            "Batch job submission failed: Job violates accounting/QOS policy "
+            "(QOSMaxSubmitJobPerUserLimit)",
             True,
         ),
         (
-            "Batch job submission failed: Invalid account or account/partition combination specified",
+            "Batch job submission failed: Invalid account or account/partition combination "
+            "specified",
             False,
         ),
         ("invalid partition specified: gpuu", False),
@@ -168,9 +174,9 @@ def test_a_list_that_slurm_has_cut_short(answers):
     answers[0].pop("sacct")
     answers[0]["squeue"] = ""
     answers[0]["scontrol"] = (
-        "JobId=31 ArrayJobId=31 ArrayTaskId=0 JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
-        "JobId=30 ArrayJobId=30 ArrayTaskId=0,2-6:2,42... JobState=PENDING Reason=None ExitCode=0:0 NodeList=\n"
-        "JobId=99 ArrayJobId=99 ArrayTaskId=all JobState=RUNNING Reason=None ExitCode=0:0 NodeList=node1\n"
+        "JobId=31 ArrayJobId=31 ArrayTaskId=0 JobState=RUNNING NodeList=node1\n"
+        "JobId=30 ArrayJobId=30 ArrayTaskId=0,2-6:2,42... JobState=PENDING NodeList=\n"
+        "JobId=99 ArrayJobId=99 ArrayTaskId=all JobState=RUNNING NodeList=node1\n"
     )
     states = SlurmStates().states(["30_0", "30_4", "30_5", "31_0", "31_1"])
     assert {task: state.word for task, state in states.items()} == {

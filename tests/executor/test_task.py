@@ -1,4 +1,4 @@
-"""A task on its own, in a process that is sent what Slurm sends."""
+"""A task on its own, in a process that gets the signals that Slurm sends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ import sys
 from snakemake_executor_plugin_submitit.task import PackedJob, Task
 folder, stop_signal = sys.argv[1:]
 wait = "while ! test -e $SNAKEMAKE_SUBMITIT_STOP_FILE; do sleep 0.1; done"
-job = PackedJob(0, "one", f"touch {folder}/job.began; {wait}; echo saw the file; exit 75", f"{folder}/log")
+command = f"touch {folder}/job.started; {wait}; echo saw the file; exit 75"
+job = PackedJob(0, "one", command, f"{folder}/log")
 Task(folder, 0, [job], folder, 10, stop_signal=stop_signal)()
 """
 
 
 @pytest.mark.parametrize(("stop_signal", "expected"), [("none", "saw the file\n"), ("TERM", "")])
 def test_a_job_that_only_knows_the_stop_file(tmp_path, stop_signal, expected):
-    """It needs --submitit-stop-signal none: SIGTERM kills what does not catch it. Neither is an end of the job."""
+    """It needs --submitit-stop-signal none: SIGTERM kills what does not catch it. In neither case
+    has the job ended: it has no result."""
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), stop_signal])
     for _ in range(300):
-        if Path(tmp_path, "job.began").exists():
+        if Path(tmp_path, "job.started").exists():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGUSR2)

@@ -1,5 +1,6 @@
-"""Random faults for a workflow of jobs that train from checkpoints: a seeded campaign, until it has had enough of them
-and every job has ended.
+"""Random faults for a workflow of jobs that train from checkpoints.
+
+A campaign is seeded, and lasts until it has injected its faults and every job has ended.
 
 As a program, with a cluster of its own: python -m tests.slurm.chaos SEED FAULTS [JOBS [SECONDS]]
 """
@@ -38,7 +39,7 @@ class Campaign:
         self.flow, self.slurm, self.rng, self.faults = flow, flow.slurm, random.Random(seed), faults
         self.injected: Counter[str] = Counter()
         self.process: subprocess.Popen | None = None
-        self.said: list[str] = []
+        self.outputs: list[str] = []
         self.kinds = {
             self.kill_controller: 3,
             self.hang_up: 1,
@@ -57,12 +58,12 @@ class Campaign:
         }
 
     def run(self, patience: float = 3600) -> Counter[str]:
-        """Until all jobs have ended; RuntimeError where that takes longer than `patience` seconds."""
+        """Run until all jobs have ended; raise RuntimeError after `patience` seconds."""
         end = time.monotonic() + patience
         while True:
             if time.monotonic() > end:
                 raise RuntimeError(
-                    f"{dict(self.injected)}\n{self.slurm.run('squeue')}\n{self.said[-1][-2000:]}"
+                    f"{dict(self.injected)}\n{self.slurm.run('squeue')}\n{self.outputs[-1][-2000:]}"
                 )
             if self.process is None:
                 self.start()
@@ -89,7 +90,7 @@ class Campaign:
             env=self.flow.env,
             capture_output=True,
         )
-        self.log = (self.flow.folder / f"controller.{len(self.said)}").open("w")
+        self.log = (self.flow.folder / f"controller.{len(self.outputs)}").open("w")
         more = ["--retries", "1000", "--keep-going", "--rerun-incomplete", "--submitit-grace", "10"]
         self.process = subprocess.Popen(
             self.flow.command(*more),
@@ -102,9 +103,10 @@ class Campaign:
         )
 
     def reap(self) -> int:
+        """Wait for the controller, keep its output and return its exit code."""
         code = self.process.wait(timeout=200)
         self.log.close()
-        self.said.append(Path(self.log.name).read_text())
+        self.outputs.append(Path(self.log.name).read_text())
         self.process = None
         return code
 
@@ -205,12 +207,15 @@ def main() -> None:
         try:
             campaign.run(patience=600 + 12 * faults)
         finally:
-            print(
-                f"{campaign.injected.total()} faults, {len(campaign.said)} controllers: {dict(campaign.injected)}"
-            )
+            injected = campaign.injected
+            counts = f"{injected.total()} faults, {len(campaign.outputs)} controllers"
+            print(f"{counts}: {dict(injected)}")
             problems = flow.problems(campaign.injected.total())
-            print("\n".join(problems) or "every job ended, with its bytes, never two alive")
-            print(f"{flow.again()} lives ended after their job had ended before")
+            print(
+                "\n".join(problems)
+                or "every job has ended with the right bytes, and never ran twice at the same time"
+            )
+            print(f"{flow.repeated_ends()} starts ended although their job had ended before")
 
 
 if __name__ == "__main__":

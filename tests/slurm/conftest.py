@@ -1,4 +1,4 @@
-"""A real Slurm on this machine, four nodes with fake GPUs, started in seconds and stopped by recorded pid."""
+"""A real Slurm on this machine: four nodes with fake GPUs, started in seconds."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
 COUNTED = ("sbatch", "sacct", "squeue", "scontrol", "scancel", "sinfo", "srun")
 
 
-def missing(*more: str) -> str:
-    """Why no Slurm can be started here, or a program of `more` is not there; else nothing."""
+def missing(*programs: str) -> str:
+    """Return why no Slurm can be started here, or that one of `programs` is missing."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    gone = [name for name in (*NEEDED, *more) if shutil.which(name, path=path) is None]
-    if gone:
-        return f"no {', '.join(gone)} here (Debian: slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core)"
-    return "" if os.geteuid() == 0 else "a Slurm of its own needs root"
+    absent = [name for name in (*NEEDED, *programs) if shutil.which(name, path=path) is None]
+    if absent:
+        packages = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core"
+        return f"no {', '.join(absent)} here (Debian: {packages})"
+    return "" if os.geteuid() == 0 else "only root can start a Slurm"
 
 
 class Cluster:
@@ -59,10 +60,9 @@ class Cluster:
 
 
 def _free_ports(count: int = 20) -> int:
-    """The first of so many neighbouring ports that nobody listens on."""
-    start = (
-        17800 + os.getpid() * count % 12000
-    )  # two clusters that start at once look at different ones
+    """Return the first of so many adjacent ports that are free."""
+    # By process, so that two clusters that start at the same time try different ports.
+    start = 17800 + os.getpid() * count % 12000
     for first in range(start, start + 1000, count):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(first, first + count):
@@ -72,33 +72,29 @@ def _free_ports(count: int = 20) -> int:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, **more: str):
-    """A new Slurm in `folder`; `more` are settings of slurm-up.sh, such as CPUS="8" (of a node)."""
+def running_cluster(folder: Path, **settings: str):
+    """A new Slurm in `folder`; the settings are those of slurm-up.sh, such as CPUS="8" per node."""
     port = _free_ports()
-    given = {
-        "TICK": "1",
-        "MEM": "16000",
-        "PORT": str(port),
-        "PREFIX": f"n{port}x",
-        **more,
-    }  # two clusters, other cgroups
+    # The prefix of the nodes' names is also that of their cgroups. Two clusters must not share it.
+    values = {"TICK": "1", "MEM": "16000", "PORT": str(port), "PREFIX": f"n{port}x", **settings}
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     env = {
         **os.environ,
-        **{f"SLURM_TEST_{name}": value for name, value in given.items()},
+        **{f"SLURM_TEST_{name}": value for name, value in values.items()},
         "PATH": path,
     }
-    # It stops the cluster when its standard input ends: here, or, should this process be killed, by the system.
+    # It stops the cluster when its standard input ends: here, or by the system if this process is
+    # killed.
     stop = f"cat >/dev/null; exec {HERE / 'slurm-down.sh'} {folder} --purge"
-    undertaker = subprocess.Popen(
+    stopper = subprocess.Popen(
         ["sh", "-c", stop], env=env, stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         subprocess.run([HERE / "slurm-up.sh", folder], env=env, check=True)
         yield Cluster(folder, [f"n{port}x{i}" for i in range(1, 5)])
     finally:
-        undertaker.stdin.close()
-        if undertaker.wait():
+        stopper.stdin.close()
+        if stopper.wait():
             raise RuntimeError(f"the Slurm in {folder} did not stop")
 
 
@@ -140,13 +136,13 @@ def count_calls(folder: Path, slurm: Cluster) -> dict[str, str]:
 
 
 def interruptible() -> None:
-    """In a new process: Ctrl-C and a hang-up work, even where the tests were started so that they are ignored."""
+    """In a new process: let Ctrl-C and a hang-up work, even where the tests ignore them."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Workflow:
-    """A folder with a Snakefile, run through the plugin; the Slurm commands that the controller calls are counted."""
+    """A folder with a Snakefile that runs through the plugin; calls of Slurm's commands count."""
 
     def __init__(self, folder: Path, slurm: Cluster, snakefile: str):
         self.folder, self.slurm = folder, slurm
@@ -156,17 +152,10 @@ class Workflow:
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def command(self, *arguments: str) -> list[str]:
-        settings = [
-            "--executor",
-            "submitit",
-            "--submitit-cluster",
-            "slurm",
-            "--submitit-status-seconds",
-            "2",
-        ]
-        more = ["--jobs", "1000", "--max-jobs-per-timespan", "10000/1s", "--latency-wait", "10"]
-        base = ["--default-resources", "runtime=2", "mem_mb=600"]
-        return [sys.executable, "-m", "snakemake", *settings, *more, *base, *arguments]
+        options = "--executor submitit --submitit-cluster slurm --submitit-status-seconds 2 "
+        options += "--jobs 1000 --max-jobs-per-timespan 10000/1s --latency-wait 10 "
+        options += "--default-resources runtime=2 mem_mb=600"
+        return [sys.executable, "-m", "snakemake", *options.split(), *arguments]
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -182,16 +171,16 @@ class Workflow:
 
     def run(self, *arguments: str, **env: str) -> tuple[int, str]:
         process = self.start(*arguments, **env)
-        said = process.communicate(timeout=600)[0]
-        return process.returncode, said
+        output = process.communicate(timeout=600)[0]
+        return process.returncode, output
 
     def counts(self) -> Counter:
-        """How often the controller and its jobs called each Slurm command."""
+        """Return how often the controller and its jobs called each Slurm command."""
         text = self.calls.read_text() if self.calls.exists() else ""
         return Counter(line.split()[1] for line in text.splitlines())
 
     def pauses(self, command: str) -> list[float]:
-        """Seconds between one call of a Slurm command and the next."""
+        """Return the seconds between one call of a Slurm command and the next."""
         times = [
             float(line.split()[0])
             for line in self.calls.read_text().splitlines()
@@ -218,15 +207,21 @@ rule train:
     output: "out/{{i}}.txt"
     params: lr={lr}
     resources: runtime={runtime}, {resources}
-    shell: "{python} {script} {{output}} {steps} {seconds} {events}{events_more}"
+    shell: "{python} {script} {{output}} {steps} {seconds} {events} {megabytes}"
 """
 
 
 class Training(Workflow):
-    """Jobs that train from checkpoints and keep a log of their own of what happened to them."""
+    """Jobs that train from checkpoints and log what happens to them in a file of their own."""
 
     def __init__(
-        self, folder: Path, slurm: Cluster, jobs: int, steps: int = 20, seconds: float = 0.2, **more
+        self,
+        folder: Path,
+        slurm: Cluster,
+        jobs: int,
+        steps: int = 20,
+        seconds: float = 0.2,
+        **values,
     ):
         self.jobs, self.steps, self.events = jobs, steps, folder.parent / "events"
         self.events.mkdir(exist_ok=True)
@@ -236,16 +231,16 @@ class Training(Workflow):
             "events": self.events,
             "seconds": seconds,
         }
-        more = {"lr": 1, "runtime": 10, "resources": "mem_mb=400", "events_more": "", **more}
-        self.text = TRAINING.format(jobs=jobs, steps=steps, **names, **more)
+        names |= {"lr": 1, "runtime": 10, "resources": "mem_mb=400", "megabytes": "", **values}
+        self.text = TRAINING.format(jobs=jobs, steps=steps, **names)
         super().__init__(folder, slurm, self.text)
 
-    def said(self, name: str | int) -> list[str]:
-        """What a job's log holds: begin, resume:5, saved:7, end, …"""
+    def events_of(self, name: str | int) -> list[str]:
+        """Return the events of a job: begin, resume:5, saved:7, end, …"""
         path = self.events / f"{name}.log"
         return [line.split()[1] for line in path.read_text().splitlines()] if path.exists() else []
 
-    def until(self, happened, seconds: float = 120) -> None:
+    def wait_until(self, happened, seconds: float = 120) -> None:
         """Wait for something to become true of the workflow."""
         end = time.monotonic() + seconds
         while not happened():
@@ -253,40 +248,43 @@ class Training(Workflow):
                 raise TimeoutError(self.slurm.run("squeue"))
             time.sleep(0.1)
 
-    def begun(self) -> int:
-        return sum(bool(self.said(i)) for i in range(self.jobs))
+    def started(self) -> int:
+        """Return how many jobs have started."""
+        return sum(bool(self.events_of(i)) for i in range(self.jobs))
 
     def queue(self) -> list[str]:
-        """Ids in Slurm's queue."""
+        """Return the ids in Slurm's queue."""
         return self.slurm.run("squeue", "-h", "-r", "-o", "%i").split()
 
-    def again(self) -> int:
-        """How many lives ended after their job had ended before."""
-        return sum(max(0, self.said(i).count("end") - 1) for i in range(self.jobs))
+    def repeated_ends(self) -> int:
+        """Return how many starts ended although their job had ended before."""
+        return sum(max(0, self.events_of(i).count("end") - 1) for i in range(self.jobs))
 
     def problems(self, taken: int = 0) -> list[str]:
-        """What is wrong with the results: each there with an undisturbed run's bytes, one end, never two alive. Each
-        of the lives that were `taken` away may have been between its job's end and the note of it."""
-        found = []
+        """Return what is wrong with the results.
+
+        Each must exist with an undisturbed run's bytes, have ended once and never have run twice at
+        the same time. Each of the `taken` starts that were taken away may have been between the end
+        of its job and the note of it.
+        """
+        problems = []
         for i in range(self.jobs):
             value = str(i)
             for step in range(self.steps):
                 value = hashlib.sha256(f"{value} {step}".encode()).hexdigest()
-            path, said = self.path(f"out/{i}.txt"), self.said(i)
+            path, events = self.path(f"out/{i}.txt"), self.events_of(i)
             if not path.exists() or path.read_text() != f"{value}\n":
-                found.append(f"{i}: no result, or another one's")
-            if (
-                not said.count("end")
-                or (said.count("end") > 1 and self.again() > taken)
-                or "two_alive" in said
-            ):
-                found.append(f"{i}: {' '.join(said)}")
-        return found
+                problems.append(f"{i}: no result, or a wrong one")
+            ends = events.count("end")
+            is_repeated = ends > 1 and self.repeated_ends() > taken
+            if not ends or is_repeated or "two_alive" in events:
+                problems.append(f"{i}: {' '.join(events)}")
+        return problems
 
 
 @pytest.fixture
 def training(tmp_path, slurm):
-    def make(**more) -> Training:
-        return Training(tmp_path / "workflow", slurm, **more)
+    def make(**values) -> Training:
+        return Training(tmp_path / "workflow", slurm, **values)
 
     return make

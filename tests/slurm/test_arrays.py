@@ -1,4 +1,4 @@
-"""Few calls of the scheduler, every job once, right states and logs of array tasks."""
+"""Few calls of Slurm, every job once, and the right states and logs of array tasks."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ rule all:
     input: expand("out/{i}.txt", i=range(12))
 rule one:
     output: "out/{i}.txt"
-    shell: "echo of {wildcards.i}; test {wildcards.i} != 3 -a {wildcards.i} != 7 && echo {wildcards.i} > {output}"
+    shell: "echo of {wildcards.i}; test {wildcards.i} != 3 -a {wildcards.i} != 7 && "
+           "echo {wildcards.i} > {output}"
 """
 
 
 def test_equal_ready_jobs_are_one_sbatch(workflow):
     flow = workflow(ONE_STAGE.format(n=200))
-    code, said = flow.run()
-    assert code == 0, said[-3000:]
+    code, output = flow.run()
+    assert code == 0, output[-3000:]
     assert [flow.path(f"out/{i}.txt").read_text() for i in range(200)] == [
         f"{i}\n" for i in range(200)
     ]
@@ -68,42 +69,42 @@ def test_equal_ready_jobs_are_one_sbatch(workflow):
 
 def test_a_second_stage_in_fragments(workflow):
     flow = workflow(TWO_STAGES.format(n=100))
-    code, said = flow.run()
-    assert code == 0, said[-3000:]
+    code, output = flow.run()
+    assert code == 0, output[-3000:]
     assert flow.counts()["sbatch"] <= 12
 
 
 def test_the_right_tasks_fail(workflow):
-    """And the others stay: no task's output is another's."""
+    """And the others succeed: no task touches the output of another."""
     flow = workflow(SOME_FAIL)
-    code, said = flow.run("--keep-going")
+    code, output = flow.run("--keep-going")
     assert code == 1
-    there = sorted(int(path.stem) for path in flow.path("out").glob("*.txt"))
-    assert there == [i for i in range(12) if i not in (3, 7)]
+    existing = sorted(int(path.stem) for path in flow.path("out").glob("*.txt"))
+    assert existing == [i for i in range(12) if i not in (3, 7)]
     for i in (3, 7):
-        assert f"one (i={i}), slurm job" in said
-        assert f"  | of {i}" in said
-    logs = re.findall(r"^Log: (.+)$", said, re.MULTILINE)
+        assert f"one (i={i}), slurm job" in output
+        assert f"  | of {i}" in output
+    logs = re.findall(r"^Log: (.+)$", output, re.MULTILINE)
     assert [Path(log).name for log in sorted(logs)] == ["3.log", "7.log"]
     assert all(Path(log).exists() for log in logs)
-    assert "one (i=4), slurm job" not in said
+    assert "one (i=4), slurm job" not in output
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_four_jobs_between_local_rules(workflow, size):
-    """The array test case of the official Slurm plugin: every size of array gives every task its own job."""
+    """The array test case of the official Slurm plugin: each task gets its own job."""
     flow = workflow(LOCAL_ENDS)
-    code, said = flow.run("--submitit-pack", "1", "--submitit-array-size", str(size))
-    assert code == 0, said[-3000:]
+    code, output = flow.run("--submitit-pack", "1", "--submitit-array-size", str(size))
+    assert code == 0, output[-3000:]
     assert flow.path("all.txt").read_text() == "1\n2\n3\n4\n"
     assert flow.counts()["sbatch"] == {0: 1, 1: 4, 3: 2}[size]
 
 
 def test_fewer_jobs_at_a_time_than_there_are(workflow):
-    """It never waits for jobs that the scheduler will not give it."""
+    """The executor never waits for jobs that the scheduler will not hand over."""
     flow = workflow(ONE_STAGE.format(n=12))
-    code, said = flow.run("--jobs", "4")
-    assert code == 0, said[-3000:]
+    code, output = flow.run("--jobs", "4")
+    assert code == 0, output[-3000:]
     assert len(list(flow.path("out").glob("*.txt"))) == 12
 
 
@@ -118,8 +119,10 @@ def test_unpacked_arrays(workflow):
 def test_a_cluster_by_name(workflow):
     """The accounts are asked for every cluster."""
     flow = workflow(SOME_FAIL.replace("rule one:", "rule one:\n    resources: clusters='test'"))
-    code, said = flow.run("--keep-going", "--submitit-pack", "1")
+    code, output = flow.run("--keep-going", "--submitit-pack", "1")
     assert code == 1
-    assert len(list(flow.path("out").glob("*.txt"))) == 10, said[-3000:]
-    asked = [line.split()[2:4] for line in flow.calls.read_text().splitlines() if " sacct " in line]
-    assert asked == [["-M", "all"]] * max(1, len(asked))
+    assert len(list(flow.path("out").glob("*.txt"))) == 10, output[-3000:]
+    options = [
+        line.split()[2:4] for line in flow.calls.read_text().splitlines() if " sacct " in line
+    ]
+    assert options == [["-M", "all"]] * max(1, len(options))

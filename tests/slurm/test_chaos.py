@@ -1,5 +1,7 @@
-"""Random faults in random order: every job ends exactly once, never two lives of one together, with the bytes of an
-undisturbed run."""
+"""Random faults in random order.
+
+Every job ends exactly once with the bytes of an undisturbed run, and never runs twice at a time.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ pytestmark = pytest.mark.slurm
 def test_a_campaign(training, jobs, faults):
     flow = training(jobs=jobs, steps=20, seconds=0.5 if jobs == 20 else 6.0)
     campaign = Campaign(flow, seed=jobs, faults=faults)
-    print(dict(campaign.run(patience=600 if jobs == 20 else 9000)), flow.again(), "ended again")
+    print(
+        dict(campaign.run(patience=600 if jobs == 20 else 9000)),
+        flow.repeated_ends(),
+        "repeated ends",
+    )
     assert flow.problems(campaign.injected.total()) == []
-    assert flow.again() <= sum(campaign.injected[kind] for kind in KILLING)
+    assert flow.repeated_ends() <= sum(campaign.injected[kind] for kind in KILLING)
     assert campaign.injected.total() == faults

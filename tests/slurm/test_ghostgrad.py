@@ -1,4 +1,4 @@
-"""`snakemake --profile slurm` in the project's root: the whole workflow at smoke scale, through arrays."""
+"""`snakemake --profile slurm` in the project's root: the whole workflow at smoke scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def project(tmp_path, slurm) -> Checkout:
 
 
 def test_everything_at_smoke_scale(project, tmp_path):
-    """All artifacts; few calls of the scheduler; nothing left to do afterwards, by this profile or without it."""
+    """All artifacts exist, with few calls of Slurm; then nothing is left to do in any profile."""
     done = project.snakemake("--profile", "slurm", "--config", "scale=smoke")
     assert done.returncode == 0, done.stdout[-5000:]
     assert " runs to do, about 0.0 GPU-hours and 0.1 core-hours (ghostgrad plan)" in done.stdout
@@ -29,9 +29,9 @@ def test_everything_at_smoke_scale(project, tmp_path):
 
 
 def test_the_profile_names_the_scale(project):
-    """Through a configuration file, so that --config beside it keeps its meaning."""
-    said = project.snakemake("--profile", "slurm", "-n", "cpu").stdout
-    assert "simulate   paper/plainnet_init/relu-bn-s0 " in said
-    assert "gpu=0 mem_mb=1500 runtime=" in said
-    said = project.snakemake("--profile", "slurm", "-n", "cpu", "--config", "scale=smoke").stdout
-    assert "simulate   smoke/plainnet_init/relu-bn-s0 " in said
+    """In a configuration file, so that --config still works."""
+    output = project.snakemake("--profile", "slurm", "-n", "cpu").stdout
+    assert "simulate   paper/plainnet_init/relu-bn-s0 " in output
+    assert "gpu=0 mem_mb=1500 runtime=" in output
+    output = project.snakemake("--profile", "slurm", "-n", "cpu", "--config", "scale=smoke").stdout
+    assert "simulate   smoke/plainnet_init/relu-bn-s0 " in output

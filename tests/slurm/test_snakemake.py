@@ -1,5 +1,7 @@
-"""Snakemake's own tests of workflows on a cluster, from its source distribution, with this plugin in place of the
-generic one whose submit command they name."""
+"""Snakemake's own tests of workflows on a cluster, from its source distribution.
+
+This plugin takes the place of the generic one whose submit command they name.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ CANNOT = {  # test -> why it cannot pass through this plugin
     "test_nodelocal": "its submit command gives each job a file system of its own",
 }
 
-# A pytest plugin: the name "cluster-generic" means submitit, and only tests that pass `cluster=` are kept.
+# A pytest plugin: "cluster-generic" means submitit, and only tests with `cluster=` are kept.
 INSTEAD = """
 import inspect, re
 from dataclasses import dataclass, field
@@ -52,7 +54,8 @@ registry.plugins.pop("cluster-generic", None)
 registry.register_plugin("snakemake_executor_plugin_cluster_generic", Module)
 
 def pytest_collection_modifyitems(items):
-    items[:] = [i for i in items if re.search(r"^ *[^#\\n]*\\bcluster=", inspect.getsource(i.function), re.MULTILINE)]
+    uses_cluster = re.compile(r"^ *[^#\\n]*\\bcluster=", re.MULTILINE)
+    items[:] = [item for item in items if uses_cluster.search(inspect.getsource(item.function))]
 """
 
 

@@ -1,8 +1,8 @@
-"""A job that trains from checkpoints, as the fault tests run it: train.py OUT STEPS SECONDS EVENTS [MEGABYTES].
+"""A job that trains from checkpoints: train.py OUT STEPS SECONDS EVENTS [MEGABYTES].
 
-It appends begin, resume, saved and end to EVENTS/<name>.log, out of Snakemake's reach, and `two alive` where another
-life of it still runs; a life that runs again after the end says so too. Its result depends on every step in order. At
-SIGTERM or at the stop-file it saves and leaves.
+It appends begin, resume, saved and end to EVENTS/<name>.log, where Snakemake does not touch them,
+and two_alive if another process of the same job is still running. Its result depends on every step
+in order. On SIGTERM, or when the stop file exists, it saves its state and exits.
 """
 
 from __future__ import annotations
