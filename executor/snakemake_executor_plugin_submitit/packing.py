@@ -1,6 +1,6 @@
 """Which pending jobs share a task, and which tasks share an array.
 
-Jobs with equal requests share an array, whatever their rules are. Short CPU jobs are packed: one
+Jobs with equal requests share an array, across rules. Short CPU jobs are packed: one
 task runs several of them, one after another, so that Snakemake is imported once for all. How many
 follows from their time limits and from the slots that are free, so that every slot gets work.
 """

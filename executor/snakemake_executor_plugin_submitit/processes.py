@@ -57,8 +57,8 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 def fork_with_signals_blocked() -> int:
     """Fork; the child starts with all signals blocked.
 
-    A signal that arrived in the child before it has reset its handlers would run the parent's:
-    submitit's handler would requeue the task from within the job. The child unblocks them itself.
+    Until the child has reset its handlers, a signal to it would be written into the pipe that it
+    shares with its parent, and would count as one of the parent's. The child unblocks them itself.
     """
     sys.stdout.flush()  # or the child would print the buffers once more
     sys.stderr.flush()

@@ -116,7 +116,7 @@ class EarlierJobs:
         return takes
 
     def _decide(self, pending: PendingJob, batch: Batch, record: JobRecord) -> bool:
-        """Return True where the job of the earlier controller stands for this one."""
+        """Return True where the earlier submission of the job makes a new one unnecessary."""
         result = batch.result(record.number)
         is_same = record.params_hash == pending.params_hash
         is_same = is_same and not self._is_older_than_inputs(pending, batch, record)
@@ -180,7 +180,7 @@ class EarlierJobs:
             return pool.submit(asyncio.run, are_all_incomplete()).result()
 
     def _is_forced(self, pending: PendingJob) -> bool:
-        """Return True where the command line asks for this job whatever exists."""
+        """Return True where the command line asks for this job even if its outputs exist."""
         settings = self._workflow.dag_settings
         names = {*pending.rule.split("+"), *map(str, pending.job.output)}
         forced = set(map(str, settings.forcerun))

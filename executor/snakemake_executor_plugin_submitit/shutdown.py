@@ -101,7 +101,7 @@ def detach(
         text = f"{count}; start again and they are taken over: {command}"
     else:
         text = "no job is in the queue; start again to continue"
-    # Whatever fails here, the process ends: the terminal may be gone, or the disk be full.
+    # The process ends even if one of these fails: the terminal may be gone, or the disk full.
     with contextlib.suppress(Exception):
         logger.warning(f"submitit: {text}")
     with contextlib.suppress(Exception):
@@ -115,7 +115,7 @@ def _kill_local_rules(jobs: SubmittedJobs, cluster_name: str) -> None:
     """Kill the local rules that run now; the next controller would run them a second time."""
     import psutil
 
-    # On the local cluster, the tasks are children of this process too, and they go on.
+    # On the local cluster, the tasks are children of this process too, and they continue.
     tasks: set[int] = set()
     if cluster_name == "local":
         ids = [job.batch.slurm_id for job in jobs.all()]

@@ -174,7 +174,7 @@ class Task:
         # Parent and child both do this; whoever comes first, a signal to the group finds it.
         with contextlib.suppress(OSError):
             os.setpgid(group, group)
-        # From now on the controller can end the group, should this process be killed.
+        # From now on `end_leftovers` finds the group, should this process be killed.
         write_atomically(self._path(job, "claim"), claim_of_group(group))
         child = self._wait(job, group, signals)
         with self._path(job, "lives").open("a") as stream:

@@ -171,7 +171,7 @@ def test_what_cannot_be_requested(resources, expected):
     [(60, 90, 90), (4, 90, 90), (3, 90, 60), (3, 20, 20), (2, 90, 30), (1, 5, 0)],
 )
 def test_a_short_limit_has_a_short_warning(minutes, delay, expected):
-    """Slurm sends it up to a minute early: the job would be told to stop as it begins."""
+    """Slurm sends it up to a minute early: the job would be asked to stop when it starts."""
     assert build_request({"runtime": minutes}, 1).warning_seconds(delay) == expected
 
 

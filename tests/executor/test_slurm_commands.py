@@ -85,7 +85,7 @@ def test_without_sacct_the_others_answer(answers):
     states = SlurmStates().states(["20_0", "20_1", "21", "30_1", "30_3", "40", "50"])
     assert states["20_0"].is_alive
     assert states["20_1"].word == "PENDING"
-    assert states["21"].is_alive, "a suspended job goes on"
+    assert states["21"].is_alive, "a suspended job continues"
     assert states["30_1"] == State("FAILED", "3:0", "node4", "NonZeroExitCode")
     assert states["30_3"].word == "PENDING"
     assert states["40"].word == "TIMEOUT"
@@ -105,7 +105,7 @@ def test_accounts_that_are_silent(answers):
 
 
 def test_jobs_on_other_clusters(answers):
-    """Every query names them; squeue then says whose lines follow."""
+    """Every query names them; squeue then prints a header for each cluster."""
     answers[0]["squeue"] = "CLUSTER: one\n20_0|RUNNING|node1|None\nCLUSTER: two\n"
     slurm = SlurmStates("squeue")
     slurm.ask_all_clusters()

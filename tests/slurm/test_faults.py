@@ -180,7 +180,7 @@ def test_somebody_else_takes_a_job_away(training, command):
 
 
 def test_out_of_memory(training):
-    """The reason is told, and the retry asks for more."""
+    """The message gives the reason, and the retry requests more."""
     flow = training(
         jobs=2,
         steps=5,
