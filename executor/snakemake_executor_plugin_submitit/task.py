@@ -305,8 +305,8 @@ class Task:
         except BaseException:
             traceback.print_exc()
         finally:
-            # os._exit, because the parent's exit handlers and submitit's frames are none of the
-            # job's business; what they would flush is flushed here.
+            # os._exit, so that neither the parent's exit handlers nor submitit's code run in the
+            # job. What they would flush is flushed here.
             with contextlib.suppress(Exception):
                 logging.shutdown()
                 sys.stdout.flush()
