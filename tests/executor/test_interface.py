@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from dataclasses import fields
 
 import snakemake.common.tests
+import yaml
 
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from tests.conftest import ROOT
@@ -47,6 +49,14 @@ def test_the_readme_lists_every_setting_with_its_default():
         name = field.name.replace("_", "-")
         if name != "logdir":  # whose default is a folder inside another setting's
             assert defaults.get(name) == default, name
+
+
+def test_the_slurm_profile_preloads_what_exists():
+    """A task only warns about a module or function that it cannot load."""
+    profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+    for name in profile["submitit-preload"].split(","):
+        module, _, function = name.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_the_import_is_light():
