@@ -1,7 +1,8 @@
 """ghostgrad: every table, figure and numeric claim of four papers on exploding gradients.
 
-registry -> runs -> tidy -> tables, figures -> report. The default target builds every artifact at config.yaml's scale;
-`ghost`, `lalc`, `bnres` build one paper's, `cpu` what needs neither a GPU nor external data.
+registry -> runs -> tidy -> tables, figures -> report. The default target builds every artifact at
+config.yaml's scale; `ghost`, `lalc` and `bnres` build one paper's artifacts, `cpu` those that need
+neither a GPU nor external data.
 """
 
 from snakemake.utils import min_version
@@ -19,7 +20,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 
 
-if not PARTIAL:
+if not BUILD.partial:
 
     include: "workflow/rules/runs.smk"
 
@@ -39,38 +40,40 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"results/{SCALE}/artifacts.csv",
-        f"results/{SCALE}/claims.csv",
-        artifact_files(REGISTRY.artifacts.values()),
+        BUILD.all_files(),
 
 
 rule ghost:
     input:
-        artifact_files(of_paper("ghost")),
+        BUILD.paper_files("ghost"),
 
 
 rule lalc:
     input:
-        artifact_files(of_paper("lalc")),
+        BUILD.paper_files("lalc"),
 
 
 rule bnres:
     input:
-        artifact_files(of_paper("bnres")),
+        BUILD.paper_files("bnres"),
 
 
 rule cpu:
     input:
-        artifact_files(on_cpu()),
+        BUILD.cpu_files(),
 
 
-check_targets()
+# Every rule is known from here on.
+if IS_MAIN_PROCESS:
+    with exit_on_bad_input():
+        check_targets(REGISTRY, [rule.name for rule in workflow.rules])
 
 
 onstart:
-    without_rate_limit()
-    print(expected(), file=sys.stderr)
+    remove_default_rate_limit(workflow)
+    jobs = workflow.dag.needrun_jobs()
+    print(BUILD.announcement(jobs, workflow.cores, workflow.non_local_exec), file=sys.stderr)
 
 
 onsuccess:
-    print("\n".join(overview.closing_lines(REGISTRY, SCALE, WHY_NOT)), file=sys.stderr)
+    print("\n".join(overview.closing_lines(REGISTRY, SCALE, BUILD.not_run)), file=sys.stderr)

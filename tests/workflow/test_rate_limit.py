@@ -1,4 +1,4 @@
-"""Snakemake's own limit of jobs per second is away, one that somebody asks for is not."""
+"""Snakemake's default limit of jobs per second does not apply; one that a user sets does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from tests.conftest import Checkout
 TARGET = "results/data/digits.json"
 
 
-def test_only_the_default_is_taken_away(checkout: Checkout):
-    told = '    without_rate_limit()\n    print("LIMIT", workflow.scheduler.job_rate_limiter)\n'
-    checkout.edit("Snakefile", "    without_rate_limit()\n", told)
+def test_only_the_default_limit_is_removed(checkout: Checkout):
+    call = "    remove_default_rate_limit(workflow)\n"
+    checkout.edit("Snakefile", call, f'{call}    print("LIMIT", workflow.scheduler.job_rate_limiter)\n')
     assert "LIMIT None" in checkout.build(TARGET, "--config", "scale=smoke")
     checkout.path(TARGET).unlink()
     asked = checkout.build(TARGET, "--max-jobs-per-timespan", "100/1m", "--config", "scale=smoke")

@@ -1,7 +1,7 @@
 """Which modules of the library a module depends on, derived from its import statements.
 
 Three things follow from this graph: the hash of the code behind a number (`runs/provenance.py`),
-the files that make Snakemake redraw a table or a figure (`workflow/rules/common.smk`), and the
+the files that make Snakemake redraw a table or a figure (`cli/rules.py`), and the
 test that packages import only from those above them. Modules are parsed and never imported,
 so that asking costs milliseconds and needs neither torch nor pandas.
 """

@@ -1,10 +1,11 @@
 """
-This part makes the data sets that ship inside a package and checks the others; of a folder of images it makes a copy of
-smaller ones, where a spec asks for it.
+This part makes the data sets that ship inside a package, checks the others, and makes copies of
+folders of images at a smaller size, where a spec asks for one.
 
-REQUIRED INPUTS: none; external data lie where config.yaml says.
-OUTPUTS: results/data/<name>.json, counts, classes and checksum but no path, so that data that move rerun nothing;
-results/data/<name>-<short side>.json, the same of the copy in results/data/<name>-<short side>/.
+REQUIRED INPUTS: none; external data are where config.yaml says.
+OUTPUTS: results/data/<name>.json with counts, classes and checksum, but no path, so that moving the
+data reruns nothing; results/data/<name>-<short side>.json, the same of the copy in
+results/data/<name>-<short side>/.
 """
 
 
@@ -42,5 +43,5 @@ rule resized_data:
         mem_mb=8000,
         runtime=720,
     shell:
-        "ghostgrad resized-data {wildcards.name} {wildcards.short} --source {input} --manifest {output.manifest}"
-        " --threads {threads} > {log} 2>&1"
+        "ghostgrad resized-data {wildcards.name} {wildcards.short} --source {input}"
+        " --manifest {output.manifest} --threads {threads} > {log} 2>&1"

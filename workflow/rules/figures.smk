@@ -2,7 +2,7 @@
 This part draws figures.
 
 REQUIRED INPUTS: results/{scale}/tidy/{artifact}.csv and the runs it names
-OUTPUTS: results/{scale}/figures/{artifact}.{svg,pdf,png} and .csv, the numbers drawn
+OUTPUTS: results/{scale}/figures/{artifact}.{svg,pdf,png}, and .csv with the numbers drawn
 """
 
 
@@ -12,16 +12,16 @@ localrules:
 
 rule figure:
     input:
-        artifact_reference,
-        runs=finished_runs,
+        BUILD.artifact_references,
+        runs=BUILD.artifact_metrics,
         tidy="results/{scale}/tidy/{artifact}.csv",
-        code=figure_code,
+        code=BUILD.figure_code,
     output:
         multiext("results/{scale}/figures/{artifact}", ".pdf", ".png", ".csv"),
         svg=report(
             "results/{scale}/figures/{artifact}.svg",
             caption="../report/artifact.rst",
-            category=paper_title,
+            category=BUILD.paper_title,
             labels=report_labels("figure"),
         ),
     log:
@@ -29,8 +29,9 @@ rule figure:
     conda:
         "../../envs/report.yaml"
     params:
-        definition=artifact_definition,
-        caption=caption,
-        why_not=why_not,
+        definition=BUILD.artifact_definition,
+        caption=BUILD.caption,
+        why_not=BUILD.reason_not_run,
     shell:
-        "ghostgrad figure {wildcards.artifact} --scale {wildcards.scale} --why-not={params.why_not:q} > {log} 2>&1"
+        "ghostgrad figure {wildcards.artifact} --scale {wildcards.scale}"
+        " --why-not={params.why_not:q} > {log} 2>&1"

@@ -2,11 +2,12 @@
 This part gathers runs into one tidy CSV per artifact and puts the paper's numbers beside ours.
 
 REQUIRED INPUTS: metrics.csv of the artifact's runs, workflow/reference/<artifact>.csv
-OUTPUTS: results/{scale}/tidy/{artifact}.csv, results/{scale}/tables/{artifact}.{csv,md,tex,html}, and for what cannot be
-measured here the tables and frames that say why; results/{scale}/artifacts.csv, the list of all.
+OUTPUTS: results/{scale}/tidy/{artifact}.csv, results/{scale}/tables/{artifact}.{csv,md,tex,html};
+for what cannot be measured here, the tables and frames that say why; results/{scale}/artifacts.csv,
+the list of all artifacts; results/{scale}/claims.{csv,html}.
 
-The modules that draw are inputs: editing one redraws, and reruns nothing else. The parameter `definition`, all that the
-registry says of an artifact, is there so that an edited definition redraws too.
+The modules that draw are inputs: editing one redraws what it draws and reruns no run. The parameter
+`definition` holds what the registry says of an artifact, so that an edited definition redraws too.
 """
 
 
@@ -23,8 +24,8 @@ ruleorder: not_run > table > figure
 
 rule tidy:
     input:
-        runs=finished_runs,
-        code=code("analysis.tidy"),
+        runs=BUILD.artifact_metrics,
+        code=library_files("analysis.tidy"),
     output:
         "results/{scale}/tidy/{artifact}.csv",
     log:
@@ -32,23 +33,23 @@ rule tidy:
     conda:
         "../../envs/report.yaml"
     params:
-        definition=artifact_definition,
+        definition=BUILD.artifact_definition,
     shell:
         "ghostgrad tidy {wildcards.artifact} {input.runs} --scale {wildcards.scale} > {log} 2>&1"
 
 
 rule table:
     input:
-        artifact_reference,
-        runs=finished_runs,
+        BUILD.artifact_references,
+        runs=BUILD.artifact_metrics,
         tidy="results/{scale}/tidy/{artifact}.csv",
-        code=table_code,
+        code=BUILD.table_code,
     output:
         multiext("results/{scale}/tables/{artifact}", ".csv", ".md", ".tex"),
         html=report(
             "results/{scale}/tables/{artifact}.html",
             caption="../report/artifact.rst",
-            category=paper_title,
+            category=BUILD.paper_title,
             labels=report_labels("table"),
         ),
     log:
@@ -56,26 +57,31 @@ rule table:
     conda:
         "../../envs/report.yaml"
     params:
-        definition=artifact_definition,
-        caption=caption,
-        why_not=why_not,
+        definition=BUILD.artifact_definition,
+        caption=BUILD.caption,
+        why_not=BUILD.reason_not_run,
     shell:
-        "ghostgrad table {wildcards.artifact} --scale {wildcards.scale} --why-not={params.why_not:q} > {log} 2>&1"
+        "ghostgrad table {wildcards.artifact} --scale {wildcards.scale}"
+        " --why-not={params.why_not:q} > {log} 2>&1"
 
 
 rule claims:
     input:
-        claim_runs,
-        code=code(*REGISTRY.claim_modules()),
+        BUILD.claim_metrics,
+        code=library_files(*REGISTRY.claim_modules()),
     output:
         csv=f"results/{SCALE}/claims.csv",
-        html=report(f"results/{SCALE}/claims.html", caption="../report/claims.rst", category="Claims and errata"),
+        html=report(
+            f"results/{SCALE}/claims.html",
+            caption="../report/claims.rst",
+            category="Claims and errata",
+        ),
     log:
         f"results/{SCALE}/logs/claims.log",
     conda:
         "../../envs/report.yaml"
     params:
-        definitions=claim_definitions,
+        definitions=BUILD.claim_definitions,
         scale=SCALE,
     shell:
         "ghostgrad claims --scale {params.scale} > {log} 2>&1"
@@ -83,17 +89,17 @@ rule claims:
 
 rule not_run:
     input:
-        references(WHY_NOT),
-        code=code("report.tables", "report.render", "figures.style"),
+        BUILD.references(BUILD.not_run),
+        code=library_files("report.tables", "report.render", "figures.style"),
     output:
-        artifact_files(REGISTRY.artifacts[name] for name in WHY_NOT),
+        BUILD.files_not_run(),
     log:
         f"results/{SCALE}/logs/not_run.log",
     conda:
         "../../envs/report.yaml"
     params:
-        definitions=definitions(WHY_NOT),
-        reasons=json.dumps(WHY_NOT),
+        definitions=BUILD.definitions(BUILD.not_run),
+        reasons=json.dumps(BUILD.not_run),
         scale=SCALE,
     shell:
         "ghostgrad not-run {params.reasons:q} --scale {params.scale} > {log} 2>&1"
@@ -101,18 +107,22 @@ rule not_run:
 
 rule artifacts:
     input:
-        leading_files(REGISTRY.artifacts.values()),
-        code=code("report.overview"),
+        BUILD.leading_files(),
+        code=library_files("report.overview"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",
-        html=report(f"results/{SCALE}/artifacts.html", caption="../report/artifacts.rst", category="All artifacts"),
+        html=report(
+            f"results/{SCALE}/artifacts.html",
+            caption="../report/artifacts.rst",
+            category="All artifacts",
+        ),
     log:
         f"results/{SCALE}/logs/artifacts.log",
     conda:
         "../../envs/report.yaml"
     params:
-        definitions=definitions(REGISTRY.artifacts),
-        reasons=json.dumps(WHY_NOT),
+        definitions=BUILD.definitions(REGISTRY.artifacts),
+        reasons=json.dumps(BUILD.not_run),
         scale=SCALE,
     shell:
         "ghostgrad artifacts {params.reasons:q} --scale {params.scale} > {log} 2>&1"
