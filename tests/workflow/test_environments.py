@@ -17,7 +17,10 @@ CONDA = """#!/bin/sh
 case "$1 $2" in
   "info --json") echo '{{"conda_prefix": "{prefix}", "platform": "linux-64"}}' ;;
   "env create"*)
-    for argument; do case "$last" in --prefix) environment="$argument" ;; esac; last="$argument"; done
+    for argument; do
+      case "$last" in --prefix) environment="$argument" ;; esac
+      last="$argument"
+    done
     mkdir -p "$environment/bin"
     printf '%s\\n' '#!/bin/sh' 'echo "$*" >> "$CONDA_PREFIX/calls"' 'exec {python} "$@"' \\
       > "$environment/bin/python3"
