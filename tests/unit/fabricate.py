@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, settings
 
-from ghostgrad.analysis.results import REFERENCE_COLUMNS
 from ghostgrad.analysis.tidy import tidy
 from ghostgrad.files import CsvTable
+from ghostgrad.registry.reference import COLUMNS
 from ghostgrad.registry.registry import PAPERS, Registry
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.report import tables
@@ -34,10 +34,19 @@ def experiment(**changes: Any) -> dict[str, Any]:
     return {**body, "resources": {"gpu": 0}, "expect": {"seconds": 1}, **changes}
 
 
-def workflow(folder: Path, experiments: Mapping | None = None, artifacts: Mapping | None = None) -> Path:
-    """A workflow folder whose ghost.yaml holds these experiments and artifacts; the other two papers are empty."""
-    (folder / "experiments").mkdir(parents=True)
-    (folder / "reference").mkdir()
+def workflow(
+    folder: Path,
+    experiments: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, Any] | None = None,
+    claims: Mapping[str, Any] | None = None,
+) -> Path:
+    """A workflow folder whose files ghost.yaml hold these experiments, artifacts and claims; the other two papers
+    are empty."""
+    for name in ("experiments", "reference", "claims"):
+        (folder / name).mkdir(parents=True)
+    if claims:
+        text = yaml.safe_dump(dict(claims), sort_keys=False)
+        (folder / "claims" / "ghost.yaml").write_text(text, encoding="utf-8")
     for paper in PAPERS:
         body: dict[str, Any] = {"paper": {"title": f"The {paper} paper", "cite": "nobody"}, "artifacts": {}}
         if paper == "ghost":
@@ -47,15 +56,16 @@ def workflow(folder: Path, experiments: Mapping | None = None, artifacts: Mappin
     return folder
 
 
-def registry(folder: Path, experiments: Mapping | None = None, artifacts: Mapping | None = None) -> Registry:
-    return Registry(workflow(folder / "workflow", experiments, artifacts))
+def registry(folder: Path, *bodies: Mapping[str, Any] | None) -> Registry:
+    """The registry of `workflow(folder / "workflow", *bodies)`."""
+    return Registry(workflow(folder / "workflow", *bodies))
 
 
 def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """reference/<artifact>.csv; a row needs a label and a value only."""
     standard = {"metric": "test_accuracy", "unit": "%", "relation": "=", "source": "tab. 1"}
     with (workflow_folder / "reference" / f"{artifact}.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, REFERENCE_COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**standard, **row} for row in rows)
 

@@ -12,7 +12,7 @@ import pytest
 
 from ghostgrad.claims.comparison import SIGMAS, Comparison, verdict
 from ghostgrad.claims.judge import comparisons, judge
-from ghostgrad.registry.claim import VERDICTS, counts
+from ghostgrad.registry.claim import VERDICTS, count_verdicts
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, relu_maxpool_forward
 from ghostgrad.theory.quadrature import LAWS, Law
@@ -243,5 +243,5 @@ def test_a_claim_with_some_of_its_blocks_is_not_run(tmp_path, monkeypatch):
 
 def test_counts_count_claims():
     rows = [{"id": "a", "verdict": "holds"}] * 3 + [{"id": "b", "verdict": "not run (x will decide it)"}]
-    assert counts(rows) == "1 holds, 1 not run"
+    assert count_verdicts(rows) == "1 holds, 1 not run"
     assert VERDICTS == ("holds", "holds as corrected", "fails", "editorial", "not run")

@@ -48,6 +48,7 @@ MODULES = (
     "cli.lock",
     "dependencies",
     "registry.config",
+    "registry.reference",
     "registry.registry",
     "report.overview",
     "report.render",

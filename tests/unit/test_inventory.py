@@ -15,9 +15,9 @@ import yaml
 from packaging.markers import Marker
 
 from ghostgrad.analysis import measures
-from ghostgrad.analysis.results import REFERENCE_COLUMNS
 from ghostgrad.data.coco import METRICS
 from ghostgrad.files import CsvTable
+from ghostgrad.registry.reference import COLUMNS
 from ghostgrad.registry.registry import PAPERS, Registry
 from ghostgrad.report import tables
 from ghostgrad.tasks import initialize, sample
@@ -222,7 +222,7 @@ def test_reference_file_is_well_formed(name):
     artifact = REGISTRY.artifact(name)
     assert artifact.source == name, "an alias reads another file"
     with (REFERENCE / f"{name}.csv").open(encoding="utf-8") as stream:
-        assert next(stream).strip().split(",") == list(REFERENCE_COLUMNS)
+        assert next(stream).strip().split(",") == list(COLUMNS)
     for row in numbers(name):
         assert None not in row
         assert re.match(r"00[0124] ", row["source"])

@@ -38,13 +38,19 @@ EXPERIMENTS = {
         {"nets": experiment(variant={})},
         "experiments.nets: unknown key 'variant'; did you mean 'variants'?",
     ),
-    "unknown spec key in base": (base(widht=8), "experiments.nets.base: unknown key 'widht'; did you mean 'width'?"),
+    "unknown spec key in base": (
+        base(widht=8),
+        "experiments.nets.base: unknown key 'widht'; did you mean 'width'?",
+    ),
     "not a number": (
         base(weight_scale=float("inf")),
         "ghost.yaml: experiments.nets.base.weight_scale: expected a finite number, found inf",
     ),
     "setting in base": (base(seeds=2), "experiments.nets.base: unknown key 'seeds'"),
-    "unknown key in a variant": (variant(nrom=1), "nets.variants.abc: unknown key 'nrom'; did you mean 'norm'?"),
+    "unknown key in a variant": (
+        variant(nrom=1),
+        "nets.variants.abc: unknown key 'nrom'; did you mean 'norm'?",
+    ),
     "unknown scale": (
         {"nets": experiment(scales={"labtop": {}})},
         "experiments.nets.scales: unknown key 'labtop'; did you mean 'laptop'?",
@@ -70,7 +76,12 @@ EXPERIMENTS = {
         "nets.adjust.0: unknown key 'wher'; did you mean 'where'?",
     ),
     "unknown spec key in adjust": (
-        axes(adjust=[{"where": {"method": ["sgd"]}, "set": {}}, {"where": {"batch": ["b8"]}, "set": {"bacth": 8}}]),
+        axes(
+            adjust=[
+                {"where": {"method": ["sgd"]}, "set": {}},
+                {"where": {"batch": ["b8"]}, "set": {"bacth": 8}},
+            ]
+        ),
         "nets.adjust.1.set: unknown key 'bacth'; did you mean 'batch'?",
     ),
     "unknown resource": (
@@ -90,13 +101,19 @@ EXPERIMENTS = {
         "nets.deviations.0: unknown key 'wy'; did you mean 'why'?",
     ),
     "number as text": (base(width="8"), "nets.base: width: expected integer, found '8'"),
-    "text as number": (base(net=3), "nets.base: net: '3' is not allowed; valid: plain, preact, residual, seqnet"),
+    "text as number": (
+        base(net=3),
+        "nets.base: net: '3' is not allowed; valid: plain, preact, residual, seqnet",
+    ),
     "seeds as text": ({"nets": experiment(seeds="4")}, "nets.seeds: expected integer, found '4'"),
     "list as text": (
         {"nets": experiment(task="classify", base={**CLASSIFY, "augment": "crop"})},
         "nets.base: augment: expected array, found 'crop'",
     ),
-    "value outside its list": (base(net="plane"), "nets.base: net: 'plane' is not allowed; did you mean 'plain'?"),
+    "value outside its list": (
+        base(net="plane"),
+        "nets.base: net: 'plane' is not allowed; did you mean 'plain'?",
+    ),
     "value outside its list, in a list": (
         {"nets": experiment(task="classify", base={**CLASSIFY, "augment": ["crop", "flp"]})},
         "nets.base: augment.1: 'flp' is not allowed; did you mean 'flip'?",
@@ -106,7 +123,10 @@ EXPERIMENTS = {
         "nets.task: 'simulat' is not allowed; did you mean 'simulate'?",
     ),
     "value out of range": (base(width=1), "nets.base: width: 1 is less than the minimum of 2"),
-    "value of another form": (base(weight_variance="2"), "nets.base: weight_variance: '2' is not of the form"),
+    "value of another form": (
+        base(weight_variance="2"),
+        "nets.base: weight_variance: '2' is not of the form",
+    ),
     "missing key of an experiment": (
         {"nets": without(experiment(), "resources")},
         "experiments.nets: key 'resources' is missing",
@@ -116,7 +136,10 @@ EXPERIMENTS = {
         "nets.variants.a at scale paper: key 'width' is missing",
     ),
     "name of an experiment": ({"Nets": experiment()}, "experiments: 'Nets' is not of the form"),
-    "name of a variant": ({"nets": experiment(variants={"a b": {}})}, "nets.variants: 'a b' is not of the form"),
+    "name of a variant": (
+        {"nets": experiment(variants={"a b": {}})},
+        "nets.variants: 'a b' is not of the form",
+    ),
     "empty block": ({"nets": experiment(base=None)}, "nets.base: expected object, found None"),
     "like of nothing": (variant(like="x"), "like: 'x' is no variant; valid: a, abc"),
     "like of a misspelt variant": (
@@ -128,7 +151,11 @@ EXPERIMENTS = {
         "nets.variants.a: like: 'a' leads back to itself",
     ),
     "only of nothing": (
-        {"nets": experiment(variants={"relu-bn": {}}, scales={"laptop": {"only": ["tanh*", "relu-bm"]}})},
+        {
+            "nets": experiment(
+                variants={"relu-bn": {}}, scales={"laptop": {"only": ["tanh*", "relu-bm"]}}
+            )
+        },
         "nets.scales.laptop.only: 'tanh*' names no variant; valid: relu-bn",
     ),
     "the same run twice": (
@@ -142,7 +169,8 @@ EXPERIMENTS = {
     "the same run at one scale": (
         {
             "nets": experiment(
-                variants={"a": {}, "b": {"depth": 9, "scales": {"laptop": {"depth": 4}}}}, scales={"laptop": {}}
+                variants={"a": {}, "b": {"depth": 9, "scales": {"laptop": {"depth": 4}}}},
+                scales={"laptop": {}},
             )
         },
         "experiments.nets: nets/b-s0 and nets/a-s0 are the same run at scale laptop",
@@ -167,8 +195,14 @@ ARTIFACTS = {
     "unknown key": (artifact(tabel="x"), "ghost.x: unknown key 'tabel'; did you mean 'table'?"),
     "missing key": ({"ghost.x": without(BUILT, "title")}, "ghost.x: key 'title' is missing"),
     "id of another form": ({"ghostx": BUILT}, "artifacts: 'ghostx' is not of the form"),
-    "unknown experiment": (artifact(rows={"A": "net/a"}), "rows.A: no experiment 'net'; did you mean 'nets'?"),
-    "unknown variant": (artifact(rows={"A": "nets/abd"}), "rows.A: nets has no variant 'abd'; did you mean 'abc'?"),
+    "unknown experiment": (
+        artifact(rows={"A": "net/a"}),
+        "rows.A: no experiment 'net'; did you mean 'nets'?",
+    ),
+    "unknown variant": (
+        artifact(rows={"A": "nets/abd"}),
+        "rows.A: nets has no variant 'abd'; did you mean 'abc'?",
+    ),
     "unknown variant in a column": (
         artifact(rows={"A": {"18": "nets/a", "34": "nets/abd"}}),
         "rows.A: nets has no variant 'abd'; did you mean 'abc'?",
@@ -191,12 +225,21 @@ ARTIFACTS = {
         "unknown key 'rwo'; did you mean 'row'?",
     ),
     "like of nothing": (
-        {"ghost.xy": {**BUILT, "from": "none"}, "ghost.x": {"title": "T", "section": "s", "like": "ghost.xz"}},
-        "ghost.x.like: 'ghost.xz' is no artifact; did you mean 'ghost.x",
+        {
+            "ghost.xy": {**BUILT, "from": "none"},
+            "ghost.x": {"title": "T", "section": "s", "like": "ghost.xz"},
+        },
+        "ghost.x.like: no artifact 'ghost.xz'; did you mean 'ghost.x",
     ),
-    "unknown kind": (artifact(kind="tabel"), "ghost.x.kind: 'tabel' is not allowed; did you mean 'table'?"),
-    "neither table nor figure": ({"ghost.x": without(BUILT, "table")}, "ghost.x: neither table nor figure"),
-    "no run": (artifact(), "ghost.x: names no run; give rows or axes, or say from: none"),
+    "unknown kind": (
+        artifact(kind="tabel"),
+        "ghost.x.kind: 'tabel' is not allowed; did you mean 'table'?",
+    ),
+    "neither table nor figure": (
+        {"ghost.x": without(BUILT, "table")},
+        "ghost.x: has neither table nor figure; name one",
+    ),
+    "no run": (artifact(), "ghost.x: names no run; give rows or axes, or set from: none"),
     "probe that no schema knows": (
         artifact(rows={"A": "probed/a"}, probes=["gradient"]),
         "ghost.x.probes: 'gradient' is not recorded by probed/a at scale paper; did you mean 'gradients'?",
@@ -243,7 +286,7 @@ ARTIFACTS = {
     ),
     "options of a figure that there is not": (
         artifact(options={**OPTIONS, "figure": {"x": 1}}, rows=NETS),
-        "ghost.x.options.figure: the artifact names no figure",
+        "ghost.x.options.figure: the artifact has no figure",
     ),
     "text for a list": (
         artifact(options={"table": {"metrics": "rate"}}, rows=NETS),
@@ -254,11 +297,15 @@ ARTIFACTS = {
         "ghost.x.options.table: metrics.0: 'rat' is not allowed; did you mean 'rate'?",
     ),
     "unknown activation": (
-        artifact(figure="prediction", options={**OPTIONS, "figure": {"activation": "Relu"}}, rows=NETS),
+        artifact(
+            figure="prediction", options={**OPTIONS, "figure": {"activation": "Relu"}}, rows=NETS
+        ),
         "ghost.x.options.figure: activation: 'Relu' is not allowed; did you mean 'ReLU'?",
     ),
     "unknown option of a figure": (
-        artifact(figure="gradient_norms", options={**OPTIONS, "figure": {"metric": "rate"}}, rows=NETS),
+        artifact(
+            figure="gradient_norms", options={**OPTIONS, "figure": {"metric": "rate"}}, rows=NETS
+        ),
         "ghost.x.options.figure: unknown key 'metric'",
     ),
 }
@@ -266,7 +313,11 @@ ARTIFACTS = {
 
 def probed():
     variants = {"a": {}, "b": {"probes": ["weight_norm"]}}
-    return experiment(task="classify", base={**CLASSIFY, "probes": ["gradients", "weight_norm"]}, variants=variants)
+    return experiment(
+        task="classify",
+        base={**CLASSIFY, "probes": ["gradients", "weight_norm"]},
+        variants=variants,
+    )
 
 
 @pytest.mark.parametrize(("artifacts", "expected"), ARTIFACTS.values(), ids=ARTIFACTS)
@@ -280,7 +331,9 @@ def test_mistake_in_an_artifact(tmp_path, artifacts, expected):
 
 def test_a_recorded_probe_is_accepted(tmp_path):
     """The refusals above are of the probe, not of the key."""
-    reg = registry(tmp_path, {"probed": probed()}, artifact(rows={"A": "probed/a"}, probes=["gradients"]))
+    reg = registry(
+        tmp_path, {"probed": probed()}, artifact(rows={"A": "probed/a"}, probes=["gradients"])
+    )
     assert reg.artifact("ghost.x").probes == ("gradients",)
 
 
@@ -289,11 +342,17 @@ YAML = {
         "paper: {title: t, cite: c}\nartifacts: {}\nartifacts: {}\n",
         ", line 3: key 'artifacts' stands twice",
     ),
-    "a nested key twice": ("paper:\n  title: t\n  cite: c\n  title: u\n", ", line 4: key 'title' stands twice"),
+    "a nested key twice": (
+        "paper:\n  title: t\n  cite: c\n  title: u\n",
+        ", line 4: key 'title' stands twice",
+    ),
     "a bracket left open": ("paper: {title: t\nartifacts: {}\n", ", line 2: not valid YAML"),
     "a quotation left open": ("paper: 'a\n", "not valid YAML"),
     "a tab": ("paper:\n\ttitle: t\n", ", line 2: not valid YAML"),
-    "an anchor that is not there": ("paper: *other\n", ", line 1: not valid YAML (found undefined alias)"),
+    "an anchor that is not there": (
+        "paper: *other\n",
+        ", line 1: not valid YAML (found undefined alias)",
+    ),
     "nothing": ("", ": expected object, found None"),
     "a list": ("- paper\n", ": expected object, found ['paper']"),
     "an unknown key": ("papers: {}\n", ": unknown key 'papers'; did you mean 'paper'?"),
@@ -319,7 +378,10 @@ def test_missing_file(tmp_path, paper):
     (folder / "experiments" / f"{paper}.yaml").unlink()
     with pytest.raises(InputError) as error:
         Registry(folder)
-    assert one_line(error) == f"{folder}/experiments/{paper}.yaml: cannot be read (No such file or directory)"
+    assert (
+        one_line(error)
+        == f"{folder}/experiments/{paper}.yaml: cannot be read (No such file or directory)"
+    )
 
 
 def test_paths_are_shown_as_a_person_would_type_them(tmp_path, monkeypatch):
@@ -332,7 +394,8 @@ def test_paths_are_shown_as_a_person_would_type_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("nets/a-s9", "nets/a-s0"), ("net/a-s0", "nets/a-s0"), ("nets/abc", "nets/abc-s0")]
+    ("name", "near"),
+    [("nets/a-s9", "nets/a-s0"), ("net/a-s0", "nets/a-s0"), ("nets/abc", "nets/abc-s0")],
 )
 def test_unknown_run(tmp_path, name, near):
     """With the scale and the nearest run."""

@@ -216,8 +216,12 @@ def finished(tmp_path, monkeypatch):
     place = {"title": "T & <T>", "section": "s"}
     table = {**place, "rows": {"A": "nets/a"}, "table": "final_metrics", "options": options}
     figure = {**place, "rows": {"A": "nets/a"}, "figure": "gradient_norms"}
-    claim = {**place, "rows": {"A": "nets/b"}, "table": "final_metrics", "options": options, "kind": "claim"}
-    reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure, "ghost.z": claim})
+    own = {"rows": {"A": "nets/b"}, "table": "final_metrics", "options": options}
+    claims = {
+        "ghost.skip": {"section": "s", "statement": "x", "paper": "1"},
+        "ghost.z": {"like": "ghost.skip", **place, "artifact": own},
+    }
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure}, claims)
     reference(reg.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
     publish(reg.run("laptop", "nets/a-s0"), {"test_accuracy": 92.5})
     frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostgrad.analysis.results import REFERENCE_COLUMNS
 from ghostgrad.analysis.tidy import tidy
-from ghostgrad.checks import InputError
 from ghostgrad.report import tables
 from ghostgrad.report.render import cell_text
 from tests.unit.fabricate import STEADY, compared, finish, publish, reference, table_code
@@ -275,36 +273,3 @@ def test_seeds_that_diverged_before_there_was_a_value_are_not_not_run(bench):
     assert (line["verdict"], line["n"], line["n_diverged"]) == ("diverged as reported", 3, 3)
     assert math.isnan(line["ours"])
     assert cell_text(line) == "9.09 % / div (3 of 3) diverged as reported"
-
-
-BROKEN_REFERENCES = {
-    "header": (
-        "row,column,metric,unit,relation,minus,vlaue",
-        "columns: expected row,",
-        "'vlaue'; did you mean 'value'?",
-    ),
-    "number": ('A,,m,,=,,"1,072",,,,,s', "line 2: value: '1,072' is not a number", "1,072.5"),
-    "fields": ("A,,m,,=,,1,072,,,,,s", "line 2: 13 fields instead of 12; quote what holds a comma", ""),
-    "relation": ("A,,m,,==,,1,,,,,s", "line 2: relation: '==' is not allowed", "'='"),
-    "minus": ("A,,m,,=,B|,1,,,,,s", "line 2: minus: 'B|' is not of the form row|column minus row|column", ""),
-}
-
-
-@pytest.mark.parametrize(("text", "begin", "end"), BROKEN_REFERENCES.values(), ids=BROKEN_REFERENCES)
-def test_a_broken_reference_is_one_line(bench, text, begin, end):
-    """File, line, column, what is wrong."""
-    path = bench.workflow / "reference" / "ghost.x.csv"
-    header = ",".join(REFERENCE_COLUMNS)
-    path.write_text(text + "\n" if text.startswith("row") else f"{header}\n{text}\n")
-    with pytest.raises(InputError) as error:
-        compared(bench)
-    (said,) = str(error.value).splitlines()
-    assert said.startswith(f"workflow/reference/ghost.x.csv{':' if begin.startswith('col') else ','} {begin}")
-    assert end in said
-
-
-def test_a_reference_in_another_encoding_is_one_line(bench):
-    """A spreadsheet may have saved it so."""
-    (bench.workflow / "reference" / "ghost.x.csv").write_bytes("row,Größe\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"^workflow/reference/ghost\.x\.csv: not UTF-8; save it as that$"):
-        compared(bench)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from ghostgrad.registry.artifact import Cell
 from ghostgrad.theory.activations import ACTIVATIONS, maxpool_backward, maxpool_forward
 
 GROUPS = 64  # of the jackknife
+
+TableFunction = TypeVar("TableFunction", bound=Callable[..., "Iterator[Measured]"])
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Measured:
     unit: str = ""
     of: tuple[tuple[str, str], ...] = ()  # the cells (row, column) that it is made of, where not its own
     quadrature: bool = False  # computed from a formula, so no run and no scale has a part in it
+
+
+def reports(*_metrics: str, rows: tuple[str, ...] = ()) -> Callable[[TableFunction], TableFunction]:
+    """Declare the metrics that a table function reports, and its rows where these are not the cells.
+
+    The registry reads the arguments, which have to be literals, from the syntax tree
+    (`registry/signatures.py`), and refuses reference numbers for anything else.
+    """
+    return lambda function: function
 
 
 def jackknife(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
@@ -67,6 +78,7 @@ CURVE_STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
+@reports("{metrics}")
 def growth_rates(
     results: Results, metrics: list[Literal["rate", "growth", "R2_exponential", "R2_linear"]]
 ) -> Iterator[Measured]:
@@ -79,6 +91,7 @@ def growth_rates(
             yield Measured(cell.row, cell.column, metric, value, se=se, n=len(norms))
 
 
+@reports("{metrics}", "alpha", "largest_deviation")
 def predicted_rates(
     results: Results,
     activation: Literal["ReLU", "SELU", "Tanh"],
@@ -99,6 +112,16 @@ def predicted_rates(
         yield Measured(cell.row, cell.column, "largest_deviation", value, se=se, n=len(norms), unit="%")
 
 
+@reports(
+    "R_f(block)",
+    "1+R_f(F)/L",
+    "R_f(block)-(1+R_f(F)/L)",
+    "R_b(block)",
+    "1+R_b(F)/L",
+    "R_b(block)-(1+R_b(F)/L)",
+    "R_f(net)",
+    "R_b(net)",
+)
 def block_ratios(results: Results) -> Iterator[Measured]:
     """Prop. 3.17: R_f and R_b of a scaled residual block against 1 + R(F)/L, averaged over blocks, and of the net."""
     for cell in results.measured_cells:
@@ -123,6 +146,7 @@ def _over_repeats(cell: Cell, metric: str, values: np.ndarray) -> Measured:
     return Measured(cell.row, cell.column, metric, float(values.mean()), std, std / len(values) ** 0.5, len(values))
 
 
+@reports("variance_rate", "norm_rate")
 def module_rates(results: Results) -> Iterator[Measured]:
     """Of a stack of SeqNet modules: the fitted factor per module of the gradient's variance at the module boundaries
     (BN holds the forward variance at 1, so this is R_b/R_f), and of the first weight's gradient norm."""
@@ -135,6 +159,8 @@ def module_rates(results: Results) -> Iterator[Measured]:
         yield Measured(cell.row, cell.column, "norm_rate", value, se=se, n=len(norms))
 
 
+@reports("growth", "first_block_rate", "first_block_formula", "last_block_rate", "last_block_formula")
+@reports("exponent", rows=("{row} to {other_row}",))
 def vanilla_growth(results: Results) -> Iterator[Measured]:
     """App. C.3: a residual net's growth of the gradient norm, its blocks' R_b/R_f against the formula
     (1 + R_b(F))/(1 + R_f(F)), and how growth depends on depth: the exponent p of growth ~ L^p between two depths, over
@@ -166,6 +192,7 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
             yield Measured(f"{low} to {high}", "", "exponent", value, se=se, n=len(of_low))
 
 
+@reports("r", "sqrt_r", "as_printed", rows=("SELU", "Tanh", "ReLU"))
 def activation_rates(_: Results) -> Iterator[Measured]:
     """Eq. 1 by quadrature: r = E[s'^2]/Var[s], its root, and the formula as it is printed, E[s']^2/Var[s]."""
     for name in ("SELU", "Tanh", "ReLU"):
@@ -175,12 +202,14 @@ def activation_rates(_: Results) -> Iterator[Measured]:
         yield Measured(name, "", "as_printed", activation.mean_slope**2 / activation.variance, quadrature=True)
 
 
+@reports("R_f", "R_b", rows=("2x2 max-pool",))
 def maxpool_ratios(_: Results) -> Iterator[Measured]:
     """App. C.1: R_f and R_b of 2x2 max-pooling of independent N(0, 1), by quadrature over the order statistic."""
     yield Measured("2x2 max-pool", "", "R_f", maxpool_forward(), quadrature=True)
     yield Measured("2x2 max-pool", "", "R_b", maxpool_backward(), quadrature=True)
 
 
+@reports("R_f", "R_b", rows=("ReLU",))
 def relu_ratios(_: Results) -> Iterator[Measured]:
     """R_f and R_b of ReLU for a unit Gaussian, by quadrature."""
     relu = ACTIVATIONS["ReLU"]
@@ -188,6 +217,7 @@ def relu_ratios(_: Results) -> Iterator[Measured]:
     yield Measured("ReLU", "", "R_b", relu.slope, quadrature=True)
 
 
+@reports("{metrics}")
 def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Iterator[Measured]:
     """Mean, standard deviation and count over seeds of columns of metrics.csv."""
     for cell in results.measured_cells:
@@ -206,12 +236,14 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             yield Measured(cell.row, cell.column, metric, mean, std, se, len(mine), diverged, unit)
 
 
+@reports("top1")
 def top1(results: Results) -> Iterator[Measured]:
     """ImageNet's top-1 accuracy at the end: final_metrics of the test accuracy under its own name."""
     for measured in final_metrics(results, ["test_accuracy"], "%"):
         yield replace(measured, metric="top1")
 
 
+@reports("APb", "APb50", "APb75", "APm", "APm50", "APm75")
 def coco_precisions(results: Results) -> Iterator[Measured]:
     """COCO's average precisions of boxes and masks, under the paper's names."""
     names = {f"{kind}_ap{iou}": f"AP{kind[0]}{iou}" for kind in ("box", "mask") for iou in ("", "50", "75")}
@@ -219,6 +251,7 @@ def coco_precisions(results: Results) -> Iterator[Measured]:
         yield replace(measured, metric=names[measured.metric])
 
 
+@reports("largest at step {at:,.0f}")
 def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
     """The largest mean |beta/gamma| of a BN layer inside a block (the last BN, before the classifier, belongs to none),
     of the mean over seeds, at each of the paper's positions (BN-ResNet paper app. F)."""
@@ -239,6 +272,7 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
             yield Measured(*place, float(top["mean"]), float(top["std"]), float(top["std"]) / n**0.5, n)
 
 
+@reports("sample_gradient_variance")
 def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
     """B^2 times the gradient's variance at a position, that of an image's own loss: geometric mean over the residual
     blocks, mean over seeds with its spread."""
@@ -252,6 +286,7 @@ def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
         yield _over_repeats(cell, "sample_gradient_variance", values)
 
 
+@reports("rate", "growth")
 def explosion_rates(results: Results) -> Iterator[Measured]:
     """Of networks at initialization: the fitted factor per layer toward the input of the standard deviation of the
     gradient at each watched place, and the whole growth sqrt(Var(g_1)/Var(g_N)) (LALC fig. 1)."""
@@ -267,6 +302,9 @@ def block_ratios_by_scale(variances: np.ndarray) -> list[np.ndarray]:
     return np.split(variances[:, 1:-1] / variances[:, 2:], 3, axis=1)
 
 
+@reports(
+    "factor per block, scale 1", "factor per block, scale 2", "factor per block, scale 3", "growth over the net"
+)
 def initial_growth(results: Results) -> Iterator[Measured]:
     """BN-ResNet sec. 5 at initialization: the gradient variance's geometric mean factor per block in each scale, its
     first block, which changes the width, left out; and that over the whole net."""
@@ -278,6 +316,7 @@ def initial_growth(results: Results) -> Iterator[Measured]:
         yield _over_repeats(cell, "growth over the net", variances[:, 1] / variances[:, -1])
 
 
+@reports("input_variance", "dropped_variance", "relu_variance")
 def rectified_variances(results: Results) -> Iterator[Measured]:
     """Variances of a Gaussian sample, of one with a random half dropped, and of its positive part (LALC fig. 2)."""
     for cell in results.measured_cells:
@@ -290,6 +329,18 @@ weight_variance act_activation_offset conv_gradient_offset weight_offset norm_ac
 act_activation_correlation""".split()
 
 
+@reports(
+    "conv_activation_variance, step {at:,.0f}",
+    "norm_activation_variance, step {at:,.0f}",
+    "act_activation_variance, step {at:,.0f}",
+    "conv_gradient_variance, step {at:,.0f}",
+    "weight_variance, step {at:,.0f}",
+    "act_activation_offset, step {at:,.0f}",
+    "conv_gradient_offset, step {at:,.0f}",
+    "weight_offset, step {at:,.0f}",
+    "norm_activation_gradient_correlation, step {at:,.0f}",
+    "act_activation_correlation, step {at:,.0f}",
+)
 def layer_statistics(results: Results, at: list[float]) -> Iterator[Measured]:
     """The probe `statistics` at each of the paper's positions, averaged over layers; mean and spread over seeds."""
     for cell in results.measured_cells:
@@ -301,6 +352,8 @@ def layer_statistics(results: Results, at: list[float]) -> Iterator[Measured]:
                     yield _over_repeats(cell, f"{quantity}, step {position:,.0f}", values)
 
 
+@reports("test_accuracy")
+@reports("eta", rows=("{method}, best",))
 def coefficients(results: Results) -> Iterator[Measured]:
     """final_metrics of each method and eta (rows "<method> <eta>"), and per method and batch the eta of the highest
     mean accuracy among those that ran, where there are several."""

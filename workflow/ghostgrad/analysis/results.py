@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +13,12 @@ import numpy as np
 import pandas as pd
 
 from ghostgrad.analysis.tidy import damaged, tidy
-from ghostgrad.checks import InputError, nearest, shown
+from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry.artifact import Artifact, Cell
+from ghostgrad.registry.reference import COLUMNS, NUMBERS, read_reference
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import published
 
-REFERENCE_COLUMNS = "row column metric unit relation minus value std tolerance diverges cited source".split()
-REFERENCE_NUMBERS = ("value", "std", "tolerance")
-REFERENCE_WORDS = {"relation": ("=", "<", "<=", ">", ">="), "diverges": ("", "yes"), "cited": ("", "yes")}
 TEXT = ("row", "column", "experiment", "variant", "code", "commit")  # of tidy rows: a hash may look like a number
 
 
@@ -124,37 +120,6 @@ def read_frame(path: Path) -> pd.DataFrame:
 def reference(workflow: Path, artifact: Artifact) -> pd.DataFrame:
     """The paper's numbers of an artifact, reference/<artifact>.csv; empty where it prints none. InputError names the
     line and the column of what is wrong."""
-    path = workflow / "reference" / f"{artifact.source}.csv"
-    rows: list[list] = []
-    if path.exists():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{shown(path)}: not UTF-8; save it as that") from None
-        with io.StringIO(text, newline="") as stream:
-            lines = csv.reader(stream)
-            header = next(lines, [])
-            if header != REFERENCE_COLUMNS:
-                unknown = [name for name in header if name not in REFERENCE_COLUMNS]
-                hint = f"'{unknown[0]}'{nearest(unknown[0], REFERENCE_COLUMNS)}" if unknown else ",".join(header)
-                raise InputError(f"{shown(path)}: columns: expected {','.join(REFERENCE_COLUMNS)}, found {hint}")
-            rows = [_reference_row(line, f"{shown(path)}, line {lines.line_num}") for line in lines]
-    frame = pd.DataFrame(rows, columns=REFERENCE_COLUMNS)
-    return frame.astype(dict.fromkeys(REFERENCE_NUMBERS, float))
-
-
-def _reference_row(line: list[str], where: str) -> list:
-    if len(line) != len(REFERENCE_COLUMNS):
-        raise InputError(f"{where}: {len(line)} fields instead of {len(REFERENCE_COLUMNS)}; quote what holds a comma")
-    row = dict(zip(REFERENCE_COLUMNS, line, strict=True))
-    for name, words in REFERENCE_WORDS.items():
-        if row[name] not in words:
-            raise InputError(f"{where}: {name}: '{row[name]}' is not allowed{nearest(row[name], filter(None, words))}")
-    for name in REFERENCE_NUMBERS:
-        try:
-            row[name] = float(row[name] or "nan")
-        except ValueError:
-            raise InputError(f"{where}: {name}: '{row[name]}' is not a number; write 1072.5 for 1,072.5") from None
-    if row["minus"] and not re.fullmatch(r"[^|]+\|[^|]* minus [^|]+\|[^|]*", row["minus"]):
-        raise InputError(f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column")
-    return list(row.values())
+    rows = read_reference(workflow / "reference" / f"{artifact.source}.csv")
+    frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in rows], columns=COLUMNS)
+    return frame.astype(dict.fromkeys(NUMBERS, float))

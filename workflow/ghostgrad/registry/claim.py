@@ -1,82 +1,122 @@
-"""The ledger of claims: workflow/claims/*.yaml and claims.csv, read without torch or pandas."""
+"""The papers' claims: their definitions in workflow/claims/*.yaml, and their verdicts in claims.csv.
+
+Imports neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
+from ghostgrad.registry.signatures import claim_functions
 
-FILES = ("ghost", "ghost_errata", "lalc", "bnres", "across")
+MODULES = ("ghost", "ghost_errata", "lalc", "bnres", "across")  # of ghostgrad/claims, a file each
 VERDICTS = ("holds", "holds as corrected", "fails", "editorial", "not run")
 
-Row = Mapping[str, str]
+Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
+Row = Mapping[str, str]  # of claims.csv
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper. `module` and `function` compute its comparisons; an editorial one has quotes."""
+    """One statement of a paper.
+
+    `function` of ghostgrad/claims/`module`.py computes the comparisons that decide it; an erratum
+    of wording has `quotes` instead. A claim with a `title` is an artifact too: its table shows the
+    comparisons, unless `artifact` (keys as below `artifacts` in workflow/experiments/) says what
+    else is shown.
+    """
 
     id: str
     module: str
     function: str
+    where: str  # file and key, for error messages
     section: str
     statement: str
+    title: str = ""
     paper: str = ""
     corrected: str = ""
     runs: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
+    artifact: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def computed(self) -> bool:
+        """True for a claim that a function decides, False for an erratum of wording."""
         return not self.quotes
 
 
-def load(workflow: Path) -> dict[str, Claim]:
-    """Every claim, in the order of the files; InputError names what is wrong."""
+def load_claims(workflow: Path) -> dict[str, Claim]:
+    """Every claim, in the order of the files; InputError names the file and key of a mistake."""
     claims: dict[str, Claim] = {}
-    for module in FILES:
+    for module in MODULES:
         path = workflow / "claims" / f"{module}.yaml"
         if not path.exists():
             continue
         bodies = load_yaml(path)
         validate(bodies, "claims", shown(path))
         for name in bodies:
-            claims[name] = _claim(name, module, bodies, shown(path))
+            where = f"{shown(path)}: {name}"
+            if name in claims:
+                raise InputError(f"{where}: duplicate claim, also in {claims[name].where}")
+            claims[name] = _claim(name, module, bodies, where)
     return claims
 
 
-def _claim(name: str, module: str, bodies: Mapping[str, Mapping], where: str) -> Claim:
-    body, source = dict(bodies[name]), name
-    if like := body.pop("like", None):
-        if like not in bodies:
-            raise InputError(f"{where}: {name}.like: '{like}' is no claim{nearest(like, bodies)}")
-        source, body = like, {**bodies[like], **body}
+def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
+    source, body = _resolve_like(name, bodies, where)
     for key in ("section", "statement"):
         if key not in body:
-            raise InputError(f"{where}: {name}: key '{key}' is missing")
-    ways = [key for key in ("paper", "quotes") if key in body]
-    if len(ways) != 1:
-        raise InputError(f"{where}: {name}: needs paper or quotes; found {' and '.join(ways) or 'neither'}")
-    lists = {key: tuple(body.pop(key, ())) for key in ("runs", "quotes")}
+            raise InputError(f"{where}: key '{key}' is missing")
+    kinds = [key for key in ("paper", "quotes") if key in body]
+    if len(kinds) != 1:
+        found = "both" if kinds else "neither"
+        raise InputError(f"{where}: expected either paper or quotes, found {found}")
+    if "artifact" in body and "title" not in body:
+        raise InputError(f"{where}: key 'title' is missing; an artifact needs one")
     # ghost.prop3_8 -> prop3_8, E-G8 -> e_g8, X1 -> x1
     function = source.partition(".")[2] or source.replace("-", "_").lower()
-    return Claim(name, module, function, **body, **lists)
+    known = claim_functions(module)
+    if "quotes" not in body and function not in known:
+        place = f"ghostgrad/claims/{module}.py"
+        raise InputError(f"{where}: no function '{function}' in {place}{nearest(function, known)}")
+    lists = {key: tuple(body.pop(key, ())) for key in ("runs", "quotes")}
+    return Claim(name, module, function, where, **body, **lists)
 
 
-def read(path: Path) -> list[Row]:
-    """claims.csv; InputError where it has not been built."""
+def _resolve_like(name: str, bodies: Bodies, where: str) -> tuple[str, dict[str, Any]]:
+    """The claim that `name` repeats in the end (itself without `like`), and the merged keys.
+
+    Title and artifact are not inherited: a claim that repeats another is no second artifact.
+    """
+    source, body = name, dict(bodies[name])
+    seen = {name}
+    while like := body.pop("like", None):
+        if like not in bodies:
+            raise InputError(f"{where}.like: no claim '{like}'{nearest(like, bodies)}")
+        if like in seen:
+            raise InputError(f"{where}.like: '{like}' leads back to itself")
+        seen.add(like)
+        inherited = {k: v for k, v in bodies[like].items() if k not in ("title", "artifact")}
+        source, body = like, {**inherited, **body}
+    return source, body
+
+
+def read_claims_csv(path: Path) -> list[Row]:
+    """The rows of claims.csv, one per comparison; InputError where it has not been built."""
     if not path.exists():
         raise InputError(f"{path}: not built yet; build it with: snakemake {path}")
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
-def counts(rows: Iterable[Mapping]) -> str:
-    """`12 holds, 30 holds as corrected, …`, each claim once."""
+def count_verdicts(rows: Iterable[Row]) -> str:
+    """`12 holds, 30 holds as corrected, …`; a claim with several comparisons counts once."""
     verdicts = {row["id"]: row["verdict"].partition(" (")[0] for row in rows}
     number = Counter(verdicts.values())
     return ", ".join(f"{number[name]} {name}" for name in VERDICTS if number[name])

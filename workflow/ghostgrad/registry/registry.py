@@ -1,6 +1,8 @@
-"""The registry: workflow/experiments/*.yaml become experiments with their runs, and artifacts that name them.
+"""The registry: everything that there is to compute and to show.
 
-Imports neither torch nor pandas.
+workflow/experiments/*.yaml declare experiments, whose variants and seeds are runs, and artifacts,
+which are made from runs; workflow/claims/*.yaml declare the claims, of which some are artifacts;
+workflow/reference/*.csv hold the papers' numbers. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -10,102 +12,145 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
-from ghostgrad.registry import claim as ledger
-from ghostgrad.registry import signatures as functions
+from ghostgrad.checks import InputError, check, load_yaml, nearest, schema, shown, validate
 from ghostgrad.registry.artifact import Artifact, Cell, paper_of
-from ghostgrad.registry.claim import Claim
+from ghostgrad.registry.claim import Claim, load_claims
 from ghostgrad.registry.experiment import Experiment
+from ghostgrad.registry.reference import check_references
+from ghostgrad.registry.signatures import check_functions
 from ghostgrad.registry.spec import SCALES, RunSpec, available, missing_reason, unset_data
 
 WORKFLOW = Path(__file__).resolve().parents[2]
 PAPERS = ("ghost", "lalc", "bnres")
 
+Body = Mapping[str, Any]  # of one artifact or experiment, as YAML has it
+Declared = dict[str, tuple[Body, str]]  # artifact id -> its body, and file and key for messages
+
 
 class Registry:
-    """All experiments and artifacts of workflow/experiments/*.yaml."""
+    """Every experiment, artifact and claim of a workflow folder, checked.
+
+    Raises InputError for the first mistake in one of its files.
+    """
 
     def __init__(self, workflow: Path = WORKFLOW):
         self.workflow = workflow
-        self.papers: dict[str, dict] = {}
+        self.papers: dict[str, dict[str, str]] = {}
         self.experiments: dict[str, Experiment] = {}
         self.artifacts: dict[str, Artifact] = {}
-        self.claims = ledger.load(workflow)
-        bodies: dict[str, tuple[dict, str]] = {}
+        self.claims = load_claims(workflow)
+        declared: Declared = {}
         for paper in PAPERS:
-            path = workflow / "experiments" / f"{paper}.yaml"
-            where = shown(path)
-            body = load_yaml(path)
-            validate(body, "registry", where)
-            self.papers[paper] = body["paper"]
-            for name, experiment in body.get("experiments", {}).items():
-                if name in self.experiments:
-                    raise InputError(f"{where}: experiments.{name}: stands in {self.experiments[name].where} too")
-                self.experiments[name] = Experiment(name, experiment, f"{where}: experiments.{name}", self._upstream)
-            for name, artifact in body["artifacts"].items():
-                if name in bodies:
-                    raise InputError(f"{where}: artifacts.{name}: stands in {bodies[name][1]} too")
-                if (found := paper_of(name)) != paper:
-                    raise InputError(f"{where}: artifacts.{name}: '{found}' is not this paper{nearest(found, [paper])}")
-                bodies[name] = (artifact, f"{where}: artifacts.{name}")
-        for name, (artifact, where) in bodies.items():
-            self.artifacts[name] = self._artifact(name, artifact, bodies, where)
+            self._read_paper(paper, declared)
+            self._declare_claims(paper, declared)
+        for name, (body, where) in declared.items():
+            self.artifacts[name] = self._artifact(name, body, declared, where)
         self._check_claims()
-        self._refuse_twins()
+        self._refuse_equal_runs()
+        check_references(workflow, self.artifacts)
+
+    def _read_paper(self, paper: str, declared: Declared) -> None:
+        """Read experiments/<paper>.yaml, and add its artifacts to `declared`."""
+        path = self.workflow / "experiments" / f"{paper}.yaml"
+        file = shown(path)
+        body = load_yaml(path)
+        validate(body, "registry", file)
+        self.papers[paper] = body["paper"]
+        for name, experiment in body.get("experiments", {}).items():
+            where = f"{file}: experiments.{name}"
+            if name in self.experiments:
+                raise InputError(
+                    f"{where}: duplicate experiment, also in {self.experiments[name].where}"
+                )
+            self.experiments[name] = Experiment(name, experiment, where, self._upstream)
+        for name, artifact in body["artifacts"].items():
+            where = f"{file}: artifacts.{name}"
+            if name in declared:
+                raise InputError(f"{where}: duplicate artifact, also in {declared[name][1]}")
+            if (prefix := paper_of(name)) != paper:
+                raise InputError(f"{where}: '{prefix}' is not this paper{nearest(prefix, [paper])}")
+            declared[name] = artifact, where
+
+    def _declare_claims(self, paper: str, declared: Declared) -> None:
+        """Add the claims of a paper that have a title to `declared`: they are artifacts."""
+        for claim in self.claims.values():
+            if not claim.title or paper_of(claim.id) != paper:
+                continue
+            if claim.id in declared:
+                raise InputError(
+                    f"{claim.where}: duplicate artifact, also in {declared[claim.id][1]}"
+                )
+            shared = {"title": claim.title, "section": claim.section}
+            check({**shared, **claim.artifact}, _artifact_schema(), f"{claim.where}.artifact")
+            body = {"kind": "claim", **shared, **claim.artifact}
+            if claim.computed and not body.get("table"):
+                # Without a table of its own, a claim is shown by the comparisons that decide it,
+                # and needs the runs that these need.
+                body = {
+                    "rows": {run: run for run in claim.runs},
+                    **body,
+                    "table": "claim",
+                    "from": "none",
+                }
+            declared[claim.id] = body, f"{claim.where}.artifact" if claim.artifact else claim.where
 
     def _upstream(self, scale: str, run_id: str, where: str) -> RunSpec:
-        """The run whose weights another one of the scale starts from."""
+        """The run whose weights another run of the scale starts from."""
         name, _, rest = run_id.partition("/")
         variant = rest.rpartition("-s")[0]
         if name not in self.experiments:
-            raise InputError(f"{where}: weights: no experiment '{name}'{nearest(name, self.experiments)}")
+            raise InputError(
+                f"{where}: weights: no experiment '{name}'{nearest(name, self.experiments)}"
+            )
         runs = {run.id: run for run in self.experiments[name].runs(scale, variant)}
         if run_id not in runs:
-            known = runs or [f"{name}/{one}-s0" for one in self.experiments[name].variants_at(scale)]
-            raise InputError(f"{where}: weights: no run '{run_id}' at scale {scale}{nearest(run_id, known)}")
+            known = runs or [
+                f"{name}/{other}-s0" for other in self.experiments[name].variants_at(scale)
+            ]
+            raise InputError(
+                f"{where}: weights: no run '{run_id}' at scale {scale}{nearest(run_id, known)}"
+            )
         if not runs[run_id].publishes_weights:
-            raise InputError(f"{where}: weights: {name} keeps none; say publish_weights: true there")
+            raise InputError(
+                f"{where}: weights: {name} does not publish weights; set publish_weights: true"
+            )
         return runs[run_id]
 
     def _check_claims(self) -> None:
+        """Raise InputError for a claim that can be no artifact, or names a run that does not exist."""
         for claim in self.claims.values():
-            where = f"{shown(self.workflow)}/claims/{claim.module}.yaml: {claim.id}"
-            list(self._cells({"rows": {run: run for run in claim.runs}}, where))
+            if claim.title and (paper := paper_of(claim.id)) not in PAPERS:
+                raise InputError(
+                    f"{claim.where}.title: '{paper}' is no paper{nearest(paper, PAPERS)}"
+                )
+            for run in claim.runs:
+                self._check_run(run, f"{claim.where}.runs")
 
     def claim_runs(self, scale: str, claim: Claim) -> tuple[RunSpec, ...]:
         """The runs that decide a claim."""
         pairs = (run.split("/") for run in claim.runs)
-        return tuple(r for name, variant in pairs for r in self.experiments[name].runs(scale, variant))
+        return tuple(
+            run for name, variant in pairs for run in self.experiments[name].runs(scale, variant)
+        )
 
-    def _artifact(self, name: str, body: Mapping, bodies: Mapping, where: str) -> Artifact:
-        source = name
-        seen = {name}
-        while like := body.get("like"):
-            if like not in bodies:
-                raise InputError(f"{where}.like: '{like}' is no artifact{nearest(like, bodies)}")
-            if like in seen:
-                raise InputError(f"{where}.like: '{like}' leads back to itself")
-            seen.add(like)
-            source, body = like, {**bodies[like][0], **{key: value for key, value in body.items() if key != "like"}}
-        if (claim := self.claims.get(name)) and claim.computed and not body.get("table"):
-            # a claim without a table of its own is shown as the ledger's comparisons
-            body = {"rows": {run: run for run in claim.runs}, **body, "table": "claim", "from": "none"}
-        cells = tuple(self._cells(body, where))
-        kind = body.get("kind") or ("figure" if body.get("figure") else "table")
+    def _artifact(self, name: str, body: Body, declared: Declared, where: str) -> Artifact:
+        source, body = _resolve_like(name, body, declared, where)
         if not (body.get("table") or body.get("figure")):
-            raise InputError(f"{where}: neither table nor figure; name one")
+            raise InputError(f"{where}: has neither table nor figure; name one")
+        cells = tuple(self._cells(body, where))
         if not cells and body.get("from") != "none":
-            raise InputError(f"{where}: names no run; give rows or axes, or say from: none")
+            raise InputError(f"{where}: names no run; give rows or axes, or set from: none")
         probes = tuple(body.get("probes", ()))
         for cell in cells:
             self._check_probes(cell, probes, where)
-        if body.get("table") != "claim":
-            functions.check_artifact(body, paper_of(name), where)
+        shows_comparisons = body.get("table") == "claim" and name in self.claims
+        functions = {**body, "table": None} if shows_comparisons else body
+        check_functions(functions, paper_of(name), where)
         return Artifact(
             id=name,
             title=body["title"],
             section=body["section"],
-            kind=kind,
+            kind=body.get("kind") or ("figure" if body.get("figure") else "table"),
             cells=cells,
             table=body.get("table"),
             figure=body.get("figure"),
@@ -117,12 +162,16 @@ class Registry:
 
     def _check_probes(self, cell: Cell, probes: tuple[str, ...], where: str) -> None:
         experiment = self.experiments[cell.experiment]
-        for scale in reversed(SCALES):  # the paper's first: what is missing there is missing everywhere
+        for scale in reversed(
+            SCALES
+        ):  # the paper's first: what is missing there is missing everywhere
             recorded = experiment.merge(cell.variant, scale)[0].get("probes", [])
             for probe in probes:
                 if probe not in recorded:
                     run = f"{cell.experiment}/{cell.variant} at scale {scale}"
-                    raise InputError(f"{where}.probes: '{probe}' is not recorded by {run}{nearest(probe, recorded)}")
+                    raise InputError(
+                        f"{where}.probes: '{probe}' is not recorded by {run}{nearest(probe, recorded)}"
+                    )
 
     def _columns(self, target: str | Mapping[str, str], where: str) -> Iterable[tuple[str, str]]:
         """(column label, experiment/variant) of a row; a `*` stands for each label that makes a variant's name."""
@@ -132,57 +181,78 @@ class Registry:
         before, star, after = pattern.partition("*")
         if not star or experiment not in self.experiments:
             return [("", target)]
-        names = [v for v in self.experiments[experiment].variants if v.startswith(before) and v.endswith(after)]
+        names = [
+            v
+            for v in self.experiments[experiment].variants
+            if v.startswith(before) and v.endswith(after)
+        ]
         if not names:
             raise InputError(
                 f"{where}: {experiment} has no variant like '{pattern}'"
                 f"{nearest(pattern, self.experiments[experiment].variants)}"
             )
-        return [(name[len(before) : len(name) - len(after)], f"{experiment}/{name}") for name in names]
+        return [
+            (name[len(before) : len(name) - len(after)], f"{experiment}/{name}") for name in names
+        ]
 
-    def _cells(self, body: Mapping, where: str) -> Iterator[Cell]:
+    def _check_run(self, run: str, where: str) -> tuple[str, str]:
+        """Experiment and variant of `experiment/variant`; InputError unless both exist."""
+        experiment, variant = run.split("/")
+        if experiment not in self.experiments:
+            raise InputError(
+                f"{where}: no experiment '{experiment}'{nearest(experiment, self.experiments)}"
+            )
+        variants = self.experiments[experiment].variants
+        if variant not in variants:
+            raise InputError(
+                f"{where}: {experiment} has no variant '{variant}'{nearest(variant, variants)}"
+            )
+        return experiment, variant
+
+    def _cells(self, body: Body, where: str) -> Iterator[Cell]:
+        """The cells of an artifact, in the order of its rows and columns."""
         for row, target in body.get("rows", {}).items():
-            for column, run in self._columns(target, f"{where}.rows.{row}"):
-                experiment, variant = run.split("/")
-                if experiment not in self.experiments:
-                    raise InputError(
-                        f"{where}.rows.{row}: no experiment '{experiment}'{nearest(experiment, self.experiments)}"
-                    )
-                variants = self.experiments[experiment].variants
-                if variant not in variants:
-                    raise InputError(
-                        f"{where}.rows.{row}: {experiment} has no variant '{variant}'{nearest(variant, variants)}"
-                    )
-                yield Cell(str(row), str(column), experiment, variant)
+            place = f"{where}.rows.{row}"
+            for column, run in self._columns(target, place):
+                yield Cell(str(row), str(column), *self._check_run(run, place))
         if axes := body.get("axes"):
             name = axes["experiment"]
             if name not in self.experiments:
-                raise InputError(f"{where}.axes: no experiment '{name}'{nearest(name, self.experiments)}")
+                raise InputError(
+                    f"{where}.axes: no experiment '{name}'{nearest(name, self.experiments)}"
+                )
             experiment = self.experiments[name]
             known = experiment.body.get("axes", {})
             for key in ("row", "column"):
                 if key in axes and axes[key] not in known:
-                    raise InputError(f"{where}.axes.{key}: {name} has no axis '{axes[key]}'{nearest(axes[key], known)}")
+                    raise InputError(
+                        f"{where}.axes.{key}: {name} has no axis '{axes[key]}'{nearest(axes[key], known)}"
+                    )
             for variant in experiment.variants:
                 point = experiment.point(variant)
                 if axes["row"] in point:
                     yield Cell(point[axes["row"]], point.get(axes.get("column"), ""), name, variant)
 
-    def _refuse_twins(self) -> None:
-        """Two runs with one canonical spec would compute the same numbers twice."""
+    def _refuse_equal_runs(self) -> None:
+        """Two runs with the same canonical spec would compute the same numbers twice."""
         for scale in SCALES:
             seen: dict[str, str] = {}
             for run in self.runs(scale):
                 if run.canonical in seen:
                     where = self.experiments[run.experiment].where
-                    raise InputError(f"{where}: {run.id} and {seen[run.canonical]} are the same run at scale {scale}")
+                    raise InputError(
+                        f"{where}: {run.id} and {seen[run.canonical]} are the same run at scale {scale}"
+                    )
                 seen[run.canonical] = run.id
 
     @cache  # noqa: B019
     def runs(self, scale: str) -> tuple[RunSpec, ...]:
         """Every run of a scale."""
         return tuple(
-            run for e in self.experiments.values() for variant in e.variants_at(scale) for run in e.runs(scale, variant)
+            run
+            for e in self.experiments.values()
+            for variant in e.variants_at(scale)
+            for run in e.runs(scale, variant)
         )
 
     def cell_runs(self, scale: str, cell: Cell) -> tuple[RunSpec, ...]:
@@ -191,7 +261,9 @@ class Registry:
 
     def artifact_runs(self, scale: str, artifact: Artifact) -> tuple[RunSpec, ...]:
         """The distinct runs of an artifact, in the order of its cells."""
-        return tuple(dict.fromkeys(r for cell in artifact.cells for r in self.cell_runs(scale, cell)))
+        return tuple(
+            dict.fromkeys(r for cell in artifact.cells for r in self.cell_runs(scale, cell))
+        )
 
     def table_modules(self, artifact: Artifact) -> tuple[str, ...]:
         """The modules that make the table of an artifact: when one of these changes, or a module that
@@ -216,10 +288,17 @@ class Registry:
         for name in dict.fromkeys(cell.experiment for cell in artifact.cells):
             experiment = self.experiments[name]
             cells = [cell for cell in artifact.cells if cell.experiment == name]
-            results = {cell.label: experiment.merge(cell.variant, "paper")[1]["expect"].get("result") for cell in cells}
+            results = {
+                cell.label: experiment.merge(cell.variant, "paper")[1]["expect"].get("result")
+                for cell in cells
+            }
             if len(set(results.values())) == 1:
                 results = {"": next(iter(results.values()))}
-            lines += [f"Expected{f' of {label}' * bool(label)}: {text}." for label, text in results.items() if text]
+            lines += [
+                f"Expected{f' of {label}' * bool(label)}: {text}."
+                for label, text in results.items()
+                if text
+            ]
             lines += [f"Ours: {entry['what']} ({entry['why']})." for entry in experiment.deviations]
         return lines
 
@@ -245,9 +324,18 @@ class Registry:
             if target not in known:
                 raise InputError(f"{target}: no such target{nearest(target, known)}")
             artifact = self.artifacts[target]
-            files = [f"tables/{target}.md"] * artifact.has_table + [f"figures/{target}.svg"] * artifact.has_figure
-            raise InputError(f"{target}: name a file; build " + " or ".join(f"results/<scale>/{f}" for f in files))
-        if len(parts) < 4 or parts[0] != "results" or parts[2] not in ("runs", "tidy", "tables", "figures"):
+            files = [f"tables/{target}.md"] * artifact.has_table + [
+                f"figures/{target}.svg"
+            ] * artifact.has_figure
+            raise InputError(
+                f"{target}: name a file; build "
+                + " or ".join(f"results/<scale>/{f}" for f in files)
+            )
+        if (
+            len(parts) < 4
+            or parts[0] != "results"
+            or parts[2] not in ("runs", "tidy", "tables", "figures")
+        ):
             return
         scale, kind = parts[1:3]
         if scale not in SCALES:
@@ -258,11 +346,17 @@ class Registry:
             artifact = self.artifact(Path(parts[3]).stem)
             there = f"results/{scale}"
             if kind == "tables" and not artifact.has_table:
-                raise InputError(f"{target}: {artifact.id} has no table; build {there}/figures/{artifact.id}.svg")
+                raise InputError(
+                    f"{target}: {artifact.id} has no table; build {there}/figures/{artifact.id}.svg"
+                )
             if kind == "figures" and not artifact.has_figure:
-                raise InputError(f"{target}: {artifact.id} has no figure; build {there}/tables/{artifact.id}.md")
+                raise InputError(
+                    f"{target}: {artifact.id} has no figure; build {there}/tables/{artifact.id}.md"
+                )
 
-    def missing(self, scale: str, artifact: Artifact, data: Mapping[str, Any], partial: bool = False) -> str | None:
+    def missing(
+        self, scale: str, artifact: Artifact, data: Mapping[str, Any], partial: bool = False
+    ) -> str | None:
         """Why nothing of the artifact can be measured at this scale, or None where something can."""
         if not artifact.cells:
             return None
@@ -275,8 +369,27 @@ class Registry:
         return f"data.{unset[0]} is not set in config.yaml" if unset else missing_reason(runs)
 
 
+def _artifact_schema() -> dict[str, Any]:
+    artifact: dict[str, Any] = schema("registry")["$defs"]["artifact"]
+    return artifact
+
+
+def _resolve_like(name: str, body: Body, declared: Declared, where: str) -> tuple[str, Body]:
+    """The artifact that `name` repeats in the end (itself without `like`), and the merged keys."""
+    source = name
+    seen = {name}
+    while like := body.get("like"):
+        if like not in declared:
+            raise InputError(f"{where}.like: no artifact '{like}'{nearest(like, declared)}")
+        if like in seen:
+            raise InputError(f"{where}.like: '{like}' leads back to itself")
+        seen.add(like)
+        own = {key: value for key, value in body.items() if key != "like"}
+        source, body = like, {**declared[like][0], **own}
+    return source, body
+
+
 @cache
 def load_registry(workflow: Path = WORKFLOW) -> Registry:
     """The registry of this checkout, read once per process."""
     return Registry(workflow)
-

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable, write_atomically
-from ghostgrad.registry import claim as claims
 from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.claim import count_verdicts, read_claims_csv
 from ghostgrad.registry.registry import PAPERS, Registry
 
 COLUMNS = ("id", "kind", "status", "verdicts", "reason", "title", "section", "files")
@@ -118,7 +118,7 @@ def snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
     if (ledger := Path(f"results/{scale}/claims.csv")).exists():
         target.mkdir(parents=True)
         shutil.copyfile(ledger, target / "claims.csv")
-        lines += [f"Claims: {claims.counts(claims.read(ledger))}; all of them in [claims.csv](claims.csv).", ""]
+        lines += [f"Claims: {count_verdicts(read_claims_csv(ledger))}; all of them in [claims.csv](claims.csv).", ""]
     for name in built:
         artifact = registry.artifacts[name]
         lines += [f"## {name}: {artifact.title}", "", f"{artifact.section}. {artifact.caption}", ""]
@@ -150,7 +150,7 @@ def closing_lines(registry: Registry, scale: str, reasons: Mapping[str, str]) ->
     lines = [f"{len(built)} of {total} artifacts stand in {folder}/; numbers: {numbers or 'none'}"]
     ledger = Path(folder, "claims.csv")
     if ledger.exists():
-        lines.append(f"claims: {claims.counts(claims.read(ledger))} ({folder}/claims.csv, ghostgrad show claims)")
+        lines.append(f"claims: {count_verdicts(read_claims_csv(ledger))} ({folder}/claims.csv, ghostgrad show claims)")
     if waiting := len(wanted) - len(built):
         lines.append(f"{waiting} more can be built: snakemake --config scale={scale}")
     by_reason: dict[str, list[str]] = {}

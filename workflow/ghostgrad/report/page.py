@@ -13,7 +13,7 @@ from pathlib import Path
 from ghostgrad.checks import InputError, nearest, shown
 from ghostgrad.claims.judge import COLUMNS, ledger
 from ghostgrad.files import CsvTable, write_atomically
-from ghostgrad.registry.claim import Row, counts, read
+from ghostgrad.registry.claim import Row, count_verdicts, read_claims_csv
 from ghostgrad.registry.registry import Registry
 from ghostgrad.report.render import figures
 
@@ -24,8 +24,8 @@ def write_ledger(registry: Registry, scale: str, folder: Path) -> None:
     write_atomically(
         folder / "claims.csv", CsvTable(COLUMNS, ([row[column] for column in COLUMNS] for row in rows)).text()
     )
-    write_atomically(folder / "claims.html", page(read(folder / "claims.csv"), scale))
-    print(f"claims: {counts(rows)}")
+    write_atomically(folder / "claims.html", page(read_claims_csv(folder / "claims.csv"), scale))
+    print(f"claims: {count_verdicts(rows)}")
 
 
 def _number(text: str, se: str = "") -> str:
@@ -48,9 +48,9 @@ def _claims(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
 def show(registry: Registry, scale: str, path: Path, as_csv: bool) -> None:
     """The ledger on the terminal: a line per claim and its numbers."""
     if as_csv:
-        sys.stdout.write(path.read_text(encoding="utf-8") if read(path) else "")
+        sys.stdout.write(path.read_text(encoding="utf-8") if read_claims_csv(path) else "")
         return
-    rows = read(path)
+    rows = read_claims_csv(path)
     for head, group in _claims(rows):
         print(f"{head['id']:18} {head['verdict']:40} {head['section']}")
         print(f"    {head['statement']}")
@@ -62,7 +62,7 @@ def show(registry: Registry, scale: str, path: Path, as_csv: bool) -> None:
                 print(
                     f"    - {row['comparison']}: paper {paper}, ours {_number(row['ours'], row['ours_se'])}{corrected}"
                 )
-    print(f"\nscale {scale}: {counts(rows)}")
+    print(f"\nscale {scale}: {count_verdicts(rows)}")
 
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Claims at scale {scale}</title><style>
@@ -96,7 +96,7 @@ def page(rows: list[Row], scale: str) -> str:
             parts.append("</table>")
         if head["evidence"]:
             parts.append(f'<p class="evidence">{html.escape(head["evidence"])}</p>')
-    return PAGE.format(scale=scale, counts=counts(rows), body="".join(parts))
+    return PAGE.format(scale=scale, counts=count_verdicts(rows), body="".join(parts))
 
 
 FINDINGS = Path(__file__).resolve().parents[2] / "report" / "findings.md"
@@ -105,7 +105,7 @@ FINDINGS = Path(__file__).resolve().parents[2] / "report" / "findings.md"
 def write_findings(path: Path, target: Path) -> None:
     """docs/findings.md: the text of workflow/report/findings.md with the ledger's numbers in the places that it names,
     {{claim|comparison|ours}} or {{claim|verdict}}; InputError where the ledger has no such number."""
-    rows = read(path)
+    rows = read_claims_csv(path)
     by_claim = {head["id"]: (head, {row["comparison"]: row for row in group}) for head, group in _claims(rows)}
 
     def fill(match: re.Match) -> str:

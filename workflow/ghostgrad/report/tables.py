@@ -20,6 +20,7 @@ from ghostgrad.analysis.measures import Measured
 from ghostgrad.analysis.results import Results
 from ghostgrad.claims import judge as claims
 from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.reference import table_keys
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import missing_reason
 from ghostgrad.runs.provenance import code_hash
@@ -61,7 +62,13 @@ def measure(results: Results) -> list[Measured]:
     artifact = results.artifact
     if artifact.table is None:
         return []
-    return list(getattr(measures, artifact.table)(results, **artifact.options.get("table", {})))
+    measured = list(getattr(measures, artifact.table)(results, **artifact.options.get("table", {})))
+    keys = table_keys(artifact)
+    for number in measured:
+        # The registry would refuse a number of the paper for a row that it does not know.
+        if (key := (number.row, number.column, number.metric)) not in keys:
+            raise ValueError(f"{artifact.table} reports {key}, which its @reports does not declare")
+    return measured
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:

@@ -1,0 +1,225 @@
+"""The claims: their definitions in workflow/claims/, claims.csv and what is shown of it, and docs/findings.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ghostgrad.checks import InputError
+from ghostgrad.registry.claim import VERDICTS, count_verdicts, read_claims_csv
+from ghostgrad.registry.registry import Registry
+from ghostgrad.report import overview, page
+from tests.unit.commands import REGISTRY, refused, told
+from tests.unit.fabricate import experiment, one_line, registry, workflow
+
+ERRATA = {"E-G": 27, "E-L": 10, "E-B": 15, "X": 4}
+
+
+CLAIM = {"section": "s", "statement": "x", "paper": "1"}
+TITLED = {**CLAIM, "title": "T"}
+MISTAKES = {
+    "unknown key": (
+        {"ghost.eq1": {**CLAIM, "corected": "2"}},
+        "unknown key 'corected'; did you mean 'corrected'?",
+    ),
+    "id": ({"E-H1": CLAIM}, "'E-H1' is not of the form"),
+    "no section": (
+        {"ghost.eq1": {"statement": "x", "paper": "1"}},
+        "ghost.eq1: key 'section' is missing",
+    ),
+    "no function": (
+        {"ghost.prop3_13": CLAIM},
+        "ghost.prop3_13: no function 'prop3_13' in ghostgrad/claims/ghost.py; did you mean 'prop3_1",
+    ),
+    "a function of another file": (
+        {"E-G1": CLAIM},
+        "E-G1: no function 'e_g1' in ghostgrad/claims/ghost.py",
+    ),
+    "a helper": (
+        {"ghost.between_layers": CLAIM},
+        "no function 'between_layers' in ghostgrad/claims/ghost.py",
+    ),
+    "neither number nor quotes": (
+        {"ghost.eq1": {"section": "s", "statement": "x"}},
+        "ghost.eq1: expected either paper or quotes, found neither",
+    ),
+    "number and quotes": (
+        {"ghost.eq1": {**CLAIM, "quotes": ["y"]}},
+        "ghost.eq1: expected either paper or quotes, found both",
+    ),
+    "like of nothing": (
+        {"ghost.eq1": CLAIM, "ghost.eq2": {"like": "ghost.eq11"}},
+        "ghost.eq2.like: no claim 'ghost.eq11'; did you mean 'ghost.eq1'?",
+    ),
+    "like in a circle": (
+        {"ghost.eq1": {"like": "ghost.eq2"}, "ghost.eq2": {"like": "ghost.eq1"}},
+        "ghost.eq1.like: 'ghost.eq1' leads back to itself",
+    ),
+    "unknown run": (
+        {"ghost.eq1": {**CLAIM, "runs": ["nets/b"]}},
+        "ghost.eq1.runs: nets has no variant 'b'; valid: a",
+    ),
+    "artifact of no paper": (
+        {"gost.eq1": TITLED},
+        "gost.eq1.title: 'gost' is no paper; did you mean 'ghost'?",
+    ),
+    "artifact without a title": (
+        {"ghost.eq1": {**CLAIM, "artifact": {"from": "none"}}},
+        "ghost.eq1: key 'title' is missing; an artifact needs one",
+    ),
+    "unknown key of an artifact": (
+        {"ghost.eq1": {**TITLED, "artifact": {"tabel": "activation_rates"}}},
+        "ghost.eq1.artifact: unknown key 'tabel'; did you mean 'table'?",
+    ),
+    "unknown table function": (
+        {"ghost.eq1": {**TITLED, "artifact": {"table": "activation_rate", "from": "none"}}},
+        "ghost.eq1.artifact.table: no function 'activation_rate' in ghostgrad/analysis/measures.py; "
+        "did you mean 'activation_rates'?",
+    ),
+    "an artifact of the same id": (
+        {"ghost.x": {**TITLED, "like": "ghost.eq1"}, "ghost.eq1": CLAIM},
+        "ghost.x: duplicate artifact, also in ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("claims", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_in_a_claim(tmp_path, claims, expected):
+    """Refused when the registry is read, and not at the end of a build."""
+    artifacts = {
+        "ghost.x": {"title": "T", "section": "s", "table": "activation_rates", "from": "none"}
+    }
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, {"nets": experiment()}, artifacts, claims)
+    assert one_line(error).startswith(f"{tmp_path}/workflow/claims/ghost.yaml: ")
+    assert expected in one_line(error)
+
+
+def test_a_claim_in_two_files(tmp_path):
+    folder = workflow(tmp_path / "workflow", claims={"ghost.eq1": CLAIM})
+    (folder / "claims" / "lalc.yaml").write_bytes((folder / "claims" / "ghost.yaml").read_bytes())
+    with pytest.raises(
+        InputError, match=r"lalc\.yaml: ghost\.eq1: duplicate claim, also in .*ghost\.yaml"
+    ):
+        Registry(folder)
+
+
+def test_a_claim_with_a_title_is_an_artifact(tmp_path):
+    """Its table has the comparisons, unless it names another; one that repeats it is no second artifact."""
+    own = {"table": "activation_rates", "from": "none", "caption": "Rates."}
+    claims = {
+        "ghost.eq1": {**TITLED, "artifact": own},
+        "ghost.rem3_9": {**TITLED, "runs": ["nets/a"]},
+        "ghost.rem3_5": CLAIM,
+        "E-G9": {"like": "ghost.eq1"},
+    }
+    reg = registry(tmp_path, {"nets": experiment()}, {}, claims)
+    assert list(reg.artifacts) == ["ghost.eq1", "ghost.rem3_9"]
+    first, second = reg.artifacts.values()
+    assert (first.kind, first.table, first.caption, first.cells) == (
+        "claim",
+        "activation_rates",
+        "Rates.",
+        (),
+    )
+    assert (second.kind, second.table, second.section) == ("claim", "claim", "s")
+    assert [cell.label for cell in second.cells] == ["nets/a"]
+    assert (reg.claims["E-G9"].function, reg.claims["E-G9"].title) == ("eq1", "")
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory) -> Path:
+    """claims.csv of a folder in which nothing has run: quadrature and algebra only."""
+    here = tmp_path_factory.mktemp("ledger")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        page.write_ledger(REGISTRY, "smoke", Path("results/smoke"))
+    return here / "results" / "smoke" / "claims.csv"
+
+
+def test_every_theory_item_and_erratum_has_its_row(ledger):
+    """In the registry's list of claims, and the papers' errata without a gap."""
+    ids = {row["id"] for row in read_claims_csv(ledger)}
+    assert {
+        f"{kind}{number}" for kind, last in ERRATA.items() for number in range(1, last + 1)
+    } <= ids
+    assert {
+        name for name, artifact in REGISTRY.artifacts.items() if artifact.kind == "claim"
+    } <= ids
+
+
+def test_verdicts_are_of_the_closed_list(ledger):
+    """What lacks its runs names the reason."""
+    rows = read_claims_csv(ledger)
+    assert {row["verdict"].partition(" (")[0] for row in rows} <= set(VERDICTS)
+    verdicts = {row["id"]: row["verdict"] for row in rows}
+    assert verdicts["ghost.prop3_12"] == "holds"
+    assert verdicts["ghost.prop3_14"] == "holds as corrected"
+    assert verdicts["E-G15"] == "editorial"
+    assert verdicts["X1"] == "not run (no finished run)"
+    assert verdicts["lalc.accum"] == "not run (not at scale smoke)"
+    assert not any(row["ours"] for row in rows if row["verdict"].startswith("not run"))
+
+
+def test_show_claims(ghostgrad, ledger):
+    """A line per claim with its numbers, the counts last; --csv is the file."""
+    assert "results/smoke/claims.csv: not built yet" in refused(ghostgrad("show", "claims"))
+    Path("results/smoke").mkdir(parents=True)
+    Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
+    out = told(ghostgrad("show", "claims"))
+    assert "- gap of a Gaussian: paper ≥ 0.19947, ours 0.15915; corrected 0.15915" in out
+    assert out.splitlines()[-1] == f"scale smoke: {count_verdicts(read_claims_csv(ledger))}"
+    assert told(ghostgrad("show", "claims", "--csv")) == ledger.read_text()
+
+
+def test_a_build_ends_with_the_counts(ghostgrad, ledger):
+    Path("results/smoke").mkdir(parents=True)
+    Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
+    lines = overview.closing_lines(REGISTRY, "smoke", {})
+    counts = count_verdicts(read_claims_csv(ledger))
+    assert f"claims: {counts} (results/smoke/claims.csv, ghostgrad show claims)" in lines
+
+
+def test_the_page_holds_every_claim(ledger):
+    """Offline, with the verdict's colour."""
+    text = (ledger.parent / "claims.html").read_text()
+    assert all(f"<h2>{name} <span" in text for name in REGISTRY.claims)
+    assert "http" not in text
+    assert '<span class="verdict holds-as-corrected">holds as corrected</span>' in text
+
+
+def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
+    """No place is left open; what has not been run says so."""
+    target = tmp_path / "findings.md"
+    page.write_findings(ledger, target)
+    text = target.read_text()
+    assert "{{" not in text
+    assert "for a Gaussian the gap is 0.15915, not 0.19947" in " ".join(text.split())
+    assert "not run" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("E-G44|verdict", "no claim 'E-G44'"),
+        ("E-G4|gap of a Gausian|ours", "did you mean 'gap of a Gaussian'?"),
+    ],
+)
+def test_a_place_that_the_ledger_lacks_is_one_line(ledger, tmp_path, monkeypatch, place, expected):
+    """An edited comparison's name would otherwise leave a hole in the text."""
+    template = tmp_path / "findings.md"
+    template.write_text("{{" + place + "}}")
+    monkeypatch.setattr(page, "FINDINGS", template)
+    with pytest.raises(InputError) as error:
+        page.write_findings(ledger, tmp_path / "out.md")
+    assert expected in str(error.value)
+
+
+def test_the_committed_findings_are_those_of_the_committed_ledger(tmp_path):
+    """docs/findings.md is generated: `make findings SCALE=paper`."""
+    root = REGISTRY.workflow.parent
+    path = root / "docs" / "snapshots" / "paper" / "claims.csv"
+    assert {row["scale"] for row in read_claims_csv(path)} == {"paper"}
+    page.write_findings(path, tmp_path / "findings.md")
+    assert (tmp_path / "findings.md").read_bytes() == (root / "docs" / "findings.md").read_bytes()
