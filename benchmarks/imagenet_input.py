@@ -24,8 +24,10 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ghostgrad.data import builtin as data
 from ghostgrad.data import folders
+from ghostgrad.data.data_sets import IMAGENET_MEAN_STD
+from ghostgrad.data.images import Images
+from ghostgrad.data.transforms import standardize
 from ghostgrad.registry.spec import expand
 from ghostgrad.training import loader as batches
 
@@ -42,7 +44,6 @@ SPEC = {
     "lr": 0.1,
     "seed": 0,
 }
-CHANNELS = data.CHANNELS["imagenet"]
 
 
 def write(root: Path, count: int) -> int:
@@ -65,15 +66,15 @@ def ours(root: Path) -> Callable[[], int]:
     """An epoch as a worker and the device do it."""
     spec = expand("classify", SPEC)
     found = folders.scan("images", str(root))
-    train, test = found.sized(SIDE, 256)
-    images = data.Images(train, found.train_y, test, found.test_y, found.classes, CHANNELS)
+    train, test = found.resized(SIDE, 256)
+    images = Images(train, found.train_y, test, found.test_y, found.classes, IMAGENET_MEAN_STD)
     order = batches.EpochSampler(spec, len(found.train_y), batches.SINGLE_PROCESS)
     training = batches.TrainBatches(spec, images, order)
 
     def epoch() -> int:
         for step in range(order.per_epoch):
             x, _ = training[step]
-            data.standardize(spec, x.float().div_(255), CHANNELS)
+            standardize(x.float().div_(255), spec["standardize"], IMAGENET_MEAN_STD)
         return order.per_epoch * spec["batch"]
 
     return epoch
@@ -81,7 +82,7 @@ def ours(root: Path) -> Callable[[], int]:
 
 def reference(root: Path) -> Callable[[], int]:
     steps = [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
-    steps += [transforms.ToTensor(), transforms.Normalize(*CHANNELS)]
+    steps += [transforms.ToTensor(), transforms.Normalize(*IMAGENET_MEAN_STD)]
     folder = ImageFolder(str(root / "train"), transforms.Compose(steps))
 
     def epoch() -> int:

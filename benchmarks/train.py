@@ -32,7 +32,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ghostgrad.data.builtin import CHANNELS, Images
+from ghostgrad.data.data_sets import CIFAR10_MEAN_STD
+from ghostgrad.data.images import Images
 from ghostgrad.models.build import build_network
 from ghostgrad.registry.spec import expand
 from ghostgrad.tasks import classify
@@ -84,7 +85,7 @@ def medians(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.devic
 def random_images(count: int = 2048, side: int = 32) -> Images:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8), rng.integers(0, 10, count)
-    return Images(x, y, x[:10], y[:10], [str(n) for n in range(10)])
+    return Images(x, y, x[:10], y[:10], [str(n) for n in range(10)], CIFAR10_MEAN_STD)
 
 
 class Engine:
@@ -119,7 +120,7 @@ class Pictures(Dataset):
     def __init__(self, images: Images):
         self.x, self.y = np.ascontiguousarray(images.train_x.transpose(0, 2, 3, 1)), images.train_y
         steps = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        self.transform = transforms.Compose([*steps, transforms.Normalize(*CHANNELS["cifar10"])])
+        self.transform = transforms.Compose([*steps, transforms.Normalize(*CIFAR10_MEAN_STD)])
 
     def __len__(self) -> int:
         return len(self.x)

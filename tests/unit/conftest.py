@@ -10,7 +10,7 @@ import torch
 
 from ghostgrad.cli import commands as cli
 from tests.unit.fabricate import CLASSIFY, experiment, registry
-from tests.unit.insects import CLASSES, picture
+from tests.unit.image_folder import CLASSES, picture
 
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}

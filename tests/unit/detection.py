@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.data import builtin as data
-from ghostgrad.data import digit_scenes as scenes
+from ghostgrad.data import digit_scenes
+from ghostgrad.data.make import make
 
 SPEC = {
     "task": "detect",
@@ -36,6 +36,6 @@ SPEC = {
 def small_scenes(folder: Path) -> Path:
     """The manifest of digit_scenes with fewer scenes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "COUNTS", {"train": 10, "val": 5})
-        data.make("digit_scenes", folder / "digit_scenes.json")
+        patch.setattr(digit_scenes, "COUNTS", {"train": 10, "val": 5})
+        make("digit_scenes", folder / "digit_scenes.json")
     return folder / "digit_scenes.json"

@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.data import builtin as data
+from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import canonical_json, expand, parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
 FEWER = {4: 24}  # of operators this much wider, which take long
-DIGITS = data.digits()
+DIGITS = read_digits()
 
 
 class Nothing:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.unit.insects import DECODERS
+from tests.unit.image_folder import DECODERS
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
 CPU = torch.device("cpu")

@@ -1,4 +1,5 @@
-"""Data sets: the digits that scikit-learn ships, and CIFAR-10's genuine archive layout with images made here."""
+"""Data sets: the digits that scikit-learn ships, and CIFAR-10's genuine archive layout with images
+made here."""
 
 from __future__ import annotations
 
@@ -13,15 +14,21 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.image_sets import load_images, read_arrays
+from ghostgrad.data.make import make
 
 
 def test_digits_are_the_1797_images_as_rgb(tmp_path):
     manifest = tmp_path / "digits.json"
-    data.make("digits", manifest)
+    make("digits", manifest)
     said = json.loads(manifest.read_text())
-    assert (said["train"], said["test"], said["shape"], said["classes"]) == (1497, 300, [3, 8, 8], list("0123456789"))
-    images = data.load("digits", manifest)
+    assert (said["train"], said["test"], said["shape"], said["classes"]) == (
+        1497,
+        300,
+        [3, 8, 8],
+        list("0123456789"),
+    )
+    images = load_images("digits", manifest)
     assert images.train_x.dtype == np.uint8
     assert images.train_x.max() == 255
     assert (images.train_x[:, 0] == images.train_x[:, 2]).all()
@@ -33,25 +40,28 @@ def test_photographs_are_windows_of_two(tmp_path):
     """Each is found in scikit-learn's image of its class; no test image is a training image."""
     from sklearn.datasets import load_sample_images
 
-    data.make("photographs", tmp_path / "photographs.json")
-    images = data.load("photographs", tmp_path / "photographs.json")
+    make("photographs", tmp_path / "photographs.json")
+    images = load_images("photographs", tmp_path / "photographs.json")
     whole = dict(zip(images.classes, load_sample_images().images, strict=True))
     assert images.train_x.shape[1:] == (3, 224, 224)
     for x, y in zip(images.test_x, images.test_y, strict=True):
-        windows = np.lib.stride_tricks.sliding_window_view(whole[images.classes[y]], (224, 224, 3))[::48, ::48, 0]
+        windows = np.lib.stride_tricks.sliding_window_view(whole[images.classes[y]], (224, 224, 3))[
+            ::48, ::48, 0
+        ]
         assert (windows.transpose(0, 1, 4, 2, 3) == x).all(axis=(2, 3, 4)).any()
         assert not (images.train_x == x).all(axis=(1, 2, 3)).any()
 
 
 def test_changed_arrays_are_refused(tmp_path):
     manifest = tmp_path / "digits.json"
-    data.make("digits", manifest)
+    make("digits", manifest)
     said = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**said, "sha256": "0" * 64}))
     with pytest.raises(
-        InputError, match=r"digits has changed since the data rule checked it; delete .*digits\.json and"
+        InputError,
+        match=r"digits has changed since the data rule checked it; delete .*digits\.json and",
     ):
-        data.load("digits", manifest)
+        load_images("digits", manifest)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
@@ -59,30 +69,35 @@ def test_changed_arrays_are_refused(tmp_path):
 def test_a_damaged_manifest_or_array_file_is_one_line(tmp_path, suffix, keep):
     """Emptied or cut short; it names both files, and without them they are made again."""
     manifest = tmp_path / "digits.json"
-    data.make("digits", manifest)
+    make("digits", manifest)
     path, arrays = manifest.with_suffix(suffix), manifest.with_suffix(".npz")
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(InputError) as error:
-        data.load("digits", manifest)
-    assert str(error.value).startswith(f"{manifest}: digits is damaged; delete {manifest} and {arrays}, and the next")
+        load_images("digits", manifest)
+    assert str(error.value).startswith(
+        f"{manifest}: digits is damaged; delete {manifest} and {arrays} and build again"
+    )
     manifest.unlink()
     arrays.unlink()
-    data.make("digits", manifest)
-    assert len(data.load("digits", manifest).test_y) == 300
+    make("digits", manifest)
+    assert len(load_images("digits", manifest).test_y) == 300
 
 
 @pytest.mark.parametrize("name", [".digits.npz", ".digits.json"])
 def test_a_full_disk_leaves_nothing_half_made(tmp_path, name):
     (tmp_path / name).symlink_to("/dev/full")  # what is written before it is renamed
     with pytest.raises(OSError, match="No space left on device"):
-        data.make("digits", tmp_path / "digits.json")
+        make("digits", tmp_path / "digits.json")
     assert not (tmp_path / "digits.json").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def archive(root: Path, monkeypatch, train: int = 50000, test: int = 10000, classes: list[str] | None = None) -> Path:
-    """A cifar-10-batches-py folder in the genuine layout; the published checksums are replaced by its own."""
+def archive(
+    root: Path, monkeypatch, train: int = 50000, test: int = 10000, classes: list[str] | None = None
+) -> Path:
+    """A cifar-10-batches-py folder in the genuine layout; the published checksums are replaced by
+    its own."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -99,7 +114,9 @@ def archive(root: Path, monkeypatch, train: int = 50000, test: int = 10000, clas
     lists = [write(f"data_batch_{i}", batch(train // 5)) for i in range(1, 6)]
     monkeypatch.setattr(CIFAR10, "train_list", lists)
     monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", batch(test))])
-    name, digest = write("batches.meta", {"label_names": classes or [f"class {n}" for n in range(10)]})
+    name, digest = write(
+        "batches.meta", {"label_names": classes or [f"class {n}" for n in range(10)]}
+    )
     monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
     monkeypatch.setenv("GHOSTGRAD_DATA_CIFAR10", str(root))
     return folder
@@ -108,11 +125,13 @@ def archive(root: Path, monkeypatch, train: int = 50000, test: int = 10000, clas
 def test_cifar10_is_read_from_the_genuine_layout(tmp_path, monkeypatch):
     folder = archive(tmp_path / "here", monkeypatch)
     manifest = tmp_path / "cifar10.json"
-    data.make("cifar10", manifest)
-    images = data.load("cifar10", manifest)
+    make("cifar10", manifest)
+    images = load_images("cifar10", manifest)
     raw = pickle.loads((folder / "data_batch_1").read_bytes())
     assert images.train_x.shape == (50000, 3, 32, 32)
-    assert (images.train_x[7].ravel() == raw["data"][7]).all(), "channel, row, column, as in the archive"
+    assert (images.train_x[7].ravel() == raw["data"][7]).all(), (
+        "channel, row, column, as in the archive"
+    )
     assert images.train_y[:10].tolist() == raw["labels"][:10]
     assert not manifest.with_suffix(".npz").exists(), "external data are not copied"
 
@@ -128,22 +147,22 @@ def test_cifar10_is_read_from_the_genuine_layout(tmp_path, monkeypatch):
 def test_wrong_counts_and_classes_are_one_line(changes, said, tmp_path, monkeypatch):
     archive(tmp_path, monkeypatch, **{"train": 50000, "test": 10000, **changes})
     with pytest.raises(InputError, match=re.escape(f"config.yaml: data.cifar10: {said}")):
-        data.read("cifar10")
+        read_arrays("cifar10")
 
 
 def test_a_damaged_or_missing_file_is_one_line(tmp_path, monkeypatch):
     folder = archive(tmp_path, monkeypatch, train=500, test=100)
     (folder / "data_batch_3").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"data.cifar10: a file in .* is damaged \(MD5\)"):
-        data.read("cifar10")
+        read_arrays("cifar10")
     (folder / "data_batch_3").unlink()
     with pytest.raises(InputError, match=r"data_batch_3 is missing; unpack"):
-        data.read("cifar10")
+        read_arrays("cifar10")
 
 
-def test_unset_and_unknown_data_sets(monkeypatch):
+def test_unset_and_unknown_data_sets(monkeypatch, tmp_path):
     monkeypatch.delenv("GHOSTGRAD_DATA_CIFAR10", raising=False)
     with pytest.raises(InputError, match=r"config\.yaml: data\.cifar10 is not set"):
-        data.read("cifar10")
+        read_arrays("cifar10")
     with pytest.raises(InputError, match="no data set 'digit'; did you mean 'digits'"):
-        data.read("digit")
+        make("digit", tmp_path / "digit.json")

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
 from ghostgrad.data import coco
+from ghostgrad.data.image_sets import load_images
+from ghostgrad.data.make import make
+from ghostgrad.data.scene_sets import load_scenes
 from ghostgrad.registry.spec import expand, parse_spec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State, Stopped
@@ -47,7 +49,7 @@ def run(folder: Path, manifest: Path, stop_at: int | None = None, weights: Path 
     spec = parse_spec(json.dumps({**SPEC, **changes}))[1]
     stop = {} if stop_at is None else {"stop": StopAt(stop_at)}
     with State(folder, **stop) as state:
-        return detect(spec, state, CPU, data.load("digit_scenes", manifest), weights=weights)
+        return detect(spec, state, CPU, load_scenes("digit_scenes", manifest), weights=weights)
 
 
 def texts(record: Record) -> tuple:
@@ -148,13 +150,13 @@ class Truth(torch.nn.Module):
         self.scenes, self.numbers = scenes, iter(numbers)
 
     def forward(self, images):
-        found = coco.target(self.scenes, self.scenes.val, next(self.numbers))
+        found = coco.read_target(self.scenes, self.scenes.val, next(self.numbers))
         masks = found["masks"][:, None].float()
         return [{**found, "scores": torch.ones(len(masks)), "masks": masks}]
 
 
 def test_every_processes_detections_are_judged(manifest, monkeypatch):
-    scenes, kept = data.load("digit_scenes", manifest), {}
+    scenes, kept = load_scenes("digit_scenes", manifest), {}
     monkeypatch.setattr(
         ProcessGroup, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values())
     )
@@ -162,13 +164,13 @@ def test_every_processes_detections_are_judged(manifest, monkeypatch):
     for rank in (1, 0):
         found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, ProcessGroup(rank, 2), lambda: None)
     assert len(kept[0]) > 0 < len(kept[1])
-    assert found == dict.fromkeys(coco.METRICS, pytest.approx(100))
+    assert found == dict.fromkeys(coco_evaluation.METRICS, pytest.approx(100))
 
 
 def test_a_flip_moves_boxes_with_masks(manifest):
-    scenes = data.load("digit_scenes", manifest)
+    scenes = load_scenes("digit_scenes", manifest)
     number = scenes.train.ids[0]
-    x, y = coco.image(scenes.train, number), coco.target(scenes, scenes.train, number)
+    x, y = coco.read_image(scenes.train, number), coco.read_target(scenes, scenes.train, number)
     mirrored, target = flipped(x, y)
     assert torch.equal(mirrored, x.flip(2))
     for box, mask in zip(target["boxes"].int().tolist(), target["masks"], strict=True):
@@ -214,10 +216,10 @@ UPSTREAM = {
 def published(tmp_path_factory) -> tuple[Path, dict]:
     """weights.pt of a classifier and its state dict."""
     folder = tmp_path_factory.mktemp("upstream")
-    data.make("digits", folder / "digits.json")
+    make("digits", folder / "digits.json")
     spec = expand("classify", UPSTREAM)
     with State(folder / "state") as state:
-        record = classify(spec, state, CPU, data.load("digits", folder / "digits.json"))
+        record = classify(spec, state, CPU, load_images("digits", folder / "digits.json"))
         state.finish(record, {"task": "classify", **spec}, weights=True)
     return folder / "state" / "record" / "weights.pt", record.weights
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.spec import expand
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import classify
@@ -28,7 +28,7 @@ MLP = {"model": "mlp", "depth": 3, "width": 32}
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.digits()
+    return read_digits()
 
 
 class Last(State):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import struct
@@ -15,13 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostgrad.data import builtin as data
-from ghostgrad.data import folders
+from ghostgrad.data import decoding, folders, transforms
+from ghostgrad.data.data_sets import DATA_SETS, Counts
+from ghostgrad.data.make import make
 from ghostgrad.figures import style
 from ghostgrad.models.build import build_network
 from ghostgrad.registry.spec import expand
+from ghostgrad.tasks.classify import load_data
 from ghostgrad.tasks.initialize import initialize
-from tests.unit.insects import (
+from tests.unit.image_folder import (
     CLASSES,
     CPU,
     DECODERS,
@@ -41,14 +44,19 @@ def test_the_layout_is_read_and_the_manifest_tells_it_without_a_path(root):
     picture(root / "train/bee/deeper/1.png", 99)
     images = loaded(root)
     said = json.loads((root.parent / "images.json").read_text())
-    assert (said["title"], said["train"], said["test"], said["classes"]) == ("insects", 21, 6, ["ant", "bee"])
+    assert (said["title"], said["train"], said["test"], said["classes"]) == (
+        "insects",
+        21,
+        6,
+        ["ant", "bee"],
+    )
     assert str(root.parent) not in json.dumps(said)
     assert images.train_x.shape == (21, 3, 8, 8)
     assert Counter(images.train_y.tolist()) == {0: 10, 1: 11}
     with Image.open(root / "train/ant/04.png") as image:
         assert (images.train_x[2] == np.asarray(image).transpose(2, 0, 1)).all()
-    assert images.channels[0] == pytest.approx(images.train_x.mean((0, 2, 3)) / 255, abs=1e-6)
-    assert images.channels[1] == pytest.approx(images.train_x.std((0, 2, 3)) / 255, abs=1e-6)
+    assert images.mean_std[0] == pytest.approx(images.train_x.mean((0, 2, 3)) / 255, abs=1e-6)
+    assert images.mean_std[1] == pytest.approx(images.train_x.std((0, 2, 3)) / 255, abs=1e-6)
 
 
 def test_test_is_read_where_there_is_no_val(root):
@@ -62,24 +70,35 @@ def test_a_folder_that_was_renamed_is_the_same_and_one_that_changed_is_not(root,
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(moved))
     assert len(loaded(root).train_y) == 20
     picture(moved / "train/ant/77.png", 77)
-    assert re.search(r"images has changed since the data rule checked it; delete .*images\.json", refused(loaded, root))
+    assert re.search(
+        r"images has changed since the data rule checked it; delete .*images\.json",
+        refused(loaded, root),
+    )
     (moved.parent / "images.json").write_text("{}")
     assert "images.json: images is damaged; delete" in refused(loaded, root)
 
 
 def test_any_file_becomes_rgb(tmp_path):
     """Grey, palette, transparent, CMYK, 16 bits, and the formats beside PNG."""
-    for name, mode in (("a.jpg", "L"), ("b.JPEG", "CMYK"), ("c.png", "L"), ("d.png", "P"), ("e.png", "LA")):
+    for name, mode in (
+        ("a.jpg", "L"),
+        ("b.JPEG", "CMYK"),
+        ("c.png", "L"),
+        ("d.png", "P"),
+        ("e.png", "LA"),
+    ):
         picture(tmp_path / name, 1, 9, 7, mode)
     picture(tmp_path / "f.webp", 1, 9, 7)
     picture(tmp_path / "g.gif", 1, 9, 7)
     Image.fromarray((np.arange(63, dtype=np.uint16) * 1000).reshape(7, 9)).save(tmp_path / "h.png")
     for path in sorted(tmp_path.iterdir()):
-        x = folders.decode(path)
+        x = decoding.decode(path)
         assert (tuple(x.shape), x.dtype) == ((3, 7, 9), torch.uint8), path.name
         if path.name in ("a.jpg", "c.png", "h.png"):
             assert torch.equal(x[0], x[2])
-    assert folders.decode(tmp_path / "h.png")[0].flatten().tolist() == [1000 * n // 256 for n in range(63)]
+    assert decoding.decode(tmp_path / "h.png")[0].flatten().tolist() == [
+        1000 * n // 256 for n in range(63)
+    ]
 
 
 def keep_only(root: Path, name: str) -> None:
@@ -95,46 +114,72 @@ def flat_val(root: Path) -> None:
 
 
 LAYOUTS = {
-    "no train": (lambda r: (r / "train").rename(r / "training"), "images: no folder train in {}; put the images into"),
-    "no test": (lambda r: (r / "val").rename(r / "v"), "no folder val or test in {}; put the images into val/<class>/"),
-    "flat val": (flat_val, "{}/val holds images and no folders of classes; sort the images into one folder per class"),
+    "no train": (
+        lambda r: (r / "train").rename(r / "training"),
+        "images: no folder train in {}; put the images into",
+    ),
+    "no test": (
+        lambda r: (r / "val").rename(r / "v"),
+        "no folder val or test in {}; put the images into val/<class>/",
+    ),
+    "flat val": (
+        flat_val,
+        "{}/val contains images but no class folders; sort the images into one folder per class",
+    ),
     "half-flat val": (
         lambda r: (r / "val/ant/20.png").rename(r / "val/20.png"),
-        "{}/val holds 1 images beside its folders of classes; sort or remove them",
+        "{}/val contains 1 images beside its class folders; sort or remove them",
     ),
-    "empty train": (lambda r: (r / "train").rename(r / "x") and (r / "train").mkdir(), "train holds no folders of"),
+    "empty train": (
+        lambda r: (r / "train").rename(r / "x") and (r / "train").mkdir(),
+        "train contains no class folders",
+    ),
     "class of train": (
         lambda r: (r / "val/bee").rename(r / "val/wasp"),
-        "'bee' is in {}/train and not in {}/val; both",
+        "'bee' is in {}/train but not in {}/val; both",
     ),
-    "class of val": (lambda r: picture(r / "val/cat/1.png", 1), "class 'cat' is in {}/val and not in {}/train; both"),
+    "class of val": (
+        lambda r: picture(r / "val/cat/1.png", 1),
+        "class 'cat' is in {}/val but not in {}/train; both",
+    ),
     "empty class": (
         lambda r: keep_only(r, "val/ant"),
-        "images: no images in {}/val/ant; a class has at least one (png,",
+        "images: no images in {}/val/ant; a class needs at least one (png,",
     ),
     "other format": (
         lambda r: (r / "val/ant/1.bmp").touch(),
         "{}/val/ant/1.bmp: BMP cannot be read; convert it to PNG",
     ),
-    "broken link": (lambda r: (r / "val/ant/1.png").symlink_to("gone"), "{}/val/ant/1.png: No such file or directory"),
+    "broken link": (
+        lambda r: (r / "val/ant/1.png").symlink_to("gone"),
+        "{}/val/ant/1.png: No such file or directory",
+    ),
 }
 
 
 @pytest.mark.parametrize(("change", "said"), LAYOUTS.values(), ids=LAYOUTS)
 def test_another_layout_is_one_line_from_the_data_rule(root, change, said):
     change(root)
-    text = refused(data.make, "images", root.parent / "images.json")
+    text = refused(make, "images", root.parent / "images.json")
     assert said.replace("{}", str(root)) in text
     assert not (root.parent / "images.json").exists()
 
 
 def test_imagenet_has_the_genuine_counts(root, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGENET", str(root))
-    text = refused(data.make, "imagenet", root.parent / "imagenet.json")
-    assert text.endswith("data.imagenet: 20 train images, expected 1281167; is this the genuine data set?")
-    monkeypatch.setitem(data.FOLDERS, "imagenet", data.Dataset(folders.scan, 20, 6, 2))
-    data.make("imagenet", root.parent / "imagenet.json")
-    assert data.load("imagenet", root.parent / "imagenet.json", spec(input="files")).channels[0][0] == 0.485
+    text = refused(make, "imagenet", root.parent / "imagenet.json")
+    assert text.endswith(
+        "data.imagenet: 20 train images, expected 1281167; is this the genuine data set?"
+    )
+    small = dataclasses.replace(DATA_SETS["imagenet"], counts=Counts(20, 6, 2))
+    monkeypatch.setitem(DATA_SETS, "imagenet", small)
+    make("imagenet", root.parent / "imagenet.json")
+    assert (
+        load_data(spec(data="imagenet", input="files"), root.parent / "imagenet.json").mean_std[0][
+            0
+        ]
+        == 0.485
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -142,18 +187,24 @@ def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
     odd = root / split / "bee/odd.png"
     picture(odd, 50, 9, 12)
     text = refused(loaded, root)
-    assert text.startswith(f"{odd}: 9 x 12 pixels, but {root}/train/ant/00.png has 8 x 8; set the spec's key size: to")
+    assert text.startswith(
+        f"{odd}: 9 x 12 pixels, but {root}/train/ant/00.png has 8 x 8; set size in the spec to"
+    )
     images = loaded(root, size=6)
     assert (images.train_x.shape[1:], images.test_x.shape[1:]) == ((3, 6, 6), (3, 6, 6))
-    x = folders.decode(odd)
-    wanted = torch.nn.functional.interpolate(x[None].float(), size=(8, 6), mode="bilinear", antialias=True)[0, :, 1:-1]
-    assert (folders.resize_center_crop(x, 6).float() - wanted).abs().max() <= 1
+    x = decoding.decode(odd)
+    wanted = torch.nn.functional.interpolate(
+        x[None].float(), size=(8, 6), mode="bilinear", antialias=True
+    )[0, :, 1:-1]
+    assert (transforms.resize_center_crop(x, 6).float() - wanted).abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"])
+@pytest.mark.parametrize(
+    "name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"]
+)
 def test_a_damaged_image_is_named(root, name, monkeypatch):
-    """By the data rule and, where it becomes so later, by a run in memory and by one from files, from whichever
-    process."""
+    """By the data rule and, where it becomes so later, by a run in memory and by one from files,
+    from whichever process."""
     loaded(root)
     path = root / "train/bee/19.png"
     if name.startswith("cut"):
@@ -164,14 +215,18 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
         content[content.index(b"IDAT") + 10] ^= 255
         path.write_bytes(content)
     elif name == "film.gif":
-        Image.new("RGB", (8, 8)).save(root / name, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
+        Image.new("RGB", (8, 8)).save(
+            root / name, save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]
+        )
         path.write_bytes((root / name).read_bytes())
     else:
         path.write_bytes(b"no image" * (name == "text.png"))
     (root.parent / "images.json").unlink()
-    text = refused(data.make, "images", root.parent / "images.json")
-    assert text.startswith("config.yaml: data.images: 1 of 26 images are damaged, train/bee/19.png the first; get")
-    monkeypatch.setattr(folders, "damaged", lambda _root, _paths: [])
+    text = refused(make, "images", root.parent / "images.json")
+    assert text.startswith(
+        "config.yaml: data.images: 1 of 26 images are damaged (first: train/bee/19.png); replace"
+    )
+    monkeypatch.setattr(decoding, "damaged", lambda _root, _paths: [])
     monkeypatch.setattr(folders, "MEASURED", 2)
     monkeypatch.setattr(np, "linspace", lambda _first, _last, count: np.arange(count))
     texts = [refused(loaded, root)]
@@ -179,24 +234,39 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
         monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", workers)
         texts.append(refused(opened(root, input="files", batch=20), 0))
     assert len(set(texts)) == 1
-    told = "holds 2 images in one file; give each" if name == "film.gif" else "cannot be read as an image ("
+    told = (
+        "contains 2 images; store each image in its own file"
+        if name == "film.gif"
+        else "cannot be read as an image ("
+    )
     assert texts[0].startswith(f"{path}: {told}")
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def test_pngs_that_are_damaged_in_other_ways(tmp_path):
-    """Of no pixels, of no palette, and a flipped bit that leaves pixels, which only a checksum tells."""
+    """Of no pixels, of no palette, and a flipped bit that leaves pixels, which only a checksum
+    tells."""
     path, end = tmp_path / "a.png", chunk(b"IEND")
-    path.write_bytes(folders.PNG)
-    assert "(its header or a chunk is damaged); replace" in refused(folders.decode, path)
+    path.write_bytes(decoding.PNG_SIGNATURE)
+    assert "(its header or a chunk is damaged); replace" in refused(decoding.decode, path)
     palette = chunk(b"tRNS", b"\0") + chunk(b"IDAT", zlib.compress(bytes(72)))
     for kind, more, found in ((2, b"", ["a.png"]), (3, palette, [])):
-        path.write_bytes(folders.PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, kind, 0, 0, 0)) + more + end)
-        assert f"{path}: cannot be read as an image (" in refused(folders.decode, path)
-        assert folders.damaged(tmp_path, [path]) == found
+        path.write_bytes(
+            decoding.PNG_SIGNATURE
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, kind, 0, 0, 0))
+            + more
+            + end
+        )
+        assert f"{path}: cannot be read as an image (" in refused(decoding.decode, path)
+        assert decoding.damaged(tmp_path, [path]) == found
     pixels = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     Image.fromarray(np.dstack([pixels] * 3)).save(path)
     content = bytearray(path.read_bytes())
@@ -205,21 +275,22 @@ def test_pngs_that_are_damaged_in_other_ways(tmp_path):
     path.write_bytes(content)
     with Image.open(path) as image:
         image.load()
-    assert folders.damaged(tmp_path, [path]) == ["a.png"]
-    assert "cannot be read as an image (" in refused(folders.decode, path)
+    assert decoding.damaged(tmp_path, [path]) == ["a.png"]
+    assert "cannot be read as an image (" in refused(decoding.decode, path)
 
 
 def test_large_and_decorated_pngs_are_whole(tmp_path):
     """Beyond Pillow's limits for what comes from strangers."""
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path, icc_profile=bytes(2**20 + 1))
-    assert folders.decode(path).shape == (3, 8, 8)
+    assert decoding.decode(path).shape == (3, 8, 8)
     Image.new("1", (14_000, 14_000)).save(path)
-    assert folders.damaged(tmp_path, [path]) == []
+    assert decoding.damaged(tmp_path, [path]) == []
 
 
 def test_damaged_images_are_skipped_and_counted_where_config_says_so(root, monkeypatch):
-    """From the start, so that every run, however it reads, has the same images; the title tells it in every cell."""
+    """From the start, so that every run, however it reads, has the same images; the title tells it
+    in every cell."""
     for name in ("train/bee/19.png", "val/ant/20.png"):
         (root / name).write_bytes((root / name).read_bytes()[:60])
     monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
@@ -242,8 +313,12 @@ def test_what_follows_the_end_of_a_file_does_no_harm(root):
 def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
     """torch would say that an output is too small, layers deep."""
     text = refused(build_network, spec(model="vgg19_bn"), 2, (3, 28, 28))
-    assert text.startswith("model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32")
-    vit = expand("initialize", {"model": "vit_b_16", "data": "images", "batch": 2, "repeats": 2, "seed": 0})
+    assert text.startswith(
+        "model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32"
+    )
+    vit = expand(
+        "initialize", {"model": "vit_b_16", "data": "images", "batch": 2, "repeats": 2, "seed": 0}
+    )
     assert refused(build_network, vit, 2, (3, 32, 40)).endswith(
         "32 pixels; set the spec's key size: to a multiple of 16"
     )
@@ -253,7 +328,15 @@ def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
 
 def test_initialize_takes_them_too(root):
     """Resized while they are read."""
-    settings = {"model": "mlp", "depth": 3, "data": "images", "size": 4, "batch": 8, "repeats": 2, "seed": 0}
+    settings = {
+        "model": "mlp",
+        "depth": 3,
+        "data": "images",
+        "size": 4,
+        "batch": 8,
+        "repeats": 2,
+        "seed": 0,
+    }
     images = loaded(root, size=4)
     state = SimpleNamespace(load=lambda: None, checkpoint_if_due=lambda *_: None)
     assert initialize(expand("initialize", settings), state, CPU, images).metrics["places"] == 2
@@ -280,4 +363,6 @@ def test_a_figure_names_the_folder(tmp_path, monkeypatch):
         texts.append(figure.get_supxlabel().replace("\n", " "))
         Path("results/data").mkdir(parents=True, exist_ok=True)
         Path("results/data/images.json").write_text('{"title": "fashion-mnist"}')
-    assert texts == [f"scale substitute, not the paper's: data {name}" for name in ("images", "fashion-mnist")]
+    assert texts == [
+        f"scale substitute, not the paper's: data {name}" for name in ("images", "fashion-mnist")
+    ]

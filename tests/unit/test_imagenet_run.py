@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.data import builtin as data
+from ghostgrad.data.make import make
 from ghostgrad.registry.registry import load_registry
-from tests.unit.insects import CLASSES, DECODERS, picture
+from tests.unit.image_folder import CLASSES, DECODERS, picture
 from tests.unit.test_resume import KILLED, Runner
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
@@ -26,7 +26,7 @@ def manifest(tmp_path, monkeypatch) -> Path:
         path = root / split / CLASSES[index % 2] / f"{index:02}.JPEG"
         picture(path, index, 40 + 3 * index, 110 - 2 * index, mode)
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(root))
-    data.make("images", tmp_path / "images.json")
+    make("images", tmp_path / "images.json")
     return tmp_path / "images.json"
 
 

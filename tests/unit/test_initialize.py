@@ -9,14 +9,14 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from ghostgrad.data import builtin as data
+from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.models.build import build_network
 from ghostgrad.models.plain import ChannelNorm
 from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
 from ghostgrad.tasks import initialize
 
-DIGITS = data.digits()
+DIGITS = read_digits()
 CPU = torch.device("cpu")
 
 

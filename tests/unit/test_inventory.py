@@ -15,7 +15,7 @@ import yaml
 from packaging.markers import Marker
 
 from ghostgrad.analysis import measures
-from ghostgrad.data.coco import METRICS
+from ghostgrad.data.coco_evaluation import METRICS
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.reference import COLUMNS
 from ghostgrad.registry.registry import PAPERS, Registry

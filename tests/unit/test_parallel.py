@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostgrad.data import builtin as data
+from ghostgrad.data.make import make
 from ghostgrad.runs.state import State
 from tests.unit.test_resume import KILLED, SPECS, Runner
 
@@ -33,7 +33,7 @@ RULES = {
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "digits.json"
-    data.make("digits", path)
+    make("digits", path)
     return path
 
 

@@ -10,14 +10,21 @@ import pytest
 from PIL import Image
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
-from ghostgrad.data import folders, resized
+from ghostgrad.data import decoding, resized
+from ghostgrad.data.make import make
 from ghostgrad.registry.compatibility import check_together
-from tests.unit.insects import CLASSES, DECODERS, picture, spec
+from ghostgrad.tasks.classify import load_data
+from tests.unit.image_folder import CLASSES, DECODERS, picture, spec
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
 SHORT = 16
-SIZES = {"wide.JPEG": (60, 40), "high.jpg": (20, 50), "small.jpg": (14, 30), "wide.png": (48, 24), "a.gif": (32, 32)}
+SIZES = {
+    "wide.JPEG": (60, 40),
+    "high.jpg": (20, 50),
+    "small.jpg": (14, 30),
+    "wide.png": (48, 24),
+    "a.gif": (32, 32),
+}
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def manifest(tmp_path, monkeypatch) -> Path:
         for file, (width, height) in SIZES.items():
             picture(root / split / name / file, seed, width, height)
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(root))
-    data.make("images", tmp_path / "data" / "images.json")
+    make("images", tmp_path / "data" / "images.json")
     return tmp_path / "data" / "images.json"
 
 
@@ -47,7 +54,9 @@ def test_short_sides_are_at_most_so_many_pixels(manifest):
             assert image.size == (int(width * scale), int(height * scale))
             assert image.format == ("JPEG" if "jp" in name.lower() else "PNG")
     original = manifest.parent.parent / "insects" / "train" / "bee"
-    assert (folder / "train" / "bee" / "small.jpg").read_bytes() == (original / "small.jpg").read_bytes()
+    assert (folder / "train" / "bee" / "small.jpg").read_bytes() == (
+        original / "small.jpg"
+    ).read_bytes()
     with Image.open(original / "wide.png") as image:
         expected = np.asarray(image.resize((32, 16), Image.Resampling.BILINEAR)).astype(int)
     with Image.open(folder / "train" / "bee" / "wide.png") as image:
@@ -66,7 +75,7 @@ def test_its_manifest_says_what_it_is(manifest):
 def test_a_run_reads_the_copy(manifest):
     copy = copied(manifest)
     settings = spec(resized=SHORT, size=12, input="files", augment=["resized_crop"], batch=4)
-    images = data.load("images", copy, settings)
+    images = load_data(settings, copy)
     assert Path(images.train_x.root) == copy.with_suffix("")
     assert images.classes == list(CLASSES)
     assert images.train_x[0].shape == (3, 12, 12)
@@ -74,13 +83,13 @@ def test_a_run_reads_the_copy(manifest):
 
 def test_cut_off_it_goes_on(manifest, monkeypatch):
     """What is copied is not copied again, half-written files are."""
-    done, calls, original = copied(manifest), [], folders.decode
+    done, calls, original = copied(manifest), [], decoding.decode
     wanted = {path: path.read_bytes() for path in done.with_suffix("").rglob("*.*")}
     done.unlink()
     for name in ("wide.JPEG", "wide.png"):
         (done.with_suffix("") / "test" / "ant" / name).unlink()
     (done.with_suffix("") / "test" / "ant" / ".wide.png").write_bytes(b"half")
-    monkeypatch.setattr(folders, "decode", lambda path: calls.append(path.name) or original(path))
+    monkeypatch.setattr(decoding, "decode", lambda path: calls.append(path.name) or original(path))
     copied(manifest)
     assert {*calls} >= {"wide.JPEG", "wide.png"}
     assert calls.count("high.jpg") == 2, "in train, to measure the channels, and that is all"
@@ -92,7 +101,7 @@ def test_of_other_images_it_is_made_anew(manifest):
     old = manifest.parent.parent / "insects" / "train" / "ant" / "wide.JPEG"
     old.unlink()
     picture(old.with_name("new.png"), 77, 50, 50)
-    data.make("images", manifest)
+    make("images", manifest)
     names = {path.name for path in copied(manifest).with_suffix("").rglob("train/ant/*")}
     assert "new.png" in names
     assert "wide.JPEG" not in names
@@ -109,7 +118,9 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
     broken = copy.with_suffix("") / "train" / "ant" / "wide.JPEG"
     good = broken.read_bytes()
     broken.write_bytes(good[: len(good) // 2])
-    with pytest.raises(InputError, match="1 copies were damaged and are deleted; the next build renews them"):
+    with pytest.raises(
+        InputError, match="1 damaged copies were deleted; build again to make new ones"
+    ):
         copied(manifest)
     copied(manifest)
     assert broken.read_bytes() == good
@@ -118,12 +129,18 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": "digits", "resized": 64}, "resized: data digits is no folder of images; take images or imagenet"),
+        (
+            {"data": "digits", "resized": 64},
+            "resized: data digits is no folder of images; take images or imagenet",
+        ),
         (
             {"resized": 240, "size": 224, "input": "files", "augment": ["resized_crop"]},
             "resized: 240 is smaller than 256, to which the test images would grow again",
         ),
-        ({"resized": 64, "size": 128}, "resized: 64 is smaller than 128, to which the test images would grow again"),
+        (
+            {"resized": 64, "size": 128},
+            "resized: 64 is smaller than 128, to which the test images would grow again",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, said):

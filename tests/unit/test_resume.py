@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.image_sets import load_images
+from ghostgrad.data.make import make
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.spec import parse_spec
 from ghostgrad.runs.record import Record
@@ -61,7 +62,7 @@ KILLED = -signal.SIGKILL
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "digits.json"
-    data.make("digits", path)
+    make("digits", path)
     return path
 
 
@@ -302,7 +303,7 @@ def test_a_checkpoint_of_other_code_is_one_line(tmp_path, manifest):
         saved = state.load()
         saved["model"] = {f"old.{name}": value for name, value in saved["model"].items()}
         state.save(saved)
-    images = data.load("digits", manifest)
+    images = load_images("digits", manifest)
     spec = parse_spec(json.dumps(SPECS["classify"]))[1]
     with (
         State(runner.folder) as state,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ghostgrad.data import builtin as data
+from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.models import init
 from ghostgrad.models.seqnet import SeqModule
 from ghostgrad.tasks import classify
@@ -128,7 +128,7 @@ def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
 
 @pytest.mark.parametrize("model", ["seqnet18", "seqnet50"])
 def test_weights_follow_from_spec_and_seed(model):
-    digits = data.digits()
+    digits = read_digits()
     keys = spec(model, stem_filters=4)
     torch.manual_seed(5)
     state = torch.get_rng_state()

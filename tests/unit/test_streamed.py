@@ -1,4 +1,5 @@
-"""Batches from files: the same as from memory, by any number of workers, from any step on, and workers that end."""
+"""Batches from files: the same as from memory, by any number of workers, from any step on, and
+workers that end."""
 
 from __future__ import annotations
 
@@ -15,12 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from ghostgrad.data import folders
-from ghostgrad.data import transforms as crops
+from ghostgrad.data import decoding, transforms
 from ghostgrad.training import loader as batches
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.conftest import ROOT
-from tests.unit.insects import (
+from tests.unit.image_folder import (
     BASE,
     DECODERS,
     PADDED,
@@ -34,7 +34,9 @@ from tests.unit.insects import (
 pytestmark = pytest.mark.filterwarnings(DECODERS)
 
 
-@pytest.mark.parametrize("changes", [{}, PADDED, {"size": 5}, {"standardize": "per_channel"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, PADDED, {"size": 5}, {"standardize": "per_channel"}], ids=str
+)
 def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
     """Without workers, whatever the augmentation that both can do."""
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
@@ -53,7 +55,11 @@ def stream(root: Path, steps, group: ProcessGroup = SINGLE_PROCESS, **changes) -
 
 
 def same(one: list[tuple], other: list[tuple]) -> bool:
-    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+    return all(
+        torch.equal(a, b)
+        for x, y in zip(one, other, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
 
 
 @pytest.mark.parametrize("changes", [PADDED, WINDOWS], ids=["crop", "resized_crop"])
@@ -63,7 +69,9 @@ def test_workers_and_a_start_in_the_middle_change_nothing(root, changes, monkeyp
     through = stream(root, range(6), **changes)
     assert len({x.sum().item() for x, _ in through}) == 6, "every step has another batch"
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "2")
-    assert same(stream(root, [3, 3, 4, 5, 1], **changes), [through[step] for step in (3, 3, 4, 5, 1)])
+    assert same(
+        stream(root, [3, 3, 4, 5, 1], **changes), [through[step] for step in (3, 3, 4, 5, 1)]
+    )
     state = torch.get_rng_state()
     stream(root, [0], **changes)
     assert torch.equal(state, torch.get_rng_state()), "nothing is drawn from torch's own generator"
@@ -75,13 +83,16 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     monkeypatch.setattr(batches, "TEST_BATCH", 4)
     read = []
-    decode = folders.decode
-    monkeypatch.setattr(folders, "decode", lambda path: read.append(path) or decode(path))
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda path: read.append(path) or decode(path))
     whole = stream(root, range(3), **changes)
     read.clear()
     shares = [stream(root, range(3), ProcessGroup(rank, 2), **changes) for rank in range(2)]
     assert len([path for path in read if "train" in path.parts]) == 24 + 2 * ("size" not in changes)
-    joined = [tuple(torch.cat(parts) for parts in zip(*pair, strict=True)) for pair in zip(*shares, strict=True)]
+    joined = [
+        tuple(torch.cat(parts) for parts in zip(*pair, strict=True))
+        for pair in zip(*shares, strict=True)
+    ]
     assert same(joined, whole)
     sources = [opened(root, ProcessGroup(rank, 2), input="files", **changes) for rank in range(2)]
     assert sorted(len(y) for source in sources for _, y in source.test()) == [2, 4]
@@ -91,32 +102,44 @@ def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
     """As in torchvision's recipe: the short side at size 256/224, then the centre."""
     picture(root / "val/ant/20.png", 20, 16, 16)
     images = loaded(root, input="files", size=7, augment=["resized_crop"])
-    x = folders.decode(images.test_x.path(0))
-    larger = torch.nn.functional.interpolate(x[None].float(), size=(8, 8), mode="bilinear", antialias=True)[0]
+    x = decoding.decode(images.test_x.path(0))
+    larger = torch.nn.functional.interpolate(
+        x[None].float(), size=(8, 8), mode="bilinear", antialias=True
+    )[0]
     assert (images.test_x[0].float() - larger[:, :7, :7]).abs().max() <= 1
     assert images.test_x.shape == (6, 3, 7, 7)
 
 
 def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
-    draws = torch.rand(2000, 2 * crops.TRIES + 2, generator=torch.Generator().manual_seed(0)).tolist()
-    found = np.array([crops.random_resized_crop_box(300, 400, one) for one in draws])
+    draws = torch.rand(
+        2000, 2 * transforms.TRIES + 2, generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    found = np.array([transforms.random_resized_crop_box(300, 400, one) for one in draws])
     top, left, height, width = found.T
-    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
+    assert (
+        (top >= 0).all()
+        and (left >= 0).all()
+        and (top + height <= 300).all()
+        and (left + width <= 400).all()
+    )
     area, ratio = height * width / 120000, width / height
     assert 0.079 < area.min() < 0.09 and 0.95 < area.max() <= 1
     assert 0.74 < ratio.min() < 0.77 and 1.3 < ratio.max() < 1.35
     counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
     assert counts == pytest.approx(counts.mean(), rel=0.1)
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
-    assert crops.random_resized_crop_box(10, 100, [0.99] * 22) == (0, 43, 10, 13), (
+    assert transforms.random_resized_crop_box(10, 100, [0.99] * 22) == (0, 43, 10, 13), (
         "none fits: the middle, at the ratio 4/3"
     )
-    assert crops.random_resized_crop_box(100, 10, [0.99] * 22) == (43, 0, 13, 10)
+    assert transforms.random_resized_crop_box(100, 10, [0.99] * 22) == (43, 0, 13, 10)
 
 
 REFUSED = {
     "batch": ({"batch": 21}, "images: 20 training images do not fill one batch of 21"),
-    "batch of files": ({"batch": 21, "input": "files"}, "images: 20 training images do not fill one batch of 21"),
+    "batch of files": (
+        {"batch": 21, "input": "files"},
+        "images: 20 training images do not fill one batch of 21",
+    ),
 }
 
 
@@ -134,7 +157,9 @@ def test_more_images_than_memory_are_refused(root, monkeypatch):
 @pytest.mark.parametrize("text", ["two", "-1", "1.5"])
 def test_a_wrong_number_of_workers(root, text, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", text)
-    said = f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it"
+    said = (
+        f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it"
+    )
     assert refused(opened, root, input="files") == said
 
 
@@ -175,13 +200,13 @@ import multiprocessing, sys
 from pathlib import Path
 import torch
 from ghostgrad.training import loader as batches
-from ghostgrad.data import builtin as data
+from ghostgrad.tasks.classify import load_data
 from ghostgrad.registry.spec import parse_spec
 from ghostgrad.runs.state import StopRequest
 
 stop = StopRequest().listen()
 task, spec = parse_spec(sys.argv[1])
-source = batches.open_batches(spec, data.load("images", Path(sys.argv[2]), spec), torch.device("cpu"))
+source = batches.open_batches(spec, load_data(spec, Path(sys.argv[2])), torch.device("cpu"))
 source(0)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 sys.stdin.readline()
@@ -192,7 +217,8 @@ print("stopped by", stop.signal, flush=True)
 
 
 def test_workers_leave_a_stop_to_the_run_and_end_with_it(root):
-    """A signal to all processes of a run, as Slurm's, is answered by process 0 when it has saved itself."""
+    """A signal to all processes of a run, as Slurm's, is answered by process 0 when it has saved
+    itself."""
     loaded(root)
     text = json.dumps({"task": "classify", **BASE, "input": "files"})
     env = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "GHOSTGRAD_LOADER_WORKERS": "2"}

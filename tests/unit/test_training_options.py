@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.spec import expand
 from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks import classify
@@ -25,7 +25,7 @@ BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.digits()
+    return read_digits()
 
 
 class StopsAt(State):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.make import make
+from ghostgrad.data.vgg19_bn import load_weights
 from ghostgrad.tasks.weights import weights
 
 LAYERS = 16
@@ -26,13 +27,13 @@ def manifest(tmp_path, monkeypatch):
     path = tmp_path / "vgg.pth"
     torch.save(state, path)
     monkeypatch.setenv("GHOSTGRAD_DATA_VGG19_BN", str(path))
-    data.make("vgg19_bn", tmp_path / "vgg19_bn.json")
+    make("vgg19_bn", tmp_path / "vgg19_bn.json")
     return tmp_path / "vgg19_bn.json"
 
 
 def test_sigma_of_every_layer(manifest):
     """From the input on; a mean of variances, then the root (Ghost sec. 2.2)."""
-    record = weights({}, None, torch.device("cpu"), data.load("vgg19_bn", manifest))
+    record = weights({}, None, torch.device("cpu"), load_weights("vgg19_bn", manifest))
     rows = list(csv.DictReader(io.StringIO(record.series.text())))
     assert [int(row["layer"]) for row in rows] == list(range(1, LAYERS + 1))
     assert [float(row["sigma"]) for row in rows] == pytest.approx([math.sqrt(2.0 * n) for n in range(1, LAYERS + 1)])
@@ -42,8 +43,8 @@ def test_sigma_of_every_layer(manifest):
 def test_another_file_than_the_manifests_is_refused(manifest, tmp_path):
     state = torch.load(tmp_path / "vgg.pth")
     torch.save({**state, "more": torch.zeros(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(InputError, match=r"vgg\.pth is another file than .*vgg19_bn\.json tells of"):
-        data.load("vgg19_bn", manifest)
+    with pytest.raises(InputError, match=r"vgg\.pth is not the file that .*vgg19_bn\.json describes; delete"):
+        load_weights("vgg19_bn", manifest)
 
 
 BROKEN = {
@@ -57,10 +58,10 @@ def test_a_damaged_file_is_one_line(manifest, tmp_path, content, expected):
     path = tmp_path / "vgg.pth"
     path.write_bytes(path.read_bytes()[:500] if content is None else content)
     with pytest.raises(InputError, match=expected):
-        data.make("vgg19_bn", manifest)
+        make("vgg19_bn", manifest)
 
 
 def test_weights_of_another_net(manifest, tmp_path):
     torch.save({"bn.running_var": torch.ones(2)}, tmp_path / "vgg.pth")
     with pytest.raises(InputError, match="has 1 BN layers, expected VGG19-BN's 16"):
-        data.make("vgg19_bn", manifest)
+        make("vgg19_bn", manifest)

@@ -6,7 +6,7 @@ import csv
 import json
 
 from tests.conftest import Checkout
-from tests.unit.insects import CLASSES, picture
+from tests.unit.image_folder import CLASSES, picture
 
 EXPERIMENT = """experiments:
   pictures:
@@ -23,10 +23,19 @@ RUN = "results/paper/runs/pictures/small-s0"
 def test_the_copy_is_made_once_and_read(checkout: Checkout, tmp_path):
     root = tmp_path / "insects"
     for index in range(12):
-        picture(root / ("train" if index < 8 else "val") / CLASSES[index % 2] / f"{index}.jpg", index, 40, 30)
+        picture(
+            root / ("train" if index < 8 else "val") / CLASSES[index % 2] / f"{index}.jpg",
+            index,
+            40,
+            30,
+        )
     checkout.edit("workflow/experiments/ghost.yaml", "experiments:\n", EXPERIMENT)
     settings = ("--config", "scale=paper", f'data={{"images": "{root}"}}')
-    assert checkout.planned_jobs(f"{RUN}/metrics.csv", *settings) == {"data": 1, "resized_data": 1, "classify": 1}
+    assert checkout.planned_jobs(f"{RUN}/metrics.csv", *settings) == {
+        "data": 1,
+        "resized_data": 1,
+        "classify": 1,
+    }
     said = checkout.build(f"{RUN}/metrics.csv", *settings)
     assert "1 run to do, less than a minute on 2 cores" in said
     copy = checkout.path("results/data/images-12")

@@ -1,5 +1,9 @@
-"""Random streams. Every draw comes from a generator made from the spec's seed, a stream's name and a position in it,
-so that nothing hangs on what was drawn before: a resumed run needs no generator state."""
+"""Random streams.
+
+Every draw comes from a generator that is made from the spec's seed, the name of a stream and a
+position in it. No draw depends on what was drawn before, so a resumed run needs no generator state
+in its checkpoint, and changing what one stream draws leaves all other streams as they were.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,33 @@ import torch
 
 
 def stream_seed(seed: int, stream: str, position: int = 0) -> int:
-    """A 63-bit seed for `position` of the named stream; its low 32 bits, all that torch's CPU generator reads, are
-    mixed as well as the rest."""
+    """A 63-bit seed for `position` of the named stream.
+
+    The hash mixes all of its bits. torch's CPU generator reads only the low 32, which must
+    therefore differ between streams and positions by themselves.
+    """
     digest = hashlib.blake2b(f"{seed}/{stream}/{position}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return int.from_bytes(digest, "little") >> 1  # torch takes seeds up to 2**63 - 1
 
 
-def generator(seed: int, stream: str, position: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """A fresh generator for `position` (a repeat, an epoch, a step) of the named stream."""
+def generator(
+    seed: int, stream: str, position: int = 0, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    """A new generator for `position` (a repeat, an epoch, a step) of the named stream.
+
+    Generators of the CPU and of CUDA draw different numbers from the same seed.
+    """
     return torch.Generator(device=device).manual_seed(stream_seed(seed, stream, position))
 
 
 @contextmanager
-def global_kept(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """torch's global generators, the CPU's and the device's, are afterwards what they were; within they start at `seed`
-    where that is given. Modules such as Dropout draw from nothing else."""
+def fork_global_rng(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Restore torch's global generators of the CPU and of `device` on exit.
+
+    With a `seed`, both start from it inside the context. For modules that take no generator of
+    their own, such as Dropout and torchvision's samplers.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.manual_seed(seed)  # seeds the CPU and every CUDA device
         yield

@@ -30,7 +30,8 @@ from ghostgrad.cli.estimates import (
     trains,
     workload,
 )
-from ghostgrad.data.builtin import CHANNELS, Images
+from ghostgrad.data.data_sets import DATA_SETS
+from ghostgrad.data.images import Images
 from ghostgrad.files import write_atomically
 from ghostgrad.models import mask_rcnn
 from ghostgrad.models.build import build_network
@@ -97,7 +98,7 @@ def classification(spec: Mapping[str, Any], device: torch.device) -> Callable[[i
 
 
 def _detector(spec: Mapping[str, Any]) -> nn.Module:
-    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec["data"]], CHANNELS[spec["data"]])
+    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec["data"]], DATA_SETS[spec["data"]].mean_std)
 
 
 def detection(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:

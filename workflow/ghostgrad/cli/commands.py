@@ -187,7 +187,7 @@ def unpack_imagenet(
 @app.command(hidden=True)
 def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
     """Make or check a data set and write its manifest."""
-    from ghostgrad.data.builtin import make
+    from ghostgrad.data.make import make
 
     make(name, manifest)
 

@@ -7,17 +7,19 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghostgrad.data.builtin import Images
+from ghostgrad.data.image_sets import load_images
+from ghostgrad.data.images import Images
 from ghostgrad.files import CsvTable
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
-from ghostgrad.registry.spec import canonical_json
+from ghostgrad.registry.spec import canonical_json, test_side
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import PROBE_COLUMNS, Record
 from ghostgrad.runs.state import State
@@ -31,6 +33,18 @@ from ghostgrad.training.schedules import StepSchedule, learning_rate
 log = logging.getLogger(__name__)
 
 SERIES_COLUMNS = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+def load_data(spec: Mapping[str, Any], manifest: Path) -> Images:
+    """The images of a run; those of a folder in memory or on disk, at the spec's size."""
+    return load_images(
+        spec["data"],
+        manifest,
+        size=spec["size"],
+        test_side=test_side(spec),
+        on_disk=spec["input"] == "files",
+        resized=spec["resized"] > 0,
+    )
 
 
 @torch.no_grad()

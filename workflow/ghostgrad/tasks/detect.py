@@ -16,11 +16,13 @@ from torch.utils.data import Dataset
 
 from ghostgrad.checks import InputError
 from ghostgrad.data import coco
-from ghostgrad.data.coco import METRICS, Scenes, Split
+from ghostgrad.data.coco import Scenes, Split
+from ghostgrad.data.coco_evaluation import METRICS, average_precision, detection_results
+from ghostgrad.data.scene_sets import load_scenes
 from ghostgrad.files import CsvTable
 from ghostgrad.models import mask_rcnn
 from ghostgrad.registry.spec import canonical_json
-from ghostgrad.rng import generator, global_kept
+from ghostgrad.rng import fork_global_rng, generator
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.training import optim
@@ -35,6 +37,11 @@ LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "lo
 SERIES_COLUMNS = ("step", "at", "epoch", "lr", "loss", *LOSSES, *METRICS)
 
 
+def load_data(spec: Mapping[str, Any], manifest: Path) -> Scenes:
+    """The scenes of a run."""
+    return load_scenes(spec["data"], manifest)
+
+
 class Training(Dataset):
     """Step -> this process's images, uint8 (3, H, W) each, and their targets; errors are handed over."""
 
@@ -47,7 +54,7 @@ class Training(Dataset):
         try:
             for place, index in enumerate(chosen.tolist()):
                 number = self.split.ids[index]
-                x, y = coco.image(self.split, number), coco.target(self.scenes, self.split, number)
+                x, y = coco.read_image(self.split, number), coco.read_target(self.scenes, self.split, number)
                 if "flip" in draws and draws["flip"][place]:
                     x, y = flipped(x, y)
                 images.append(x)
@@ -65,7 +72,7 @@ class Testing(Dataset):
 
     def __getitem__(self, place: int) -> tuple[int, Tensor] | InputError:
         try:
-            return self.split.ids[place], coco.image(self.split, self.split.ids[place])
+            return self.split.ids[place], coco.read_image(self.split, self.split.ids[place])
         except InputError as error:
             return error
 
@@ -86,7 +93,7 @@ def new_model(spec: Mapping[str, Any], scenes: Scenes, weights: Mapping[str, Any
         net = mask_rcnn.classifier(spec, classes)
         if weights:
             net.load_state_dict(weights["state"])
-        return mask_rcnn.build(spec, net, len(scenes.classes), scenes.channels)
+        return mask_rcnn.build(spec, net, len(scenes.classes), scenes.mean_std)
 
 
 def over_all(group: ProcessGroup, device: torch.device, model: nn.Module) -> nn.Module:
@@ -126,10 +133,10 @@ def evaluate(
     found = []
     for number, x in stream(Testing(scenes.val), mine, device, loader_workers()):
         pause()
-        found += coco.results(scenes, number, model([x.float() / 255])[0])
+        found += detection_results(scenes, number, model([x.float() / 255])[0])
     model.train()
     every = list(itertools.chain.from_iterable(group.gather(found)))
-    return group.broadcast_object(coco.average_precision(scenes.val, every) if group.rank == 0 else None)
+    return group.broadcast_object(average_precision(scenes.val, every) if group.rank == 0 else None)
 
 
 def detect(
@@ -203,7 +210,7 @@ def detect(
             parameters["lr"] = rate(step) * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
         # torchvision samples anchors and regions from the global generators
-        with global_kept(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
+        with fork_global_rng(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
             losses = model([x.float() / 255 for x in images], targets)
             sum(losses.values()).backward()
         for p in trained:  # the same in every process, whatever its images have

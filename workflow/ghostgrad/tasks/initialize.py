@@ -9,6 +9,7 @@ of the n-th block (transformers, BN-ResNets, where 1 is the stem).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.builtin import Images, resize, standardize
+from ghostgrad.data.image_sets import load_images
+from ghostgrad.data.images import Images
+from ghostgrad.data.transforms import resize, standardize
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
 from ghostgrad.runs.record import Record
@@ -27,12 +30,19 @@ COLUMNS = ("activation_variance", "gradient_variance", "feature_variance", "imag
 FLOATS = 64 * 2**20  # more than one network at a time is never in memory
 
 
+def load_data(spec: Mapping[str, Any], manifest: Path) -> Images:
+    """The images of a run, in memory; those of a folder at the spec's size."""
+    return load_images(spec["data"], manifest, size=spec["size"], test_side=spec["size"])
+
+
 def batch(spec: Mapping[str, Any], images: Images, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) and labels (B,) of a repeat, at the spec's size."""
     chosen = torch.randperm(len(images.train_y), generator=rng)[: spec["batch"]]
     x, y = torch.from_numpy(images.train_x)[chosen].float().div_(255), torch.from_numpy(images.train_y)[chosen]
-    x = resize(spec, x)
-    return torch.randn(x.shape, generator=rng) if spec["noise"] else standardize(spec, x, images.channels), y
+    x = resize(x, spec["size"])
+    if spec["noise"]:
+        return torch.randn(x.shape, generator=rng), y
+    return standardize(x, spec["standardize"], images.mean_std), y
 
 
 def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device: torch.device) -> Tensor:

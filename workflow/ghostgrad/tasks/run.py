@@ -120,15 +120,14 @@ def _work(
     group: ProcessGroup,
 ) -> Record:
     """The task's function on its inputs; only one that computes in several processes is told of them."""
-    images, more = [], {"group": group} if group.size > 1 else {}
+    module = importlib.import_module(f"ghostgrad.tasks.{task}")
+    data, more = [], {"group": group} if group.size > 1 else {}
     if "data" in spec:
-        from ghostgrad.data import builtin as data
-
-        images.append(data.load(spec["data"], inputs[0], spec))
+        data.append(module.load_data(spec, inputs[0]))
     if spec.get("weights"):
         more["weights"] = inputs[-1]
     with translate_torch_errors():
-        return getattr(importlib.import_module(f"ghostgrad.tasks.{task}"), task)(spec, state, device, *images, **more)
+        return getattr(module, task)(spec, state, device, *data, **more)
 
 
 @contextlib.contextmanager

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ghostgrad.data.vgg19_bn import load_weights
 from ghostgrad.files import CsvTable
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 
 SUFFIX = ".running_var"
+
+
+def load_data(spec: Mapping[str, Any], manifest: Path) -> Mapping[str, torch.Tensor]:
+    """The state dict that a run measures."""
+    return load_weights(spec["data"], manifest)
 
 
 def weights(spec: Mapping[str, Any], state: State, device: torch.device, found: Mapping[str, Any]) -> Record:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.spec import canonical_json
-from ghostgrad.rng import generator, global_kept
+from ghostgrad.rng import fork_global_rng, generator
 from ghostgrad.training import optim, orthogonal
 from ghostgrad.training.distributed import ProcessGroup
 
@@ -65,7 +65,7 @@ class Network:
         """Within, Dropout draws this process's masks of a step, whatever was drawn before."""
         if not self.drops:
             return nullcontext()
-        return global_kept(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
+        return fork_global_rng(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
 
     def forward_backward(self, x: Tensor, y: Tensor, step: int) -> tuple[float, int]:
         """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.builtin import Images, resize, standardize
 from ghostgrad.data.folders import Files
-from ghostgrad.data.transforms import TRIES, random_resized_crop_box
+from ghostgrad.data.images import Images
+from ghostgrad.data.transforms import TRIES, random_resized_crop_box, resize, standardize
 from ghostgrad.rng import generator
 from ghostgrad.runs.state import STOP_SIGNALS
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -71,7 +71,7 @@ class InMemoryLoader:
     def __init__(
         self, spec: Mapping[str, Any], images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ):
-        self.spec, self.device, self.group, self.channels = spec, device, group, images.channels
+        self.spec, self.device, self.group, self.mean_std = spec, device, group, images.mean_std
         self.x, self.y = (torch.from_numpy(part).to(device) for part in (images.train_x, images.train_y))
         self.test_x, self.test_y = (torch.from_numpy(part).to(device) for part in (images.test_x, images.test_y))
         self.order = EpochSampler(spec, len(self.y), group, device)
@@ -80,14 +80,16 @@ class InMemoryLoader:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's images (B/processes, 3, H, W) and labels of one step."""
         chosen, draws = self.order(step)
-        x = augment(resize(self.spec, self.x[chosen].float().div_(255)), self.spec["pad"], draws)
-        return standardize(self.spec, x, self.channels), self.y[chosen]
+        x = resize(self.x[chosen].float().div_(255), self.spec["size"])
+        x = augment(x, self.spec["pad"], draws)
+        return standardize(x, self.spec["standardize"], self.mean_std), self.y[chosen]
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
         chunks = zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True)
         for x, y in itertools.islice(chunks, self.group.rank, None, self.group.size):
-            yield standardize(self.spec, resize(self.spec, x.float().div_(255)), self.channels), y
+            x = resize(x.float().div_(255), self.spec["size"])
+            yield standardize(x, self.spec["standardize"], self.mean_std), y
 
 
 class StreamingLoader:
@@ -118,7 +120,7 @@ class StreamingLoader:
             yield self._finish(x, y)
 
     def _finish(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return standardize(self.spec, x.float().div_(255), self.images.channels), y
+        return standardize(x.float().div_(255), self.spec["standardize"], self.images.mean_std), y
 
 
 class TrainBatches(Dataset):

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostgrad.rng import global_kept
+from ghostgrad.rng import fork_global_rng
 from ghostgrad.training.optim import Layerwise
 
 
@@ -70,7 +70,7 @@ def _norms(model: nn.Module) -> list[nn.Module]:
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """BN's running statistics and, for Dropout, torch's generators are afterwards what they were."""
     buffers = [value.clone() for value in model.buffers()]
-    with global_kept(device):
+    with fork_global_rng(device):
         yield
     with torch.no_grad():
         for value, kept in zip(model.buffers(), buffers, strict=True):

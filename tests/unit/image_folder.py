@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import builtin as data
+from ghostgrad.data.images import Images
+from ghostgrad.data.make import make
 from ghostgrad.registry.spec import expand
+from ghostgrad.tasks.classify import load_data
 from ghostgrad.training import loader as batches
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.fabricate import one_line
@@ -35,12 +37,12 @@ def picture(path: Path, seed: int, width: int = 8, height: int = 8, mode: str = 
     Image.fromarray(values).convert(mode).save(path)
 
 
-def loaded(root: Path, **changes) -> data.Images:
+def loaded(root: Path, **changes) -> Images:
     """The images as a run with these changes of its spec gets them."""
     manifest = root.parent / "images.json"
     if not manifest.exists():
-        data.make("images", manifest)
-    return data.load("images", manifest, spec(**changes))
+        make("images", manifest)
+    return load_data(spec(**changes), manifest)
 
 
 def opened(root: Path, group: ProcessGroup = SINGLE_PROCESS, **changes):
