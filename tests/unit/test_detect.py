@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data import coco
+from ghostgrad.data import coco, coco_evaluation
 from ghostgrad.data.image_sets import load_images
 from ghostgrad.data.make import make
 from ghostgrad.data.scene_sets import load_scenes

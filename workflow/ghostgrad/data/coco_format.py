@@ -110,7 +110,11 @@ def check(index: COCO, path: Path, folder: Path) -> dict[str, int]:
 
 def _check_schema(index: COCO, path: Path) -> None:
     """Every entry has the keys that are used, and an id that is an integer and its own."""
-    by_id = {"images": index.imgs, "annotations": index.anns, "categories": index.cats}
+    counts = {
+        "images": len(index.imgs),
+        "annotations": len(index.anns),
+        "categories": len(index.cats),
+    }
     for kind, keys in REQUIRED_KEYS.items():
         entries = _entries(index, kind)
         for key in keys:
@@ -123,7 +127,7 @@ def _check_schema(index: COCO, path: Path) -> None:
             if type(entry["id"]) is not int or abs(entry["id"]) >= 2**63:
                 message = f"{_shorten(entry['id'])} is not a valid id in '{kind}'"
                 raise InputError(f"{path}: {message}; ids are 64-bit integers")
-        if len(by_id[kind]) < len(entries):
+        if counts[kind] < len(entries):  # the index keeps the last one of each id
             raise InputError(
                 f"{path}: two entries of '{kind}' have the same id; ids must be unique"
             )

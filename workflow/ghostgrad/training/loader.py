@@ -18,13 +18,13 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.folders import Files
 from ghostgrad.data.images import Images
 from ghostgrad.data.transforms import TRIES, random_resized_crop_box, resize, standardize
 from ghostgrad.rng import generator
@@ -51,7 +51,8 @@ class EpochSampler:
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The places of this process's images (B/processes,), and of each its window's corner in the padded image,
-        crop (2, n), whether it is flipped, flip (n,), and what `random_resized_crop_box` draws from, resized_crop (2 TRIES + 2, n)."""
+        crop (2, n), whether it is flipped, flip (n,), and what `random_resized_crop_box` draws from, resized_crop
+        (2 TRIES + 2, n)."""
         epoch, position = divmod(step, self.per_epoch)
         augment, batch, pad = self.spec["augment"], self.spec["batch"], self.spec["pad"]
         rng, mine = generator(self.spec["seed"], "augment", step), self.group.share(batch)
@@ -168,7 +169,8 @@ def open_batches(
     spec: Mapping[str, Any], images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
 ) -> InMemoryLoader | StreamingLoader:
     """The batches of a run, from memory or from files as its images are; InputError where they do not fill one."""
-    return (StreamingLoader if isinstance(images.train_x, Files) else InMemoryLoader)(spec, images, device, group)
+    loader = InMemoryLoader if isinstance(images.train_x, np.ndarray) else StreamingLoader
+    return loader(spec, images, device, group)
 
 
 def loader_workers() -> int:
