@@ -100,7 +100,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
     with Path("state/calibration.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([estimates.CALIBRATION, [workload(seqnet), "An H200", "500", "", "2.15"]])
     out = told(ghostgrad("plan", "--scale", "paper"))
-    assert "measured: steps on An H200, by ghostgrad calibrate" in out
+    assert "measured: training steps on An H200, by ghostgrad calibrate" in out
     (line,) = (line.split() for line in out.splitlines() if line.startswith("ghost.fig7"))
     assert line[-2:] == ["multiply-adds,", "measured"]
     assert float(line[4]) == pytest.approx(100 * 5004 * 256 / 500 / 4 / 3600, abs=0.005)
@@ -185,4 +185,4 @@ def test_errors_are_one_line(ghostgrad, arguments, said):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
 def test_without_a_gpu_it_names_the_way_out(ghostgrad):
-    assert "calibrate: no GPU is visible; to measure the CPU: --cpu" in refused(ghostgrad("calibrate", "imagenet"))
+    assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in refused(ghostgrad("calibrate", "imagenet"))

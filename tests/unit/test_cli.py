@@ -59,7 +59,7 @@ def test_status_of_what_is_done_and_begun(ghostgrad):
     states = {"resnet15_cifar/model1-s0": "done", "resnet15_cifar/model3-s0": "diverged"}
     states |= {begun.id: "3/8", started.id: "started", RUN: "missing"}
     assert {name: line_of(name, out).split()[1] for name in states} == states
-    assert re.search(r"2 done, 1 diverged, \d+ missing, 2 begun\n$", out)
+    assert re.search(r"2 done, 1 diverged, \d+ missing, 2 under way\n$", out)
 
 
 def test_status_sees_a_drawn_figure(ghostgrad):
@@ -161,25 +161,26 @@ def test_a_run_of_another_spec_is_stale(ghostgrad):
     assert "0/3 runs at scale smoke" in out
     assert "not run (stale run)" in out
     out = told(ghostgrad("status", "--runs"))
-    assert line_of("bnres.tab1", out).endswith("(before an edit: 1 stale)")
+    assert line_of("bnres.tab1", out).endswith("; 1 stale (spec has changed)")
     assert line_of("resnet15_cifar/model1-s0", out).split()[-1] == "stale"
     assert out.splitlines()[-2].endswith(", 1 stale")
 
 
-def test_runs_of_other_code_are_told(ghostgrad):
+def test_runs_of_different_code_are_named(ghostgrad):
     """Their numbers stay; who edited a task's modules sees which were computed before."""
     finish_models(14.5, 9.25)
-    assert "other code" not in told(ghostgrad("status", "--runs")) + told(ghostgrad("show", "bnres.tab1"))
+    assert "different code" not in told(ghostgrad("status", "--runs"))
+    assert "different code" not in told(ghostgrad("show", "bnres.tab1"))
     publish(REGISTRY.run("smoke", "resnet15_cifar/model2-s0"), {"test_accuracy": 9.0}, code="c0de0001")
     out = told(ghostgrad("status", "--runs"))
-    assert line_of("bnres.tab1", out).endswith("(1 of other code)")
-    assert line_of("bnres.fig9", out).endswith("(1 of other code)")
-    assert "other code" not in line_of("bnres.fig13", out)
-    assert line_of("resnet15_cifar/model2-s0", out).endswith("done, other code")
+    assert line_of("bnres.tab1", out).endswith("; 1 computed by different code")
+    assert line_of("bnres.fig9", out).endswith("; 1 computed by different code")
+    assert "different code" not in line_of("bnres.fig13", out)
+    assert line_of("resnet15_cifar/model2-s0", out).endswith("done, different code")
     assert line_of("resnet15_cifar/model1-s0", out).endswith("done")
-    assert "of other code: 1, computed with another version of the task's modules" in out.splitlines()[-1]
+    assert "different code: 1, computed by a version of the task's code" in out.splitlines()[-1]
     assert "ghostgrad forget <run> --scale smoke, then build" in out.splitlines()[-1]
-    assert "runs of other code: 1, computed with another version" in told(ghostgrad("show", "bnres.tab1"))
+    assert "different code: 1, computed by a version" in told(ghostgrad("show", "bnres.tab1"))
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "[3]", "", "[{}]"])

@@ -101,7 +101,7 @@ MISTAKES = {
         ("run", "laptop/plainnet_init/relu-bn-s1"),
         "no run 'plainnet_init/relu-bn-s1' at scale laptop; did you mean 'plainnet_init/relu-bn-s0'?",
     ),
-    "scale of a run": (("run", f"labtop/{RUN}"), "run: 'labtop' is no scale; did you mean 'laptop'?"),
+    "scale of a run": (("run", f"labtop/{RUN}"), "run: 'labtop' is not a scale; did you mean 'laptop'?"),
     "nothing to run": (("run",), "run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out"),
     "spec without folder": (("run", "--spec", "{}"), "run: give <scale>/"),
     "bad spec": (
@@ -184,7 +184,7 @@ def test_forget_refuses_a_run_that_is_being_computed(ghostgrad):
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, _, err = ghostgrad("forget", RUN)
     assert code == 1
-    assert f"{RUN}: a process works on it at this moment; stop that first" in err
+    assert f"{RUN}: a process is computing this run; stop it first" in err
     assert folder.exists()
     assert ghostgrad("forget", RUN)[0] == 0
     assert not folder.exists()

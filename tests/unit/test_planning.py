@@ -13,7 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ghostgrad.cli import calibrate, estimates
 from ghostgrad.cli.estimates import GMACS_PER_S, Estimate, estimate, workload
-from ghostgrad.cli.plan import wall
+from ghostgrad.cli.plan import wall_time
 from ghostgrad.registry.spec import SCALES
 from tests.unit.commands import REGISTRY, refused, told
 from tests.unit.fabricate import publish
@@ -115,7 +115,7 @@ def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
     monkeypatch.setattr(estimates, "networks", dict)
     out = told(ghostgrad("plan", "--scale", "paper"))
     assert re.search(r"^ghost.tab1 .* unknown$", out, re.MULTILINE)
-    assert "unknown: it has none, and the network is not counted; such a run is of 0 hours here" in out
+    assert "unknown: no expected duration and no counted network; such runs take 0 hours here" in out
 
 
 def test_what_is_measured_comes_first():
@@ -156,22 +156,22 @@ def test_wall_time_is_of_runs_that_fit_beside_each_other():
     four = by_hours(3.0, 2.0, 1.0)
     singles = [r for r in REGISTRY.runs("paper") if r.experiment == "cifar_sweep"][:2]
     alone = [r for r in REGISTRY.runs("paper") if r.experiment == "plainnet_init"][:3]
-    assert wall(four, four, 8, 1) == 3, "2 and 1 after each other, beside the longest"
-    assert wall(four, four, 1000, 1) == 3, "never less than the longest"
-    assert wall(four, four, 6, 1) == 6, "two GPUs have nothing to do"
-    assert wall(four, four, 2, 1) == 12, "each on half of what it asks for"
+    assert wall_time(four, four, 8, 1) == 3, "2 and 1 after each other, beside the longest"
+    assert wall_time(four, four, 1000, 1) == 3, "never less than the longest"
+    assert wall_time(four, four, 6, 1) == 6, "two GPUs have nothing to do"
+    assert wall_time(four, four, 2, 1) == 12, "each on half of what it asks for"
     both = four | dict.fromkeys(singles, 6.0)
-    assert wall(both, both, 6, 1) == 6, "what asks for one GPU has the other two"
+    assert wall_time(both, both, 6, 1) == 6, "what asks for one GPU has the other two"
     cores = dict.fromkeys(alone, 1.0)
-    assert (wall(cores, cores, 1, 2), wall(cores, cores, 1, 3)) == (2, 1)
-    assert wall([], {}, 1, 1) == 0
+    assert (wall_time(cores, cores, 1, 2), wall_time(cores, cores, 1, 3)) == (2, 1)
+    assert wall_time([], {}, 1, 1) == 0
 
 
 def test_wall_time_waits_for_the_weights_that_a_run_starts_from():
     detector = run("coco/seqnet50-2x-s0")
     hours = {detector: 5.0, detector.upstream: 2.0}
-    assert wall(hours, hours, 8, 1) == 7
-    assert wall([detector], hours, 8, 1) == 5, "it is there already"
+    assert wall_time(hours, hours, 8, 1) == 7
+    assert wall_time([detector], hours, 8, 1) == 5, "it is there already"
 
 
 def test_wall_time_is_at_least_the_gpus_time(ghostgrad):
@@ -221,8 +221,8 @@ def test_finished_runs_take_no_more_time(ghostgrad):
 
 def test_the_text_states_its_assumptions(ghostgrad):
     out = told(ghostgrad("plan", "--scale", "paper"))
-    assert "assuming 12,270 x 10^9 forward ones a second and GPU in bfloat16, about an H200's" in out
-    assert "half of it in TF32, a quarter in float32; at least 0.25 ms a layer and step; CLARS twice the time" in out
+    assert "assuming 12,270 GMAC/s per GPU, forward, in bfloat16, about an H200's" in out
+    assert "half of that in TF32, a quarter in float32; at least 0.25 ms per layer and step" in out
     assert "about an H200's" not in told(ghostgrad("plan", "--scale", "paper", "--gmacs-per-s", "4000"))
     assert "measured: nothing yet (ghostgrad calibrate)" in out
     assert re.search(r"^ghost.tab1 +40 +40 +4 .* multiply-adds$", out, re.MULTILINE)

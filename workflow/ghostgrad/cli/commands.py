@@ -1,6 +1,7 @@
-"""The command line. `status`, `show` and `plan` read results; the rest are the workflow's own steps.
+"""The command line of users, `ghostgrad`; the workflow's rules use the hidden commands.
 
-Heavy packages are imported where they are needed only, so that reading results is quick.
+Each command imports heavy packages itself, so that the commands that read results start quickly
+and work on login nodes without torch.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -22,52 +24,64 @@ from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.compatibility import check_together
 from ghostgrad.registry.config import load_config, machine_facts
 from ghostgrad.registry.registry import Registry, load_registry
-from ghostgrad.registry.spec import SCALES, parse_spec
+from ghostgrad.registry.spec import SCALES, RunSpec, parse_spec
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Rebuild the tables, figures and claims of four papers on exploding gradients. The workflow itself is run by "
-    "`make` or `snakemake`; these commands look at its results.",
+    help="Rebuild the tables, figures and claims of four papers on exploding gradients. `make` or"
+    " `snakemake` runs the workflow itself; these commands look at its results.",
 )
 
-UsageError = typer.BadParameter.__base__
+# The class of all usage errors (no such command, a missing argument) has no public name in Typer.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 for command in (status, show, plan):
     app.command()(command)
 
 
 def main() -> None:
-    """Entry point: wrong input is one line and exit code 1, a stopped run exit code 75."""
+    """The entry point. Bad input ends the process with one line and exit code 1, a run that was
+    asked to stop with exit code 75."""
     from ghostgrad.runs.state import EXIT_STOPPED, Stopped
 
     try:
         app(standalone_mode=False)
     except UsageError as error:
-        if message := error.format_message():
-            print(f"ghostgrad: {message}", file=sys.stderr)
-        sys.exit(1)
+        _fail(error.format_message())  # empty where the help was printed instead
     except typer.Abort:
-        sys.exit(1)
+        _fail("")
     except InputError as error:
-        print(f"ghostgrad: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
     except OSError as error:
-        if error.strerror is None:
+        if error.strerror is None:  # not from the operating system: a bug, with its traceback
             raise
-        print(f"ghostgrad: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except Stopped:
         sys.exit(EXIT_STOPPED)
 
 
-@app.command()
-def unlock(quiet: Annotated[bool, typer.Option("--quiet", help="say nothing where nothing is locked")] = False) -> None:
-    """Remove the lock of a Snakemake that was killed, only where no Snakemake works in this folder."""
-    from ghostgrad.cli import lock as controller
+def _fail(message: str) -> NoReturn:
+    if message:
+        print(f"ghostgrad: {message}", file=sys.stderr)
+    sys.exit(1)
 
-    print(message) if (message := controller.unlock()) else quiet or print("nothing is locked")
+
+@app.command()
+def unlock(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="print nothing if nothing is locked")
+    ] = False,
+) -> None:
+    """Remove the lock of a Snakemake that was killed, unless a Snakemake runs in this folder."""
+    from ghostgrad.cli import lock
+
+    message = lock.unlock()
+    if message is not None:
+        print(message)
+    elif not quiet:
+        print("nothing is locked")
 
 
 @app.command()
@@ -75,18 +89,19 @@ def forget(
     run: Annotated[str, typer.Argument(help="<experiment>/<variant>-s<seed>")],
     scale: Scale = "",
 ) -> None:
-    """Delete a run's record and checkpoints, so that the next build computes it again."""
+    """Delete a run's published files and checkpoints, so that the next build computes it again."""
     import shutil
 
     from ghostgrad.runs.state import State
 
     config, scale = configured(scale)
-    found = load_registry().run(scale, run)
-    folders = sorted(Path(config["state_dir"], scale, found.experiment).glob(f"{found.variant}-s{found.seed}@*"))
+    spec = load_registry().run(scale, run)
+    states = Path(config["state_dir"], scale, spec.experiment)
+    folders = sorted(states.glob(f"{spec.variant}-s{spec.seed}@*"))
     for folder in folders:
         if State(folder).busy():
-            raise InputError(f"{run}: a process works on it at this moment; stop that first")
-    for folder in [*folders, Path(found.directory)]:
+            raise InputError(f"{run}: a process is computing this run; stop it first")
+    for folder in [*folders, Path(spec.directory)]:
         if folder.exists():
             shutil.rmtree(folder)
             print(f"deleted {folder}")
@@ -96,30 +111,40 @@ def forget(
 def run(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="<scale>/<experiment>/<variant>-s<seed>; with --spec and --out, the run's input files"),
+        typer.Argument(
+            help="<scale>/<experiment>/<variant>-s<seed>, or the run's input files if --spec and"
+            " --out are given"
+        ),
     ] = None,
     spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
     out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
-    gpus: Annotated[int, typer.Option(min=0, help="0 computes on the CPU")] = 0,
-    files: Annotated[str, typer.Option(help="the files wanted, as one word; weights.pt is left out otherwise")] = "",
+    gpus: Annotated[int, typer.Option(min=0, help="number of GPUs; 0 computes on the CPU")] = 0,
+    files: Annotated[
+        str,
+        typer.Option(
+            help="space-separated output files; weights.pt is published only if named here"
+        ),
+    ] = "",
 ) -> None:
-    """Compute one run, or take up where it stopped, and publish its files."""
+    """Compute one run, or resume it where it stopped, and publish its files."""
     from ghostgrad.tasks.run import execute
 
     what = what or []
     if spec and out is not None:
-        inputs, weights = [Path(name) for name in what], "weights.pt" in [Path(name).name for name in files.split()]
+        inputs = [Path(name) for name in what]
+        weights = "weights.pt" in [Path(name).name for name in files.split()]
     elif len(what) == 1 and not spec:
         scale, _, name = what[0].partition("/")
         if scale not in SCALES:
-            raise InputError(f"run: '{scale}' is no scale{nearest(scale, SCALES)}")
-        found = load_registry().run(scale, name)
+            raise InputError(f"run: '{scale}' is not a scale{nearest(scale, SCALES)}")
+        named = load_registry().run(scale, name)
+        # A variable that is set already wins over config.yaml, as in a job of the workflow.
         for key, value in machine_facts(load_config()).items():
             os.environ.setdefault(key, value)
-        spec, out = found.canonical, out or Path(found.directory)
-        gpus = found.resources.get("gpu", 0)
-        inputs, weights = [Path(name) for name in found.inputs], found.publishes_weights
+        spec, out = named.canonical, out or Path(named.directory)
+        gpus = named.resources.get("gpu", 0)
+        inputs, weights = [Path(path) for path in named.inputs], named.publishes_weights
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     task, expanded = parse_spec(spec)
@@ -127,31 +152,41 @@ def run(
     execute(task, expanded, out, inputs, threads, gpus, weights)
 
 
+def _selected_runs(registry: Registry, names: Iterable[str], scale: str) -> list[RunSpec]:
+    """The runs of `<experiment>` and `<experiment>/<variant>` at a scale."""
+    runs: list[RunSpec] = []
+    for name in names:
+        experiment, _, variant = name.partition("/")
+        if experiment not in registry.experiments:
+            hint = nearest(experiment, registry.experiments)
+            raise InputError(f"calibrate: no experiment '{experiment}'{hint}")
+        variants = registry.experiments[experiment].variants_at(scale)
+        if variant and variant not in variants:
+            raise InputError(
+                f"calibrate: {experiment} has no variant '{variant}' at scale {scale}"
+                f"{nearest(variant, variants)}"
+            )
+        for selected in [variant] if variant else variants:
+            runs += registry.experiments[experiment].runs(scale, selected)
+    return runs
+
+
 @app.command()
 def calibrate(
     what: Annotated[
-        list[str] | None, typer.Argument(help="<experiment> or <experiment>/<variant>; default: all")
+        list[str] | None,
+        typer.Argument(help="<experiment> or <experiment>/<variant>; all experiments by default"),
     ] = None,
     scale: Scale = "",
-    steps: Annotated[int, typer.Option(min=1, help="timed ones, of each network")] = 20,
-    cpu: Annotated[bool, typer.Option("--cpu", help="on the CPU, of which the threads are torch's own")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="timed steps of each network")] = 20,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="measure the CPU with torch's default number of threads")
+    ] = False,
 ) -> None:
-    """Measure on this machine's GPU how many images a second the trainings process, for `ghostgrad plan`."""
+    """Measure the images per second of training on this machine, for `ghostgrad plan`."""
     config, scale = configured(scale)
-    reg = load_registry()
-    chosen = []
-    for name in what or reg.experiments:
-        experiment, _, variant = name.partition("/")
-        if experiment not in reg.experiments:
-            raise InputError(f"calibrate: no experiment '{experiment}'{nearest(experiment, reg.experiments)}")
-        known = reg.experiments[experiment].variants_at(scale)
-        if variant and variant not in known:
-            raise InputError(
-                f"calibrate: {experiment} has no variant '{variant}' at scale {scale}{nearest(variant, known)}"
-            )
-        chosen += [
-            run for one in ([variant] if variant else known) for run in reg.experiments[experiment].runs(scale, one)
-        ]
+    registry = load_registry()
+    runs = _selected_runs(registry, what or registry.experiments, scale)
     import logging
 
     import torch
@@ -159,9 +194,10 @@ def calibrate(
     from ghostgrad.cli import calibrate as calibration
 
     if not (cpu or torch.cuda.is_available()):
-        raise InputError("calibrate: no GPU is visible; to measure the CPU: --cpu")
+        raise InputError("calibrate: no GPU is visible; give --cpu to measure the CPU")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(calibration.calibrate(chosen, torch.device("cpu" if cpu else "cuda"), steps, Path(config["state_dir"])))
+    device = torch.device("cpu" if cpu else "cuda")
+    print(calibration.calibrate(runs, device, steps, Path(config["state_dir"])))
 
 
 @app.command(hidden=True)
@@ -174,9 +210,13 @@ def count_networks() -> None:
 
 @app.command()
 def unpack_imagenet(
-    folder: Annotated[Path, typer.Argument(help="where ImageNet's archives, or its flat val/, and its devkit lie")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="the folder of ImageNet's archives, or of a flat val/, and its devkit"),
+    ],
 ) -> None:
-    """Make train/<class>/* and val/<class>/* of ImageNet's original archives, or sort a val/ without class folders."""
+    """Extract ImageNet's original archives to train/<class>/* and val/<class>/*, or sort a val/
+    that has no class folders."""
     from ghostgrad.data.imagenet import unpack
 
     if not folder.is_dir():
@@ -200,12 +240,13 @@ def resized_data(
     manifest: Annotated[Path, typer.Option()],
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
-    """Copy a folder of images, their short sides at most `short`, and write the copy's manifest."""
+    """Copy a folder of images so that short sides have at most `short` pixels, and write the copy's
+    manifest."""
     import torch
 
     from ghostgrad.data.resized import make
 
-    torch.set_num_threads(1)  # each of the threads has an image of its own
+    torch.set_num_threads(1)  # one image per thread is faster than many threads per image
     make(name, short, source, manifest, threads)
 
 
@@ -215,7 +256,11 @@ def tidy_command(
     scale: Annotated[str, typer.Option()],
     needed: Annotated[list[str] | None, typer.Argument()] = None,
 ) -> None:
-    """Write results/<scale>/tidy/<artifact>.csv; `needed` are the metrics.csv that the build counts on."""
+    """Write results/<scale>/tidy/<artifact>.csv.
+
+    `needed` names the metrics.csv files that the build relies on; a run among them whose spec is
+    not the registry's is an error. Any other such run is left out.
+    """
     from ghostgrad.files import write_atomically
 
     reg = load_registry()
@@ -241,14 +286,21 @@ def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot 
 
 
 def _write_table(
-    reg: Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+    reg: Registry,
+    artifact: Artifact,
+    scale: str,
+    why_not: str | None,
+    tidy_file: Path | None = None,
 ) -> None:
     from ghostgrad.files import write_atomically
     from ghostgrad.report import render, tables
 
     frame = tables.build(reg, artifact, scale, why_not, tidy_file)
     stem = results_of(scale) / "tables"
-    write_atomically(stem / f"{artifact.id}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    write_atomically(
+        stem / f"{artifact.id}.csv",
+        frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"),
+    )
     rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
     title = f"{artifact.id}: {artifact.title} ({artifact.section})"
     write_atomically(stem / f"{artifact.id}.md", render.markdown(title, rows, scale))
@@ -263,12 +315,17 @@ def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot
 
     reg = load_registry()
     stem = results_of(scale) / "figures" / artifact
-    figures.draw(reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale))
+    figures.draw(
+        reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale)
+    )
 
 
 @app.command("not-run", hidden=True)
 def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
-    """Write the tables and frames of the artifacts of which nothing can be measured; `reasons` is JSON, id -> why."""
+    """Write tables and figure frames that say why nothing of their artifact was measured.
+
+    `reasons` is a JSON object with the reason for each artifact id.
+    """
     from ghostgrad import figures
 
     reg = load_registry()
@@ -281,7 +338,9 @@ def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
 
 
 @app.command(hidden=True)
-def snapshot(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+def snapshot(
+    scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
+) -> None:
     """Copy what was built at a scale into the documentation."""
     from ghostgrad.report import overview
 
@@ -297,7 +356,9 @@ def claims_command(scale: Annotated[str, typer.Option()]) -> None:
 
 
 @app.command(hidden=True)
-def findings(scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]) -> None:
+def findings(
+    scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
+) -> None:
     """Write docs/findings.md from results/<scale>/claims.csv."""
     from ghostgrad.report import page
 

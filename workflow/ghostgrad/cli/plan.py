@@ -1,4 +1,4 @@
-"""`ghostgrad plan`: what a scale takes, in GPU-hours, hours and disk, before any of it runs."""
+"""`ghostgrad plan`: what a scale will take, in GPU-hours, hours and disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import heapq
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -20,161 +20,211 @@ from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.spec import RunSpec, published
 
 
-def wall(runs: Iterable[RunSpec], hours: Mapping[RunSpec, float], gpus: int, cores: int) -> float:
-    """Hours until all are done, the longest first wherever there is room, none before the run that it starts from. What
-    asks for more GPUs than there are has all of them, for longer; what asks for none has a core."""
+@dataclass
+class _Machine:
+    """The GPUs and cores of a schedule, and the runs that occupy them."""
+
+    free: dict[str, int]
+    now: float = 0.0  # hours since the start
+    running: list[tuple[float, str, str, int, RunSpec]] = field(default_factory=list)
+
+    def start(self, run: RunSpec, hours: float, kind: str, count: int) -> None:
+        self.free[kind] -= count
+        # The run's id decides between runs that end at the same time.
+        heapq.heappush(self.running, (self.now + hours, run.id, kind, count, run))
+
+    def advance(self) -> RunSpec:
+        """Let the time pass until a run ends; returns that run."""
+        self.now, _, kind, count, run = heapq.heappop(self.running)
+        self.free[kind] += count
+        return run
+
+
+def wall_time(
+    runs: Iterable[RunSpec], hours: Mapping[RunSpec, float], gpus: int, cores: int
+) -> float:
+    """Hours until all runs are done on this many GPUs and cores.
+
+    The longest run that fits starts first, but none before the run whose weights it starts from. A
+    run that asks for more GPUs than there are gets all of them and takes longer in proportion; a
+    run that asks for none gets one core.
+    """
+    # One queue per number of GPUs, the longest run at its end. Only the ends of the queues have to
+    # be compared at each step, instead of all runs that wait.
     queues: dict[tuple[str, int], list[RunSpec]] = {}
     for run in sorted(runs, key=lambda run: hours[run]):
-        asked = run.resources.get("gpu", 0)
-        queues.setdefault(("gpu", min(asked, gpus)) if asked else ("core", 1), []).append(run)
+        requested = run.resources.get("gpu", 0)
+        place = ("gpu", min(requested, gpus)) if requested else ("core", 1)
+        queues.setdefault(place, []).append(run)
     unfinished = {run for queue in queues.values() for run in queue}
-    free, running, now = {"gpu": gpus, "core": cores}, [], 0.0
+    machine = _Machine({"gpu": gpus, "core": cores})
     while unfinished:
-        heads = [
-            (hours[run], kind, count, run)
-            for (kind, count), queue in queues.items()
-            if count <= free[kind]
-            and (run := next((one for one in reversed(queue) if one.upstream not in unfinished), None))
-        ]
-        if heads:
-            _, kind, count, run = max(heads, key=lambda head: head[:3])
+        candidates: list[tuple[float, str, int, RunSpec]] = []
+        for (kind, count), queue in queues.items():
+            ready = (run for run in reversed(queue) if run.upstream not in unfinished)
+            longest = next(ready, None) if count <= machine.free[kind] else None
+            if longest is not None:
+                candidates.append((hours[longest], kind, count, longest))
+        if candidates:
+            duration, kind, count, run = max(candidates, key=lambda candidate: candidate[:3])
             queues[kind, count].remove(run)
-            free[kind] -= count
-            longer = max(1.0, run.resources.get("gpu", 0) / gpus)
-            heapq.heappush(running, (now + hours[run] * longer, run.id, kind, count, run))
+            stretch = max(1.0, run.resources.get("gpu", 0) / gpus)
+            machine.start(run, duration * stretch, kind, count)
         else:
-            now, _, kind, count, run = heapq.heappop(running)
-            free[kind] += count
-            unfinished.remove(run)
-    return now
+            unfinished.remove(machine.advance())
+    return machine.now
 
 
 @dataclass(frozen=True)
-class Line:
-    """What some runs take together; those that are finished cost nothing more."""
+class PlanRow:
+    """What a group of runs takes together. Runs that are finished take nothing any more."""
 
     name: str
     runs: int
-    left: int
-    gpus: int
-    hours: float  # of the longest
+    left: int  # runs that are not finished
+    gpus: int  # the most that a run asks for
+    hours: float  # of the longest run
     gpu_hours: float
     core_hours: float
-    wall: float
-    disk: float
-    resumes: int
-    basis: str
+    wall: float  # hours
+    disk: float  # GB
+    resumes: int  # the most that a run needs, beyond its time limit
+    basis: str  # what the hours come from
 
 
-def line(
+def plan_row(
     name: str,
-    runs: tuple[RunSpec, ...],
+    runs: Sequence[RunSpec],
     estimates: Mapping[RunSpec, Estimate],
     done: set[RunSpec],
     gpus: int,
     cores: int,
-) -> Line:
+) -> PlanRow:
+    """The row of a group of runs, on a machine with this many GPUs and cores."""
     left = [run for run in runs if run not in done]
-    asked = {run: run.resources.get("gpu", 0) for run in left}
-    gpu_hours = sum(estimates[run].hours * asked[run] for run in left)
-    core_hours = sum(estimates[run].hours for run in left if not asked[run])
-    limits = [math.ceil(60 * estimates[run].hours / run.resources.get("runtime", 60)) - 1 for run in left]
-    return Line(
+    hours = {run: estimates[run].hours for run in left}
+    requested = {run: run.resources.get("gpu", 0) for run in runs}
+    # A run that takes 2.5 times its time limit is resumed twice.
+    resumes = [math.ceil(60 * hours[run] / run.resources.get("runtime", 60)) - 1 for run in left]
+    return PlanRow(
         name=name,
         runs=len(runs),
         left=len(left),
-        gpus=max((run.resources.get("gpu", 0) for run in runs), default=0),
-        hours=max((estimates[run].hours for run in left), default=0.0),
-        gpu_hours=gpu_hours,
-        core_hours=core_hours,
-        wall=wall(left, {run: estimates[run].hours for run in left}, gpus, cores),
+        gpus=max(requested.values(), default=0),
+        hours=max(hours.values(), default=0.0),
+        gpu_hours=sum(hours[run] * requested[run] for run in left),
+        core_hours=sum(hours[run] for run in left if not requested[run]),
+        wall=wall_time(left, hours, gpus, cores),
         disk=disk_gb(left, gpus),
-        resumes=max([0, *limits]),
+        resumes=max([0, *resumes]),
         basis=", ".join(dict.fromkeys(estimates[run].basis for run in left)),
     )
 
 
 def with_upstream(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
-    """These runs and those whose weights they start from."""
-    return tuple(dict.fromkeys(one for run in runs for one in (run.upstream, run) if one is not None))
+    """These runs, each after the run whose weights it starts from."""
+    pairs = ((run.upstream, run) for run in runs)
+    return tuple(dict.fromkeys(run for pair in pairs for run in pair if run is not None))
 
 
-def lines(
-    reg: Registry, scale: str, by: str, measured: Mapping[str, float], rate: float, gpus: int, cores: int
-) -> list[Line]:
-    """One for each artifact or experiment; last `all`, in which every run counts once, and `optional`, those that are
-    built by name only."""
-    runs = reg.runs(scale)
-    estimates = {run: estimate(run, measured, rate) for run in runs}
-    done = {run for run in runs if published(run)}
-    wanted = {artifact.id: reg.artifact_runs(scale, artifact) for artifact in reg.artifacts.values()}
-    if by == "experiment":
-        wanted = {name: tuple(run for run in runs if run.experiment == name) for name in reg.experiments}
-    groups = {name: tuple(run for run in found if not run.optional) for name, found in wanted.items()}
+def plan_groups(registry: Registry, scale: str, by: str) -> dict[str, tuple[RunSpec, ...]]:
+    """The runs of each row: of every artifact or experiment, then `all`, in which each run counts
+    once, and `optional`, the runs that only a target of their own builds."""
+    runs = registry.runs(scale)
     if by == "artifact":
-        groups = {name: with_upstream(found) for name, found in groups.items()}
+        groups = {
+            name: with_upstream(
+                run for run in registry.artifact_runs(scale, artifact) if not run.optional
+            )
+            for name, artifact in registry.artifacts.items()
+        }
+    else:
+        groups = {
+            name: tuple(run for run in runs if run.experiment == name and not run.optional)
+            for name in registry.experiments
+        }
     groups["all"] = tuple(run for run in runs if not run.optional)
     groups["optional"] = tuple(run for run in runs if run.optional)
-    return [line(name, found, estimates, done, gpus, cores) for name, found in groups.items() if found]
+    return {name: group for name, group in groups.items() if group}
 
 
 def plan(
     scale: Scale = "",
-    cores: Annotated[int, typer.Option(min=1, help="CPU cores at hand")] = 2,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs at hand")] = 8,
-    by: Annotated[str, typer.Option(help="artifact or experiment")] = "artifact",
-    device: Annotated[str, typer.Option(help="whose calibration to use; the default is the last one measured")] = "",
+    cores: Annotated[int, typer.Option(min=1, help="number of CPU cores")] = 2,
+    gpus: Annotated[int, typer.Option(min=1, help="number of GPUs")] = 8,
+    by: Annotated[str, typer.Option(help="one row per artifact or per experiment")] = "artifact",
+    device: Annotated[
+        str,
+        typer.Option(help="the device whose calibration is used; the last measured GPU by default"),
+    ] = "",
     gmacs_per_s: Annotated[
         float,
-        typer.Option(min=1, help="10^9 forward multiply-adds a second and GPU in training, if not measured"),
+        typer.Option(
+            min=1, help="GMAC/s per GPU in training, forward, for networks without a calibration"
+        ),
     ] = GMACS_PER_S,
-    as_csv: Annotated[bool, typer.Option("--csv", help="as CSV, for pipes")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the plan as CSV")] = False,
 ) -> None:
-    """What the scale takes: runs, GPU-hours, hours and disk of each table and figure; shared runs count once in all."""
+    """Show what a scale takes: runs, GPU-hours, hours and disk of every artifact.
+
+    The last rows count runs that several artifacts share once.
+    """
     config, scale = configured(scale)
     if by not in ("artifact", "experiment"):
         raise InputError(f"--by: '{by}' is not allowed{nearest(by, ('artifact', 'experiment'))}")
     device, measured = calibration(Path(config["state_dir"]), device)
-    found = lines(load_registry(), scale, by, measured, gmacs_per_s, gpus, cores)
+    registry = load_registry()
+    estimates = {run: estimate(run, measured, gmacs_per_s) for run in registry.runs(scale)}
+    done = {run for run in registry.runs(scale) if published(run)}
+    rows = [
+        plan_row(name, group, estimates, done, gpus, cores)
+        for name, group in plan_groups(registry, scale, by).items()
+    ]
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(vars(found[0]))
-        writer.writerows(vars(one).values() for one in found)
+        writer.writerow(vars(rows[0]))
+        writer.writerows(vars(row).values() for row in rows)
         return
-    _print(found, by)
+    _print_rows(rows, by)
     print(
-        f"\nscale {scale}; wall: on {gpus} GPUs and {cores} cores, the longest first;"
-        " h a run: of the longest, on the GPUs it asks for"
+        f"\nscale {scale}; h/run: hours of the longest run on the GPUs it asks for; wall h: hours"
+        f" until all are done on {gpus} GPUs and {cores} cores, the longest first"
     )
-    for text in legend(device if measured else "", gmacs_per_s):
-        print(text)
+    for line in legend(device if measured else "", gmacs_per_s):
+        print(line)
 
 
-def _print(found: Sequence[Line], by: str) -> None:
-    width = max(len(one.name) for one in found)
+def _print_rows(rows: Sequence[PlanRow], by: str) -> None:
+    width = max(len(row.name) for row in rows)
     print(
-        f"{by:{width}} {'runs':>5} {'left':>5} {'GPUs':>4} {'h a run':>8} {'GPU-h':>9} {'core-h':>8} {'wall h':>8}"
-        f" {'disk GB':>8}  basis"
+        f"{by:{width}} {'runs':>5} {'left':>5} {'GPUs':>4} {'h/run':>8} {'GPU-h':>9} {'core-h':>8}"
+        f" {'wall h':>8} {'disk GB':>8}  basis"
     )
-    for one in found:
-        resumed = f", {one.resumes} resumes" * bool(one.resumes)
+    for row in rows:
+        resumes = f", {row.resumes} resumes" if row.resumes else ""
         print(
-            f"{one.name:{width}} {one.runs:5} {one.left:5} {one.gpus:4} {one.hours:8.2f} {one.gpu_hours:9.1f}"
-            f" {one.core_hours:8.2f} {one.wall:8.1f} {one.disk:8.1f}  {one.basis}{resumed}"
+            f"{row.name:{width}} {row.runs:5} {row.left:5} {row.gpus:4} {row.hours:8.2f}"
+            f" {row.gpu_hours:9.1f} {row.core_hours:8.2f} {row.wall:8.1f} {row.disk:8.1f}"
+            f"  {row.basis}{resumes}"
         )
 
 
 def legend(device: str, gmacs_per_s: float) -> list[str]:
-    """What each basis rests on, a line each."""
-    rate = f"{gmacs_per_s:,.0f} x 10^9 forward ones a second and GPU in bfloat16"
+    """What each basis of an estimate rests on, one line each."""
+    if device:
+        measured = f"training steps on {device}, by ghostgrad calibrate"
+    else:
+        measured = "nothing yet (ghostgrad calibrate)"
+    speed = f"{gmacs_per_s:,.0f} GMAC/s per GPU, forward, in bfloat16"
+    if gmacs_per_s == GMACS_PER_S:
+        speed += ", about an H200's"
     return [
-        f"measured: steps on {device}, by ghostgrad calibrate"
-        if device
-        else "measured: nothing yet (ghostgrad calibrate)",
-        f"multiply-adds: assuming {rate}" + ", about an H200's" * (gmacs_per_s == GMACS_PER_S) + ";",
-        f"  half of it in TF32, a quarter in float32; at least {LAYER_MS} ms a layer and step; CLARS twice the time",
-        "neither counts reading images and evaluating; several GPUs are taken to be as many times as fast as one",
-        "expected: the registry's guess",
-        "unknown: it has none, and the network is not counted; such a run is of 0 hours here",
-        "resumes: times that a run goes beyond its time limit and goes on by itself",
+        f"measured: {measured}",
+        f"multiply-adds: assuming {speed};",
+        f"  half of that in TF32, a quarter in float32; at least {LAYER_MS} ms per layer and step;"
+        " twice the time for CLARS",
+        "both leave out reading images and evaluation, and assume that n GPUs are n times as fast",
+        "expected: the duration that the registry expects",
+        "unknown: no expected duration and no counted network; such runs take 0 hours here",
+        "resumes: how often a run exceeds its time limit and continues by itself",
     ]

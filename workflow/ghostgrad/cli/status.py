@@ -1,6 +1,6 @@
-"""The commands that read results and write nothing: status, show, plan.
+"""The commands that show results and write nothing: status and show.
 
-Heavy packages are imported where they are needed only, so that they answer quickly.
+They import heavy packages only where they need them, so that they answer quickly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +24,17 @@ from ghostgrad.registry.registry import PAPERS, Registry, load_registry
 from ghostgrad.registry.spec import SCALES, RunSpec, published, run_status
 from ghostgrad.runs.provenance import task_hash
 
-Scale = Annotated[str, typer.Option(help="smoke, laptop, substitute or paper; the default is config.yaml's")]
+FINISHED = ("done", "diverged")
+SETTLED = (*FINISHED, "missing", "stale", "damaged")  # the states of a run that is not under way
+
+Scale = Annotated[
+    str,
+    typer.Option(help="smoke, laptop, substitute or paper; the scale of config.yaml by default"),
+]
 
 
 def configured(scale: str) -> tuple[dict[str, Any], str]:
+    """config.yaml, and the scale that was given or else is configured."""
     config = load_config()
     scale = scale or config["scale"]
     if scale not in SCALES:
@@ -39,86 +46,120 @@ def results_of(scale: str) -> Path:
     return Path("results") / scale
 
 
-def _run_state(run: RunSpec, state_dir: Path) -> str:
-    """missing | started | 120/400 | done | diverged | stale (of another spec) | damaged, from files alone."""
+def run_state(run: RunSpec, state_dir: Path) -> str:
+    """How far a run is, read from its files alone.
+
+    `missing`; `started`; `120/400`, the steps done and in all; `done`; `diverged`; `stale`, if the
+    published files are those of another spec; or `damaged`.
+    """
     state = run_status(run)
     if state == "done":
-        try:
-            provenance(run)
-        except InputError:
-            return "damaged"
-        with Path(run.directory, "metrics.csv").open(encoding="utf-8", errors="replace") as stream:
-            stream.readline()
-            return stream.readline().split(",", 1)[0].strip() or "damaged"
+        return _outcome(run)
     from ghostgrad.tasks.run import state_folder
 
     inputs = [Path(name) for name in run.inputs]
     if not all(path.exists() for path in inputs):
-        return state
+        return state  # without its inputs a run cannot have begun
     folder = state_folder(state_dir, Path(run.directory), run.canonical, inputs)
     with contextlib.suppress(OSError, ValueError):
-        seen = json.loads((folder / "progress.json").read_text())
-        return f"{seen['done']}/{seen['total']}"
+        progress = json.loads((folder / "progress.json").read_text())
+        return f"{progress['done']}/{progress['total']}"
     return "started" if folder.exists() and state == "missing" else state
 
 
-def _other_code(runs: Sequence[RunSpec]) -> set[RunSpec]:
-    """Of these finished runs those computed with another version of their task's numeric modules than this one."""
+def _outcome(run: RunSpec) -> str:
+    """`done`, `diverged` or `damaged` of a published run; the first cell of metrics.csv says which
+    of the first two."""
+    try:
+        provenance(run)
+    except InputError:
+        return "damaged"
+    path = Path(run.directory, "metrics.csv")
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        stream.readline()
+        return stream.readline().split(",", 1)[0].strip() or "damaged"
+
+
+def _computed_by_other_code(runs: Iterable[RunSpec]) -> set[RunSpec]:
+    """Those of these finished runs that another version of their task's code has computed."""
+    runs = list(runs)
     current = {task: task_hash(task) for task in {run.task for run in runs}}
     return {run for run in runs if provenance(run)["code"] != current[run.task]}
 
 
-def _of_other_code(scale: str) -> str:
-    again = f"ghostgrad forget <run> --scale {scale}, then build"
-    return f"computed with another version of the task's modules than this checkout's; to compute one again: {again}"
+def _other_code_advice(scale: str) -> str:
+    return (
+        "computed by a version of the task's code that differs from this checkout's; to compute a"
+        f" run again: ghostgrad forget <run> --scale {scale}, then build"
+    )
 
 
 def status(
     scale: Scale = "",
-    runs: Annotated[bool, typer.Option("--runs", help="a line for every run too")] = False,
-    paper: Annotated[str, typer.Option(help="ghost, lalc or bnres only")] = "",
+    runs: Annotated[bool, typer.Option("--runs", help="print a line for every run too")] = False,
+    paper: Annotated[str, typer.Option(help="only this paper: ghost, lalc or bnres")] = "",
 ) -> None:
-    """Where everything stands: one line per artifact, with its runs and verdicts."""
+    """Show how far every artifact is: one line each, with its runs and verdicts."""
     config, scale = configured(scale)
     if paper and paper not in PAPERS:
         raise InputError(f"--paper: '{paper}' is not allowed{nearest(paper, PAPERS)}")
-    reg = load_registry()
+    registry = load_registry()
     state_dir = Path(config["state_dir"])
-    states = {run: _run_state(run, state_dir) for run in reg.runs(scale)}
-    other = _other_code([run for run, state in states.items() if state in ("done", "diverged")])
-    width = max(map(len, reg.artifacts))
-    for artifact in reg.artifacts.values():
-        if paper and artifact.paper != paper:
-            continue
-        needed = reg.artifact_runs(scale, artifact)
-        done = sum(states[run] in ("done", "diverged") for run in needed)
-        count = f"{done}/{len(needed)} runs" if needed else ""
-        stale = sum(states[run] == "stale" for run in needed)
-        older = sum(run in other for run in needed)
-        notes = [f"before an edit: {stale} stale"] * bool(stale) + [f"{older} of other code"] * bool(older)
-        told = _verdicts(reg, artifact, scale, config) + (f" ({', '.join(notes)})" if notes else "")
-        print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {told}")
+    states = {run: run_state(run, state_dir) for run in registry.runs(scale)}
+    other_code = _computed_by_other_code(run for run in states if states[run] in FINISHED)
+    width = max(map(len, registry.artifacts))
+    for artifact in registry.artifacts.values():
+        if not paper or artifact.paper == paper:
+            needed = registry.artifact_runs(scale, artifact)
+            done = sum(states[run] in FINISHED for run in needed)
+            count = f"{done}/{len(needed)} runs" if needed else ""
+            verdicts = _verdicts(registry, artifact, scale, config)
+            verdicts += _run_notes(needed, states, other_code)
+            print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {verdicts}")
     if runs:
         print()
         for run, state in states.items():
-            print(f"{run.id:{width + 20}}  {state}{', other code' if run in other else ''}")
-    settled = ("done", "diverged", "missing", "stale", "damaged")
-    counts = Counter(state if state in settled else "begun" for state in states.values())
-    shown = [f"{counts[name]} {name}" for name in (*settled, "begun") if counts[name] or name in settled[:3]]
+            note = ", different code" if run in other_code else ""
+            print(f"{run.id:{width + 20}}  {state}{note}")
+    _print_totals(states, other_code, scale)
+
+
+def _run_notes(
+    runs: Sequence[RunSpec], states: Mapping[RunSpec, str], other_code: set[RunSpec]
+) -> str:
+    """How many of an artifact's runs are out of date, to be added to its verdicts."""
+    stale = sum(states[run] == "stale" for run in runs)
+    older = sum(run in other_code for run in runs)
+    notes = ""
+    if stale:
+        notes += f"; {stale} stale (spec has changed)"
+    if older:
+        notes += f"; {older} computed by different code"
+    return notes
+
+
+def _print_totals(states: Mapping[RunSpec, str], other_code: set[RunSpec], scale: str) -> None:
+    """Print how many runs are in each state; done, diverged and missing in any case."""
+    counts = Counter(state if state in SETTLED else "under way" for state in states.values())
+    shown = [
+        f"{counts[name]} {name}"
+        for name in (*SETTLED, "under way")
+        if counts[name] or name in (*FINISHED, "missing")
+    ]
     print(f"\nscale {scale}: {len(states)} runs, {', '.join(shown)}")
     if counts["stale"]:
-        print("stale: made with another spec than the registry's, so they do not count")
-    if other:
-        print(f"of other code: {len(other)}, {_of_other_code(scale)}")
+        print("stale: computed with a spec that differs from the registry's, so not counted")
+    if other_code:
+        print(f"different code: {len(other_code)}, {_other_code_advice(scale)}")
 
 
-def _verdicts(reg: Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
+def _verdicts(registry: Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
     from ghostgrad.report.overview import verdict_counts
 
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
     if path.exists():
         return verdict_counts([path])
-    reason = reg.missing(scale, artifact, config.get("data") or {})
+    reason = registry.missing(scale, artifact, config.get("data") or {})
     if reason:
         return f"not run ({reason})"
     drawn = (results_of(scale) / "figures" / f"{artifact.id}.svg").exists()
@@ -126,12 +167,14 @@ def _verdicts(reg: Registry, artifact: Artifact, scale: str, config: dict[str, A
 
 
 def show(
-    artifact: Annotated[str, typer.Argument(help="an id such as ghost.fig5 (see `ghostgrad status`), or claims")],
+    artifact: Annotated[
+        str, typer.Argument(help="an id from `ghostgrad status`, such as ghost.fig5, or claims")
+    ],
     scale: Scale = "",
-    runs: Annotated[bool, typer.Option("--runs", help="the tidy rows, one per run")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="the table as CSV, for pipes")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="print the tidy rows, one per run")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the table as CSV")] = False,
 ) -> None:
-    """The paper's numbers beside ours for one artifact, from whatever exists; writes nothing."""
+    """Show the paper's numbers beside ours for one artifact, from the runs that exist."""
     from ghostgrad.report import render
 
     config, scale = configured(scale)
@@ -147,7 +190,9 @@ def show(
         return
     if as_csv and not found.has_table:
         drawn = results_of(scale) / "figures" / f"{found.id}.csv"
-        raise InputError(f"{found.id} has no table; its drawn numbers: {drawn}, built by snakemake {drawn}")
+        raise InputError(
+            f"{found.id} has no table; the numbers of its figure are in {drawn} (snakemake {drawn})"
+        )
     needed = reg.artifact_runs(scale, found)
     done = [run for run in needed if published(run)]
     rows = _table_rows(reg, found, scale, config, done)
@@ -165,8 +210,8 @@ def show(
     if found.has_table:
         _print_table(rows)
         print(render.footer(rows, scale))
-    if other := _other_code(done):
-        print(f"runs of other code: {len(other)}, {_of_other_code(scale)}")
+    if other_code := _computed_by_other_code(done):
+        print(f"different code: {len(other_code)}, {_other_code_advice(scale)}")
     if notes := reg.notes(found):
         print("\n" + "\n".join(f"- {note}" for note in notes))
 
@@ -174,8 +219,11 @@ def show(
 def _table_rows(
     reg: Registry, artifact: Artifact, scale: str, config: dict[str, Any], done: list[RunSpec]
 ) -> list[dict[str, Any]]:
-    """The built table where all of its runs are there and it is newer than they, the registry and the paper's numbers;
-    else computed now from the runs that exist."""
+    """The rows of an artifact's table.
+
+    They are read from the built table if all of its runs exist and the table is newer than the
+    runs, the registry and the paper's numbers; else they are computed from the runs that exist.
+    """
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
     sources = [Path(run.directory, "metrics.csv") for run in done]
     sources += [reg.workflow / "experiments" / f"{paper}.yaml" for paper in PAPERS]
@@ -187,7 +235,11 @@ def _table_rows(
             return list(csv.DictReader(stream))
     from ghostgrad.report import tables
 
-    why_not = None if done or not artifact.cells else reg.missing(scale, artifact, config.get("data") or {}, True)
+    why_not = (
+        None
+        if done or not artifact.cells
+        else reg.missing(scale, artifact, config.get("data") or {}, True)
+    )
     frame = tables.build(reg, artifact, scale, why_not)
     return frame.astype(object).where(frame.notna(), "").to_dict("records")
 
