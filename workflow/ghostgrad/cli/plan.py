@@ -186,10 +186,8 @@ def plan(
         writer.writerows(vars(row).values() for row in rows)
         return
     _print_rows(rows, by)
-    print(
-        f"\nscale {scale}; h/run: hours of the longest run on the GPUs it asks for; wall h: hours"
-        f" until all are done on {gpus} GPUs and {cores} cores, the longest first"
-    )
+    print(f"\nscale {scale}; h/run: hours of the longest run, on the GPUs that it asks for;")
+    print(f"wall h: hours until all runs are done on {gpus} GPUs and {cores} cores, longest first")
     for line in legend(device if measured else "", gmacs_per_s):
         print(line)
 
