@@ -25,7 +25,9 @@ SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
 
 # For property tests: the same examples in every run and no time limit, which a busy machine would break.
-STEADY = settings(derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+STEADY = settings(
+    derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def experiment(**changes: Any) -> dict[str, Any]:
@@ -48,7 +50,10 @@ def workflow(
         text = yaml.safe_dump(dict(claims), sort_keys=False)
         (folder / "claims" / "ghost.yaml").write_text(text, encoding="utf-8")
     for paper in PAPERS:
-        body: dict[str, Any] = {"paper": {"title": f"The {paper} paper", "cite": "nobody"}, "artifacts": {}}
+        body: dict[str, Any] = {
+            "paper": {"title": f"The {paper} paper", "cite": "nobody"},
+            "artifacts": {},
+        }
         if paper == "ghost":
             body |= {"experiments": dict(experiments or {}), "artifacts": dict(artifacts or {})}
         text = yaml.safe_dump(body, sort_keys=False)
@@ -64,7 +69,9 @@ def registry(folder: Path, *bodies: Mapping[str, Any] | None) -> Registry:
 def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """reference/<artifact>.csv; a row needs a label and a value only."""
     standard = {"metric": "test_accuracy", "unit": "%", "relation": "=", "source": "tab. 1"}
-    with (workflow_folder / "reference" / f"{artifact}.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (workflow_folder / "reference" / f"{artifact}.csv").open(
+        "w", newline="", encoding="utf-8"
+    ) as stream:
         writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**standard, **row} for row in rows)

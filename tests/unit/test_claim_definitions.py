@@ -62,7 +62,7 @@ MISTAKES = {
     ),
     "artifact of no paper": (
         {"gost.eq1": TITLED},
-        "gost.eq1.title: 'gost' is no paper; did you mean 'ghost'?",
+        "gost.eq1.title: no paper 'gost'; did you mean 'ghost'?",
     ),
     "artifact without a title": (
         {"ghost.eq1": {**CLAIM, "artifact": {"from": "none"}}},

@@ -220,3 +220,8 @@ def test_show_tells_where_we_leave_the_paper(ghostgrad):
     out = told(ghostgrad("show", "bnres.tab1"))
     assert "- Expected of Model-1: 92.5 %." in out
     assert "- Ours: Xavier weights are uniform (the default of TensorFlow's xavier_initializer)." in out
+
+
+def test_an_unknown_paper(ghostgrad):
+    """As any other unknown name."""
+    assert refused(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")

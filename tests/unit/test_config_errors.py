@@ -13,6 +13,7 @@ from ghostgrad.registry.compatibility import check_together
 from ghostgrad.registry.config import load_config
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import expand, parse_spec
+from ghostgrad.registry.targets import check_target
 from ghostgrad.tasks.run import choose_device
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
 
@@ -21,7 +22,10 @@ SPECS = {
     "no JSON": ("{", "--spec: not valid JSON"),
     "no object": ("[]", "--spec: task: '[]' is not allowed; valid: classify"),
     "no task": ("{}", "--spec: task: 'None' is not allowed; valid: classify"),
-    "unknown task": ('{"task": "simulat"}', "--spec: task: 'simulat' is not allowed; did you mean 'simulate'?"),
+    "unknown task": (
+        '{"task": "simulat"}',
+        "--spec: task: 'simulat' is not allowed; did you mean 'simulate'?",
+    ),
     "missing key": ('{"task": "simulate"}', "--spec: key 'net' is missing"),
     "unknown key": (
         json.dumps({"task": "simulate", **SIMULATE, "seed": 0, "nrom": 1}),
@@ -48,32 +52,81 @@ def test_bad_spec(text, expected):
 
 
 TOGETHER = {
-    "rates without boundaries": (0, {"lr_boundaries": [1, 2], "lr_values": [0.1]}, "lr_values: 1 rates for 2 lr_bound"),
-    "a batch that micro-batches do not fill": (1, {"micro_batch": 12}, "micro_batch: 12 does not divide the 64 images"),
+    "rates without boundaries": (
+        0,
+        {"lr_boundaries": [1, 2], "lr_values": [0.1]},
+        "lr_values: 1 rates for 2 lr_bound",
+    ),
+    "a batch that micro-batches do not fill": (
+        1,
+        {"micro_batch": 12},
+        "micro_batch: 12 does not divide the 64 images",
+    ),
     "clars, compiled": (1, {"optimizer": "clars", "compile": True}, "compile: clars needs hooks"),
-    "a batch that does not divide": (3, {"micro_batch": 2}, "batch: 64 images do not divide by 3 GPUs"),
+    "a batch that does not divide": (
+        3,
+        {"micro_batch": 2},
+        "batch: 64 images do not divide by 3 GPUs",
+    ),
     "several GPUs without micro-batches": (2, {}, "micro_batch: missing; 2 GPUs need to be told"),
-    "a share that micro-batches do not fill": (4, {"micro_batch": 32}, "micro_batch: 32 does not divide the 16 images"),
+    "a share that micro-batches do not fill": (
+        4,
+        {"micro_batch": 32},
+        "micro_batch: 32 does not divide the 16 images",
+    ),
 }
 VGG = {"model": "vgg", "depth": 21}
 SEQNET = {"model": "seqnet50", "init": "default"}
 UNFIT = {
-    "Nesterov without momentum": ({"nesterov": True, "momentum": 0}, "nesterov: needs a momentum above 0"),
-    "Nesterov, of LALC": ({"nesterov": True, "momentum": 0, "optimizer": "lalc"}, "nesterov: needs a momentum"),
-    "Nesterov, of LARS": ({"nesterov": True, "momentum": 0.9, "optimizer": "lars"}, "nesterov: lars has no such"),
-    "raw_norm of SGD": ({"raw_norm": True}, "raw_norm: sgd has no such option, but lalc; leave it out"),
-    "gamma_outside of LALC": ({"gamma_outside": True, "optimizer": "lalc"}, "gamma_outside: lalc has no such option"),
-    "decay_in_trust of LARS": ({"decay_in_trust": True, "optimizer": "lars"}, "decay_in_trust: lars has no such"),
+    "Nesterov without momentum": (
+        {"nesterov": True, "momentum": 0},
+        "nesterov: needs a momentum above 0",
+    ),
+    "Nesterov, of LALC": (
+        {"nesterov": True, "momentum": 0, "optimizer": "lalc"},
+        "nesterov: needs a momentum",
+    ),
+    "Nesterov, of LARS": (
+        {"nesterov": True, "momentum": 0.9, "optimizer": "lars"},
+        "nesterov: lars has no such",
+    ),
+    "raw_norm of SGD": (
+        {"raw_norm": True},
+        "raw_norm: sgd has no such option, but lalc; leave it out",
+    ),
+    "gamma_outside of LALC": (
+        {"gamma_outside": True, "optimizer": "lalc"},
+        "gamma_outside: lalc has no such option",
+    ),
+    "decay_in_trust of LARS": (
+        {"decay_in_trust": True, "optimizer": "lars"},
+        "decay_in_trust: lars has no such",
+    ),
     "BN of one image": ({"micro_batch": 1}, "micro_batch: BN has no variance of 1 image"),
-    "a VGG of 20 layers": ({**VGG, "depth": 20}, "depth: vgg has five equal groups and a classifier, 5n + 1 layers"),
+    "a VGG of 20 layers": (
+        {**VGG, "depth": 20},
+        "depth: vgg has five equal groups and a classifier, 5n + 1 layers",
+    ),
     "boundaries that go back": ({"lr_boundaries": [2, 1]}, "lr_boundaries: not in ascending order"),
-    "cosine with boundaries": ({"lr_boundaries": [2], "schedule": "cosine"}, "lr_boundaries: schedule cosine has none"),
+    "cosine with boundaries": (
+        {"lr_boundaries": [2], "schedule": "cosine"},
+        "lr_boundaries: schedule cosine has none",
+    ),
     "a crop without a border": ({"augment": ["crop"]}, "pad: missing; without it crop"),
-    "a stem in VGG19": ({"model": "vgg19_bn", "cifar_stem": True}, "cifar_stem: vgg19_bn has no such stem"),
+    "a stem in VGG19": (
+        {"model": "vgg19_bn", "cifar_stem": True},
+        "cifar_stem: vgg19_bn has no such stem",
+    ),
     "a stem in an MLP": ({"model": "mlp", "small_stem": True}, "small_stem: mlp has no such stem"),
-    "a small stem alone": ({"model": "resnet18", "small_stem": True}, "small_stem: is a form of the CIFAR stem"),
+    "a small stem alone": (
+        {"model": "resnet18", "small_stem": True},
+        "small_stem: is a form of the CIFAR stem",
+    ),
     "zero gamma in a VGG": ({**VGG, "zero_gamma": True}, "zero_gamma: vgg has no branches"),
-    "zero gamma without shortcuts": ({"model": "plainnet50", "zero_gamma": True}, "zero_gamma: plainnet50 has"),
+    "zero gamma without shortcuts": (
+        {"model": "plainnet50", "zero_gamma": True},
+        "zero_gamma: plainnet50 has",
+    ),
     "windows of memory": (
         {"data": "images", "augment": ["resized_crop"], "size": 6},
         "augment: resized_crop cuts windows out of image files; set input: files",
@@ -86,12 +139,18 @@ UNFIT = {
         {"input": "files"},
         "input: files: data digits is no folder of images; take images or imagenet, or memory",
     ),
-    "He's weights in an ISONet": ({"model": "isonet18", "init": "he_normal"}, "init: isonet18 has an initialization"),
+    "He's weights in an ISONet": (
+        {"model": "isonet18", "init": "he_normal"},
+        "init: isonet18 has an initialization",
+    ),
     "CLARS of shared weights": (
         {"model": "seqnet50", "init": "default", "optimizer": "clars"},
         "optimizer: clars has no per-sample norms for seqnet50",
     ),
-    "a second tie in a SeqBasic": ({**SEQNET, "model": "seqnet18", "tie_conv4": True}, "tie_conv4: a SeqBasic has two"),
+    "a second tie in a SeqBasic": (
+        {**SEQNET, "model": "seqnet18", "tie_conv4": True},
+        "tie_conv4: a SeqBasic has two",
+    ),
     "a third 3x3 in a SeqBasic": (
         {**SEQNET, "model": "seqnet34", "position": "third"},
         "position: third is of the SeqBottle",
@@ -100,7 +159,10 @@ UNFIT = {
         {**SEQNET, "position": "third", "seqnet_init": "orthogonal"},
         "seqnet_init: orthogonal has no 4d rows in 2d dimensions",
     ),
-    "untied and tied": ({**SEQNET, "seqnet_init": "untied"}, "seqnet_init: untied leaves nothing to tie"),
+    "untied and tied": (
+        {**SEQNET, "seqnet_init": "untied"},
+        "seqnet_init: untied leaves nothing to tie",
+    ),
     "zero gamma in a SeqNet": (
         {"model": "seqnet18", "init": "default", "zero_gamma": True},
         "zero_gamma: seqnet18 has",
@@ -138,21 +200,32 @@ def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
 
 
 def test_values_that_fit_each_other():
-    fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "lr_values": [0.1], "compile": True}
+    fitting = {
+        "batch": 64,
+        "micro_batch": 8,
+        "lr_boundaries": [1],
+        "lr_values": [0.1],
+        "compile": True,
+    }
     check_together("classify", expand("classify", {**CLASSIFIER, **fitting}), 4, "here")
     check_together("simulate", expand("simulate", SIMULATE), 1, "here")
     untied = {**SEQNET, "seqnet_init": "untied", "tie_conv2": False}
     for one in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
         check_together("classify", expand("classify", {**CLASSIFIER, **one}), 1, "here")
     for one in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
-        check_together("classify", expand("classify", {**CLASSIFIER, **one, "micro_batch": 1}), 1, "here")
+        check_together(
+            "classify", expand("classify", {**CLASSIFIER, **one, "micro_batch": 1}), 1, "here"
+        )
 
 
 def test_only_training_uses_more_than_one_gpu(ghostgrad):
     text = json.dumps({"task": "simulate", **SIMULATE, "seed": 0})
     code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", "2")
     assert code == 1
-    assert err == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify and detect compute on more than one\n"
+    assert (
+        err
+        == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify and detect compute on more than one\n"
+    )
 
 
 def test_more_gpus_than_there_are(monkeypatch):
@@ -165,10 +238,19 @@ def test_more_gpus_than_there_are(monkeypatch):
 
 
 CONFIGS = {
-    "unknown key": ("scal: laptop\nstate_dir: state\n", "config.yaml: unknown key 'scal'; did you mean 'scale'?"),
+    "unknown key": (
+        "scal: laptop\nstate_dir: state\n",
+        "config.yaml: unknown key 'scal'; did you mean 'scale'?",
+    ),
     "missing key": ("scale: laptop\n", "config.yaml: key 'state_dir' is missing"),
-    "unknown scale": ("scale: labtop\nstate_dir: s\n", "scale: 'labtop' is not allowed; did you mean 'laptop'?"),
-    "wrong type": ("scale: laptop\nstate_dir: 3\n", "config.yaml: state_dir: expected string, found 3"),
+    "unknown scale": (
+        "scale: labtop\nstate_dir: s\n",
+        "scale: 'labtop' is not allowed; did you mean 'laptop'?",
+    ),
+    "wrong type": (
+        "scale: laptop\nstate_dir: 3\n",
+        "config.yaml: state_dir: expected string, found 3",
+    ),
     "unknown data set": (
         "scale: laptop\nstate_dir: s\ndata: {cifar: /x}\n",
         "config.yaml: data: unknown key 'cifar'; did you mean 'cifar10'?",
@@ -177,7 +259,10 @@ CONFIGS = {
         "scale: laptop\nstate_dir: s\ndata: {cifar10: /no/such/folder}\n",
         "config.yaml: data.cifar10: no folder /no/such/folder",
     ),
-    "a key twice": ("scale: laptop\nscale: paper\nstate_dir: s\n", "config.yaml, line 2: key 'scale' stands twice"),
+    "a duplicate key": (
+        "scale: laptop\nscale: paper\nstate_dir: s\n",
+        "config.yaml, line 2: duplicate key 'scale'",
+    ),
     "broken": ("scale: [laptop\n", "config.yaml, line 2: not valid YAML"),
 }
 
@@ -202,11 +287,23 @@ def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
 
 RULES = ("all", "ghost", "lalc", "bnres", "cpu")
 TARGETS = {
-    "scale": ("results/papr/tables/ghost.fig5.csv", "'papr' is no scale; did you mean 'paper'?"),
-    "artifact": ("results/laptop/figures/ghost.fg5.svg", "no artifact 'ghost.fg5'; did you mean 'ghost.fig5'?"),
-    "no table": ("results/paper/tables/bnres.fig5.csv", "no table; build results/paper/figures/bnres.fig5.svg"),
-    "no figure": ("results/paper/figures/ghost.eq1.svg", "no figure; build results/paper/tables/ghost.eq1.md"),
-    "run": ("results/smoke/runs/plainnet_init/relu-bn-s9/metrics.csv", "did you mean 'plainnet_init/relu-bn-s0'?"),
+    "scale": ("results/papr/tables/ghost.fig5.csv", "no scale 'papr'; did you mean 'paper'?"),
+    "artifact": (
+        "results/laptop/figures/ghost.fg5.svg",
+        "no artifact 'ghost.fg5'; did you mean 'ghost.fig5'?",
+    ),
+    "no table": (
+        "results/paper/tables/bnres.fig5.csv",
+        "no table; build results/paper/figures/bnres.fig5.svg",
+    ),
+    "no figure": (
+        "results/paper/figures/ghost.eq1.svg",
+        "no figure; build results/paper/tables/ghost.eq1.md",
+    ),
+    "run": (
+        "results/smoke/runs/plainnet_init/relu-bn-s9/metrics.csv",
+        "did you mean 'plainnet_init/relu-bn-s0'?",
+    ),
     "bare artifact": (
         "ghost.fig5",
         "ghost.fig5: name a file; build results/<scale>/tables/ghost.fig5.md or results/<scale>/figures/ghost.fig5.svg",
@@ -215,7 +312,10 @@ TARGETS = {
         "ghost.eq1",
         "ghost.eq1: name a file; build results/<scale>/tables/ghost.eq1.md",
     ),
-    "nearly a bare artifact": ("ghost.fg5", "ghost.fg5: no such target; did you mean 'ghost.fig5'?"),
+    "nearly a bare artifact": (
+        "ghost.fg5",
+        "ghost.fg5: no such target; did you mean 'ghost.fig5'?",
+    ),
     "nearly a named target": ("ghots", "ghots: no such target; did you mean 'ghost'?"),
 }
 
@@ -224,7 +324,7 @@ TARGETS = {
 def test_a_target_that_no_rule_makes(target, expected):
     """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
     with pytest.raises(InputError) as error:
-        load_registry().check_target(target, RULES)
+        check_target(load_registry(), target, RULES)
     assert one_line(error).endswith(expected)
 
 
@@ -240,4 +340,13 @@ def test_a_target_that_no_rule_makes(target, expected):
     ],
 )
 def test_a_target_that_is_none_of_these_mistakes(target):
-    load_registry().check_target(target, RULES)
+    check_target(load_registry(), target, RULES)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "laptop\n", "3\n"])
+def test_a_configuration_that_is_no_mapping(tmp_path, monkeypatch, text):
+    """An empty file, a list, a word."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"^config\.yaml: expected object, found "):
+        load_config()

@@ -67,3 +67,14 @@ def test_a_predicted_rate_is_judged_at_every_scale(tmp_path, monkeypatch):
     table = tables.build(reg, reg.artifact("ghost.x"), "smoke", None).set_index("metric")
     assert table.loc["alpha", ["verdict", "code"]].tolist() == ["match", table_code()]
     assert table.loc["rate", ["verdict", "code"]].tolist() == ["scaled", table_code("c0de0001")]
+
+
+def test_a_file_is_read_once(bench, monkeypatch):
+    """A figure asks for the probes of a cell at every position."""
+    publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, series=CsvTable(("step",), [[1], [2]]))
+    results = Results(bench, bench.artifact("ghost.x"), "laptop")
+    cell = bench.artifact("ghost.x").cells[0]
+    first = results.frame(cell, "series.csv")
+    monkeypatch.chdir("/")
+    assert results.frame(cell, "series.csv") is first
+    assert first["step"].tolist() == [1, 2]

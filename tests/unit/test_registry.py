@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ghostgrad.checks import InputError, schema
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import SCALES, canonical_json, expand, parse_spec
-from tests.unit.fabricate import CLASSIFY, SIMULATE, STEADY, experiment, registry
+from tests.unit.fabricate import CLASSIFY, SIMULATE, STEADY, experiment, registry, workflow
 
 LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")
 
@@ -34,14 +34,18 @@ def layered(names):
     )
 
 
-@pytest.mark.parametrize("names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)])
+@pytest.mark.parametrize(
+    "names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)]
+)
 def test_the_later_layer_wins(tmp_path, names):
     """base < scales.X < axes < adjust < variant.scales.X, whichever of them speak."""
     reg = registry(tmp_path, {"nets": layered(names)})
     assert reg.run("laptop", "nets/p-q-s0").spec["depth"] == LAYERS.index(names[-1]) + 1
 
 
-@pytest.mark.parametrize("names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)])
+@pytest.mark.parametrize(
+    "names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)]
+)
 def test_a_scale_says_nothing_about_another(tmp_path, names):
     """At `paper` only base, variant and adjust count."""
     reg = registry(tmp_path, {"nets": layered(names)})
@@ -52,7 +56,9 @@ def test_a_scale_says_nothing_about_another(tmp_path, names):
 def test_what_a_variant_sets_survives_the_scale(tmp_path):
     """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to one point."""
     sweep = {f"depth-{depth}": {"depth": depth} for depth in (2, 3, 5)}
-    reg = registry(tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})})
+    reg = registry(
+        tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})}
+    )
     assert {run.id: (run.spec["depth"], run.spec["width"]) for run in reg.runs("laptop")} == {
         "nets/depth-2-s0": (2, 4),
         "nets/depth-3-s0": (3, 4),
@@ -65,17 +71,32 @@ def test_like_inherits_through_a_chain(tmp_path):
     variants = {
         "grandchild": {"like": "child", "norm": "layer"},
         "child": {"like": "parent", "norm": "none", "width": 16, "seeds": 2},
-        "parent": {"activation": "tanh", "norm": "batch", "width": 4, "scales": {"laptop": {"repeats": 2}}},
+        "parent": {
+            "activation": "tanh",
+            "norm": "batch",
+            "width": 4,
+            "scales": {"laptop": {"repeats": 2}},
+        },
     }
-    reg = registry(tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {"repeats": 8}})})
+    reg = registry(
+        tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {"repeats": 8}})}
+    )
     spec = reg.run("laptop", "nets/grandchild-s1").spec
-    assert (spec["activation"], spec["norm"], spec["width"], spec["repeats"]) == ("tanh", "layer", 16, 2)
+    assert (spec["activation"], spec["norm"], spec["width"], spec["repeats"]) == (
+        "tanh",
+        "layer",
+        16,
+        2,
+    )
     assert reg.run("laptop", "nets/parent-s0").spec["norm"] == "batch"
 
 
 def test_axes_make_every_combination(tmp_path):
     """Variants are named point-point in the order of the axes, and know their points."""
-    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}
+    axes = {
+        "method": {"sgd": {}, "tanh": {"activation": "tanh"}},
+        "batch": {"b8": {}, "b16": {"batch": 16}},
+    }
     nets = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}).experiments["nets"]
     assert nets.variants == ("sgd-b8", "sgd-b16", "tanh-b8", "tanh-b16")
     assert nets.point("tanh-b16") == {"method": "tanh", "batch": "b16"}
@@ -101,7 +122,10 @@ def test_adjust_reaches_exactly_the_named_points(tmp_path):
 
 def test_a_star_makes_a_column_of_what_it_stands_for(tmp_path):
     """In the order of the variants; other rows may name their columns themselves."""
-    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"8": {}, "16": {"batch": 16}}}
+    axes = {
+        "method": {"sgd": {}, "tanh": {"activation": "tanh"}},
+        "batch": {"8": {}, "16": {"batch": 16}},
+    }
     rows = {"SGD": "nets/sgd-*", "Tanh": {"16": "nets/tanh-16"}, "eight": "nets/*-8"}
     artifact = {"title": "x", "section": "x", "table": "growth_rates", "rows": rows}
     artifact["options"] = {"table": {"metrics": ["rate"]}}
@@ -117,17 +141,26 @@ def test_a_star_makes_a_column_of_what_it_stands_for(tmp_path):
 
 
 def test_adjust_may_set_how_many_seeds(tmp_path):
-    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"8": {}, "16": {"batch": 16}}}
+    axes = {
+        "method": {"sgd": {}, "tanh": {"activation": "tanh"}},
+        "batch": {"8": {}, "16": {"batch": 16}},
+    }
     adjust = [{"where": {"method": ["tanh"], "batch": ["16"]}, "set": {"seeds": 1}}]
     nets = experiment(variants={}, axes=axes, adjust=adjust, seeds=3)
     reg = registry(tmp_path, {"nets": nets})
-    counts = {name: len(reg.experiments["nets"].runs("paper", name)) for name in reg.experiments["nets"].variants}
+    counts = {
+        name: len(reg.experiments["nets"].runs("paper", name))
+        for name in reg.experiments["nets"].variants
+    }
     assert counts == {"sgd-8": 3, "sgd-16": 3, "tanh-8": 3, "tanh-16": 1}
 
 
 def test_an_artifacts_axes_fill_its_cells(tmp_path):
     """`row` and `column` name axes; labels are the names of their points."""
-    axes = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}, "b16": {"batch": 16}}}
+    axes = {
+        "method": {"sgd": {}, "tanh": {"activation": "tanh"}},
+        "batch": {"b8": {}, "b16": {"batch": 16}},
+    }
     artifact = {"title": "T", "section": "s", "table": "block_ratios"}
     artifact["axes"] = {"experiment": "nets", "row": "method", "column": "batch"}
     reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes)}, {"ghost.x": artifact})
@@ -180,14 +213,23 @@ def test_the_nearer_setting_wins(tmp_path):
         "c": {"width": 14, **levels[2], "scales": {"laptop": levels[3]}},
     }
     reg = registry(tmp_path, {"nets": body})
-    found = {(run.variant, run.scale): (run.resources["mem_mb"], run.seed + 1) for run in reg.runs("laptop")}
+    found = {
+        (run.variant, run.scale): (run.resources["mem_mb"], run.seed + 1)
+        for run in reg.runs("laptop")
+    }
     assert found == {("a", "laptop"): (2, 2), ("b", "laptop"): (3, 3), ("c", "laptop"): (4, 4)}
-    assert {run.variant: run.resources["mem_mb"] for run in reg.runs("paper")} == {"a": 1, "b": 3, "c": 3}
+    assert {run.variant: run.resources["mem_mb"] for run in reg.runs("paper")} == {
+        "a": 1,
+        "b": 3,
+        "c": 3,
+    }
 
 
 def test_only_leaves_variants_out(tmp_path):
     """`only` takes names and shell patterns; a variant left out has no runs and cannot be asked for."""
-    variants = {name: {"depth": depth} for depth, name in enumerate(("relu", "relu-bn", "tanh", "selu"), 1)}
+    variants = {
+        name: {"depth": depth} for depth, name in enumerate(("relu", "relu-bn", "tanh", "selu"), 1)
+    }
     scales = {"laptop": {"only": ["relu*", "selu"]}}
     reg = registry(tmp_path, {"nets": experiment(variants=variants, scales=scales)})
     assert [run.variant for run in reg.runs("laptop")] == ["relu", "relu-bn", "selu"]
@@ -202,12 +244,19 @@ def test_only_paper_runs_unnamed(tmp_path):
     small = experiment(base={**SIMULATE, "width": 4}, scales={"smoke": {}})
     reg = registry(tmp_path, {"nets": experiment(), "small": small})
     counts = {scale: [run.experiment for run in reg.runs(scale)] for scale in SCALES}
-    assert counts == {"smoke": ["small"], "laptop": [], "substitute": [], "paper": ["nets", "small"]}
+    assert counts == {
+        "smoke": ["small"],
+        "laptop": [],
+        "substitute": [],
+        "paper": ["nets", "small"],
+    }
 
 
 def test_a_run_knows_its_place_and_needs(tmp_path):
     """Ids and folders are readable and stable; `cpu` means neither GPU nor external data."""
-    images = experiment(task="classify", base=dict(CLASSIFY), variants={"a": {}, "b": {"data": "cifar10"}})
+    images = experiment(
+        task="classify", base=dict(CLASSIFY), variants={"a": {}, "b": {"data": "cifar10"}}
+    )
     nets = experiment(variants={"a": {}, "b": {"depth": 9, "resources": {"gpu": 1}}})
     reg = registry(tmp_path, {"images": images, "nets": nets})
     assert {run.id: (run.data, run.cpu) for run in reg.runs("paper")} == {
@@ -221,9 +270,13 @@ def test_a_run_knows_its_place_and_needs(tmp_path):
 
 def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
     """The text is what reruns hang on, so it is spelt out here."""
-    body = experiment(base={"width": 8, "net": "plain", "norm": "batch", "batch": 8, "repeats": 16, "depth": 4})
+    body = experiment(
+        base={"width": 8, "net": "plain", "norm": "batch", "batch": 8, "repeats": 16, "depth": 4}
+    )
     run = registry(tmp_path, {"nets": body}).run("paper", "nets/a-s0")
-    expected = '{"batch":8,"depth":4,"net":"plain","repeats":16,"seed":0,"task":"simulate","width":8}'
+    expected = (
+        '{"batch":8,"depth":4,"net":"plain","repeats":16,"seed":0,"task":"simulate","width":8}'
+    )
     assert run.canonical == expected
     assert run.spec["norm"] == "batch"  # the expanded spec has every value
     assert set(run.spec) == set(schema("simulate")["properties"])
@@ -234,7 +287,9 @@ def test_a_new_option_with_a_default_changes_no_canonical_spec(monkeypatch, task
     """Adding an option must rerun nothing: of all runs of this checkout, at all scales."""
     scales = ("smoke", "laptop", "paper")
     before = {(scale, run.id): run.canonical for scale in scales for run in Registry().runs(scale)}
-    monkeypatch.setitem(schema(task)["properties"], "a_new_option", {"type": "boolean", "default": False})
+    monkeypatch.setitem(
+        schema(task)["properties"], "a_new_option", {"type": "boolean", "default": False}
+    )
     runs = [run for scale in scales for run in Registry().runs(scale)]
     assert {(run.scale, run.id): run.canonical for run in runs} == before
     assert all(run.spec["a_new_option"] is False for run in runs if run.task == task)
@@ -254,7 +309,9 @@ VALUES = {
 }
 REQUIRED = ("net", "depth", "width", "batch", "repeats", "seed")
 OPTIONAL = [key for key in VALUES if key not in REQUIRED]
-SPECS = st.fixed_dictionaries({key: VALUES[key] for key in REQUIRED}, optional={key: VALUES[key] for key in OPTIONAL})
+SPECS = st.fixed_dictionaries(
+    {key: VALUES[key] for key in REQUIRED}, optional={key: VALUES[key] for key in OPTIONAL}
+)
 
 
 @STEADY
@@ -292,15 +349,21 @@ COMPARABLE = {
 @pytest.mark.parametrize(("override", "expected"), COMPARABLE.values(), ids=COMPARABLE)
 def test_comparable_with_the_paper(tmp_path, override, expected):
     """Fewer repeats or seeds give the same mean with more noise; anything else is another experiment."""
-    nets = registry(tmp_path, {"nets": experiment(seeds=4, scales={"laptop": override})}).experiments["nets"]
+    nets = registry(
+        tmp_path, {"nets": experiment(seeds=4, scales={"laptop": override})}
+    ).experiments["nets"]
     assert bool(nets.scaled("a", "laptop")) is not expected
     assert nets.scaled("a", "paper") == {}
 
 
-@pytest.mark.parametrize("override", [{"shrink": 2}, {"data": "cifar10"}, {"length": 5}, {"probes": ["gradients"]}])
+@pytest.mark.parametrize(
+    "override", [{"shrink": 2}, {"data": "cifar10"}, {"length": 5}, {"probes": ["gradients"]}]
+)
 def test_a_shortened_training_is_not_comparable(tmp_path, override):
     """Length and data are no replication."""
-    body = experiment(task="classify", base=dict(CLASSIFY), scales={"laptop": override, "smoke": {"seeds": 2}})
+    body = experiment(
+        task="classify", base=dict(CLASSIFY), scales={"laptop": override, "smoke": {"seeds": 2}}
+    )
     nets = registry(tmp_path, {"nets": body}).experiments["nets"]
     assert nets.scaled("a", "laptop") == override
     assert nets.scaled("a", "smoke") == {}
@@ -322,7 +385,12 @@ def test_an_artifact_lists_each_run_once(tmp_path):
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": artifact})
     runs = reg.artifact_runs("paper", reg.artifact("ghost.x"))
     assert [run.id for run in runs] == ["nets/a-s0", "nets/a-s1", "nets/b-s0", "nets/b-s1"]
-    assert [cell.label for cell in reg.artifact("ghost.x").cells] == ["A", "again", "B, left", "B, right"]
+    assert [cell.label for cell in reg.artifact("ghost.x").cells] == [
+        "A",
+        "again",
+        "B, left",
+        "B, right",
+    ]
 
 
 def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
@@ -333,6 +401,62 @@ def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": built})
     artifact = reg.artifact("ghost.x")
     assert reg.missing("laptop", artifact, {}) == "not at scale laptop"
-    assert reg.missing("paper", artifact, {"cifar10": None}) == "data.cifar10 is not set in config.yaml"
+    assert (
+        reg.missing("paper", artifact, {"cifar10": None})
+        == "data.cifar10 is not set in config.yaml"
+    )
     assert reg.missing("paper", artifact, {"cifar10": "/data"}) is None
     assert reg.missing("paper", artifact, {"cifar10": "/data"}, partial=True) == "no finished run"
+
+
+def test_names_that_yaml_takes_for_numbers_or_booleans(tmp_path):
+    """`128:` and `Yes:` are names as they are written."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / "ghost.yaml").write_text("""
+paper: {title: t, cite: c}
+experiments:
+  nets:
+    task: simulate
+    section: s
+    base: {net: plain, depth: 4, width: 8, batch: 8, repeats: 16}
+    axes: {size: {128: {batch: 128}, 256: {batch: 256}}}
+    resources: {gpu: 0}
+    expect: {seconds: 1}
+    scales: {laptop: {only: ["128"]}, smoke: {only: ["256"]}}
+artifacts:
+  ghost.tab5: {title: t, section: s, table: block_ratios, rows: {Yes: {No: nets/128}}}
+""")
+    reg = Registry(folder)
+    assert [run.id for run in reg.runs("paper")] == ["nets/128-s0", "nets/256-s0"]
+    assert [run.id for run in reg.runs("smoke")] == ["nets/256-s0"]
+    assert reg.artifact("ghost.tab5").cells[0].label == "Yes, No"
+
+
+def test_an_artifact_like_one_that_is_like_another(tmp_path):
+    """The reference numbers are those of the first."""
+    place = {"title": "T", "section": "s"}
+    artifacts = {
+        "ghost.x": {**place, "table": "block_ratios", "rows": {"L": "nets/a"}},
+        "ghost.y": {**place, "like": "ghost.x"},
+    }
+    reg = registry(
+        tmp_path, {"nets": experiment()}, {**artifacts, "ghost.z": {**place, "like": "ghost.y"}}
+    )
+    first, last = reg.artifact("ghost.x"), reg.artifact("ghost.z")
+    assert (last.cells, last.table, last.source) == (first.cells, first.table, "ghost.x")
+
+
+def test_what_a_variant_sets_survives_the_scale_of_the_one_it_is_like(tmp_path):
+    """b's width is b's, at every scale; a's override of it is for a."""
+    variants = {
+        "a": {"scales": {"laptop": {"width": 4, "repeats": 2}}},
+        "b": {"like": "a", "width": 16},
+    }
+    reg = registry(tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {}})})
+    spec = reg.run("laptop", "nets/b-s0").spec
+    assert (spec["width"], spec["repeats"]) == (16, 2)
+
+
+def test_seeds_written_as_a_float(tmp_path):
+    """YAML's 2.0 is an integer to the schema."""
+    assert len(registry(tmp_path, {"nets": experiment(seeds=2.0)}).runs("paper")) == 2

@@ -338,13 +338,13 @@ def test_a_recorded_probe_is_accepted(tmp_path):
 
 
 YAML = {
-    "a key twice": (
+    "a duplicate key": (
         "paper: {title: t, cite: c}\nartifacts: {}\nartifacts: {}\n",
-        ", line 3: key 'artifacts' stands twice",
+        ", line 3: duplicate key 'artifacts'",
     ),
-    "a nested key twice": (
+    "a nested duplicate key": (
         "paper:\n  title: t\n  cite: c\n  title: u\n",
-        ", line 4: key 'title' stands twice",
+        ", line 4: duplicate key 'title'",
     ),
     "a bracket left open": ("paper: {title: t\nartifacts: {}\n", ", line 2: not valid YAML"),
     "a quotation left open": ("paper: 'a\n", "not valid YAML"),
@@ -362,7 +362,7 @@ YAML = {
 @pytest.mark.parametrize("paper", PAPERS)
 @pytest.mark.parametrize(("text", "expected"), YAML.values(), ids=YAML)
 def test_damaged_file(tmp_path, paper, text, expected):
-    """Whichever of the three files it is; a key that stands twice is not silently the last one."""
+    """Whichever of the three files it is; a duplicate key is not silently the last one."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / f"{paper}.yaml").write_text(text)
     with pytest.raises(InputError) as error:
@@ -402,3 +402,127 @@ def test_unknown_run(tmp_path, name, near):
     with pytest.raises(InputError) as error:
         registry(tmp_path, variant()).run("paper", name)
     assert one_line(error) == f"no run '{name}' at scale paper; did you mean '{near}'?"
+
+
+DAMAGED = {
+    "not UTF-8": b"paper: {title: \xff, cite: b}\n",
+    "control character": b"paper: {title: a\x00b, cite: b}\n",
+    "braces without quotes": b"paper: {title: {{ t }}, cite: b}\n",
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_a_file_that_is_not_yaml(tmp_path, data):
+    """One line, whatever is wrong with it."""
+    folder = workflow(tmp_path / "workflow")
+    (folder / "experiments" / "ghost.yaml").write_bytes(data)
+    with pytest.raises(InputError, match=r"ghost\.yaml.*not valid YAML") as error:
+        Registry(folder)
+    assert "\n" not in str(error.value)
+
+
+def by_axes(**body):
+    return {"ghost.x": {**BUILT, "axes": {"experiment": "nets", **body}}}
+
+
+TANH = {"method": {"sgd": {}, "tanh": {"activation": "tanh"}}, "batch": {"b8": {}}}
+UNMATCHED = {
+    "axis of adjust": (
+        axes(axes=TANH, adjust=[{"where": {"metod": ["tanh"]}, "set": {"width": 9}}]),
+        {},
+        "nets.adjust.0.where: no axis 'metod'; did you mean 'method'?",
+    ),
+    "point of adjust": (
+        axes(axes=TANH, adjust=[{"where": {"method": ["tnh"]}, "set": {"width": 9}}]),
+        {},
+        "nets.adjust.0.where.method: no point 'tnh'; did you mean 'tanh'?",
+    ),
+    "row": (
+        axes(),
+        by_axes(row="metod"),
+        "ghost.x.axes.row: nets has no axis 'metod'; did you mean 'method'?",
+    ),
+    "column": (
+        axes(),
+        by_axes(row="method", column="bacth"),
+        "ghost.x.axes.column: nets has no axis 'bacth'; did you mean 'batch'?",
+    ),
+    "scale of a point": (
+        axes(axes={"m": {"p": {"scales": {"labtop": {"repeats": 2}}}}}),
+        {},
+        "nets.axes.m.p.scales: unknown key 'labtop'; did you mean 'laptop'?",
+    ),
+    "scales of a point": (
+        axes(axes={"m": {"p": {"scales": 3}}}),
+        {},
+        "nets.axes.m.p.scales: expected object, found 3",
+    ),
+    "like in a point": (
+        axes(axes={"m": {"p": {"like": "q"}}}),
+        {},
+        "nets.axes.m.p: unknown key 'like'",
+    ),
+    "only in a variant": (
+        {"nets": experiment(variants={"a": {"scales": {"laptop": {"only": ["a"]}}}})},
+        {},
+        "nets.variants.a.scales.laptop: unknown key 'only'",
+    ),
+    "seed": (
+        {"nets": experiment(base={**SIMULATE, "seed": 3})},
+        {},
+        "nets.base: 'seed' is given by",
+    ),
+    "one depth in two forms": (
+        {"nets": experiment(variants={"a": {"depth": 5}, "b": {"depth": 5.0}})},
+        {},
+        "nets/b-s0 and nets/a-s0 are the same run",
+    ),
+    "no variants": ({"nets": experiment(variants={})}, {}, "experiments.nets: has no variants"),
+    "variant of a like": (
+        {"nets": experiment(variants={"relu": {}, "x": {"like": "rel", "depth": 9}})},
+        {},
+        "nets.variants.x.like: 'rel' is no variant; did you mean 'relu'?",
+    ),
+    "id of another paper": (
+        {},
+        {"gost.y": {**BUILT, "from": "none"}},
+        "artifacts.gost.y: 'gost' is not this paper",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("experiments", "artifacts", "expected"), UNMATCHED.values(), ids=UNMATCHED
+)
+def test_a_name_that_would_match_nothing(tmp_path, experiments, artifacts, expected):
+    """Otherwise a misspelt name would silently change nothing."""
+    with pytest.raises(InputError) as error:
+        registry(tmp_path, experiments, artifacts)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("experiments", "artifacts"),
+    [({"nets": experiment()}, {}), ({}, {"ghost.x": {**BUILT, "from": "none"}})],
+    ids=["experiment", "artifact"],
+)
+def test_one_name_in_two_files(tmp_path, experiments, artifacts):
+    """The later file does not silently win."""
+    folder = workflow(tmp_path / "workflow", experiments, artifacts)
+    text = (folder / "experiments" / "ghost.yaml").read_text()
+    (folder / "experiments" / "lalc.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"lalc\.yaml: .*: duplicate .*, also in .*ghost\.yaml: "):
+        Registry(folder)
+
+
+def test_a_probe_that_a_scale_drops(tmp_path):
+    """The artifact would have nothing to draw there."""
+    body = experiment(
+        task="classify",
+        base={**CLASSIFY, "probes": ["gradients"]},
+        scales={"laptop": {"probes": []}},
+    )
+    artifact = {**BUILT, "rows": {"A": "nets/a"}, "probes": ["gradients"]}
+    with pytest.raises(InputError, match=r"'gradients' is not recorded by nets/a at scale laptop"):
+        registry(tmp_path, {"nets": body}, {"ghost.x": artifact})

@@ -325,3 +325,22 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     kept = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert kept == {"README.md", "tables/ghost.x.csv", "tables/ghost.x.md"}
     assert "## ghost.x: T & <T>" in (target / "README.md").read_text()
+
+
+CITED = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "", "code": "", "paper": 1, "ours": ""}
+CITED |= {"ours_se": "", "n": "", "n_diverged": "", "verdict": "cited"}
+
+
+def test_markdown_escapes_bars():
+    """ghost0.propB_14's label has E|x|."""
+    text = render.markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
+    (line,) = (line for line in text.splitlines() if line.startswith("| E"))
+    assert line == r"| E\|x\| | 1 / cited |"
+
+
+@pytest.mark.parametrize(
+    ("label", "text"), [("{a}", r"\{a\}"), ("5 $", r"5 \$"), ("a\\b", r"a\textbackslash{}b")], ids=["{}", "$", "\\"]
+)
+def test_latex_escapes_braces_dollars_and_backslashes(label, text):
+    """As every other special character."""
+    assert f"{text} & 1 / cited" in render.latex("T", [{**CITED, "row": label}], "laptop")

@@ -13,9 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostgrad.analysis.tidy import tidy
+from ghostgrad.checks import InputError
 from ghostgrad.report import tables
 from ghostgrad.report.render import cell_text
-from tests.unit.fabricate import STEADY, compared, finish, publish, reference, table_code
+from tests.unit.fabricate import (
+    CLASSIFY,
+    STEADY,
+    compared,
+    experiment,
+    finish,
+    publish,
+    reference,
+    registry,
+    table_code,
+)
 
 NAN = math.nan
 NUMBER = st.floats(-100, 100, allow_subnormal=False)
@@ -273,3 +284,54 @@ def test_seeds_that_diverged_before_there_was_a_value_are_not_not_run(bench):
     assert (line["verdict"], line["n"], line["n_diverged"]) == ("diverged as reported", 3, 3)
     assert math.isnan(line["ours"])
     assert cell_text(line) == "9.09 % / div (3 of 3) diverged as reported"
+
+
+def test_the_difference_of_two_rows(bench):
+    """Labels without columns: "Skip-SeqNet50 - SeqNet50" of ghost.fig9, and those of tab3b and lr_grid."""
+    reference(bench.workflow, "ghost.x", [{"row": "A - B", "minus": "A| minus B|", "value": 0.8}])
+    finish(bench, "a", [77.9])
+    finish(bench, "b", [77.1])
+    assert compared(bench)["A - B", ""]["ours"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("code", ["12345e10", "00123456"])
+def test_a_hash_is_no_number(bench, code):
+    """One hash in sixty reads as a float or loses its zeros."""
+    finish(bench, "a", [1.0], code=code)
+    assert compared(bench)["A", ""]["code"] == table_code(code)
+
+
+OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
+BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
+
+
+def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
+    """A third cell, scaled and of other code, has no part in it."""
+    monkeypatch.chdir(tmp_path)
+    variants = {"a": {}, "b": {"batch": 32}, "c": {"batch": 16, "scales": {"laptop": {"length": 1}}}}
+    body = experiment(task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {}})
+    rows = {"A": {"x": "nets/a", "y": "nets/b"}, "C": "nets/c"}
+    reg = registry(tmp_path, {"nets": body}, {"ghost.x": {**BUILT, "rows": rows}})
+    reference(reg.workflow, "ghost.x", [{"row": "A", "column": "gain", "minus": "A|x minus A|y", "value": 1.0}])
+    for variant, accuracy, code in (("a", 51.0, "aaaa0000"), ("b", 50.0, "aaaa0000"), ("c", 1.0, "cccc0000")):
+        publish(reg.run("laptop", f"nets/{variant}-s0"), {"test_accuracy": accuracy}, code=code)
+    line = compared(reg)["A", "gain"]
+    assert (line["verdict"], line["code"]) == ("match", table_code("aaaa0000"))
+
+
+def test_a_difference_with_a_diverged_cell(bench):
+    """It is no match, whatever the last accuracy was."""
+    reference(bench.workflow, "ghost.x", [{"row": "C - B", "minus": "C|left minus B|", "value": 1.0}])
+    finish(bench, "b", [9.0])
+    publish(bench.run("laptop", "nets/c-s0"), {"status": "diverged", "test_accuracy": 10.0})
+    assert compared(bench)["C - B", ""]["verdict"] == "diverged unexpectedly"
+
+
+def test_a_metric_that_no_run_has(tmp_path, monkeypatch):
+    """Named, with the nearest."""
+    monkeypatch.chdir(tmp_path)
+    table = {**BUILT, "rows": {"A": "nets/a"}, "options": {"table": {"metrics": ["test_acuracy"]}}}
+    reg = registry(tmp_path, {"nets": experiment(task="classify", base=dict(CLASSIFY))}, {"ghost.x": table})
+    publish(reg.run("paper", "nets/a-s0"), {"test_accuracy": 1.0})
+    with pytest.raises(InputError, match=r"^artifact ghost\.x: .*'test_acuracy'; did you mean 'test_accuracy'\?$"):
+        tables.build(reg, reg.artifact("ghost.x"), "paper", None)

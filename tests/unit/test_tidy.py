@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,18 @@ def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
     del spec["momentum"]
     Path(folder, "spec.json").write_text(json.dumps(spec))
     assert len(tidy_rows(bench)) == 1
+
+
+DAMAGED = [("spec.json", ""), ("spec.json", "[1]"), ("env.json", ""), ("env.json", "[]"), ("env.json", "[{}]")]
+DAMAGED += [
+    ("metrics.csv", text) for text in ("", "\n", "status\n", "status,test_accuracy\ndone,9", "status,a\ndone\n")
+]
+
+
+@pytest.mark.parametrize(("name", "text"), DAMAGED)
+def test_tidy_names_a_damaged_file(bench, name, text):
+    """With the command that mends it."""
+    folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(folder / name))}.*snakemake"):
+        tidy_rows(bench)

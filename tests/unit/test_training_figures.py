@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ghostgrad import figures
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.results import Results
 from ghostgrad.figures import ghost, lalc, style
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.registry import load_registry
+from ghostgrad.report import tables
 from tests.unit.fabricate import publish
 
 REGISTRY = load_registry()
@@ -94,3 +96,15 @@ def test_weight_gradients_and_accuracies_of_the_ghost_papers_networks(drawn):
     _, data = drawn("ghost.fig7", ghost.accuracy_curves, scale="paper")
     assert set(data["panel"]) == {"training accuracy (%)", "validation accuracy (%)"}
     assert set(data["label"]) == {"ResNet50", "SeqNet50"}
+
+
+def test_a_model_that_diverged_before_its_probes_is_drawn_and_reported(tmp_path, monkeypatch):
+    """Divergence is a result: panels say that the run ended earlier, the table that it diverged."""
+    monkeypatch.chdir(tmp_path)
+    artifact = REGISTRY.artifact("bnres.fig13")
+    publish(REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"status": "diverged", "diverged_at": 2})
+    figures.draw(REGISTRY, artifact, "smoke", None, tmp_path / "fig13")
+    assert (tmp_path / "fig13.csv").read_text().count("\n") == 1, "the header alone"
+    table = tables.build(REGISTRY, artifact, "smoke", None)
+    assert table["n_diverged"].tolist() == [1, 1, 1]
+    assert set(table["verdict"]) == {"scaled"}

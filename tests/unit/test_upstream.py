@@ -63,7 +63,10 @@ REFUSED = {
         "weights: no run 'nets/b-s0' at scale paper; did you mean 'nets/a-s0'?",
     ),
     "no such seed": ({"head": {"weights": "nets/a-s3"}}, "weights: no run 'nets/a-s3' at scale paper"),
-    "weights are not kept": ({"publish_weights": False}, "weights: nets keeps none; say publish_weights: true there"),
+    "weights are not kept": (
+        {"publish_weights": False},
+        "weights: nets does not publish weights; set publish_weights: true",
+    ),
     "another network": (
         {"head": {"model": "seqnet34"}},
         "model: seqnet34, but its weights are of a network with seqnet18",

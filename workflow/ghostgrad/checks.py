@@ -1,4 +1,5 @@
-"""Bad input becomes one line that names the file, the key, what is wrong and the nearest valid value."""
+"""Errors for bad input: one line that names the file, the key, what is wrong and the nearest valid
+value."""
 
 from __future__ import annotations
 
@@ -7,60 +8,74 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+if TYPE_CHECKING:
+    from yaml import SafeLoader as _FastLoader
+else:
+    # LibYAML's parser is several times faster; some builds of PyYAML come without it.
+    _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
+
+Schema = dict[str, Any]  # a JSON schema
 
 
 class InputError(Exception):
-    """Something a person wrote is wrong. Its text is one line; the command line prints it and exits with 1."""
+    """A mistake in something that a person wrote.
+
+    Its text is one line, which the command line prints before it exits with 1.
+    """
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the valid words where nothing is near."""
-    valid = sorted(str(v) for v in valid)
-    close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.5)
+    """`; did you mean 'x'?`, or the first valid words where none is similar."""
+    words = sorted(str(text) for text in valid)
+    close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    shown = ", ".join(valid[:12]) + (", …" if len(valid) > 12 else "")
-    return f"; valid: {shown}" if valid else ""
+    listed = ", ".join(words[:12]) + (", …" if len(words) > 12 else "")
+    return f"; valid: {listed}" if words else ""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML in which a key that stands twice is an error: the plain loader silently keeps the last one."""
+class _Loader(_FastLoader):
+    """A YAML loader that refuses duplicate keys, of which PyYAML silently keeps the last."""
 
 
 def _line(node: yaml.Node) -> str:
-    return f"{shown(Path(node.start_mark.name))}, line {node.start_mark.line + 1}"
+    return f"{display_path(Path(node.start_mark.name))}, line {node.start_mark.line + 1}"
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    out: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
             reason = "a key is a word; put text that begins with { or [ in quotes"
-            raise InputError(f"{_line(key_node)}: not valid YAML ({reason})")
-        if key_node.value in out:
-            raise InputError(f"{_line(key_node)}: key '{key_node.value}' stands twice; keep one")
-        out[key_node.value] = loader.construct_object(value_node, deep=True)  # keys as written: 18, Yes
-    return out
+            raise InputError(f"{_line(key)}: not valid YAML ({reason})")
+        if key.value in mapping:
+            raise InputError(f"{_line(key)}: duplicate key '{key.value}'")
+        # Keys are taken as they are written: `18` and `Yes` are labels of rows and columns, which
+        # YAML would turn into a number and a truth value.
+        mapping[key.value] = loader.construct_object(value, deep=True)
+    return mapping
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
-def shown(path: Path) -> str:
-    """A path as a person would type it: relative where it lies below the working directory."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def display_path(path: Path) -> str:
+    """A path as a person would type it: relative if it lies below the working directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file; InputError if it cannot be read or parsed."""
-    where = shown(path)
+    where = display_path(path)
     try:
         with path.open(encoding="utf-8") as stream:
             return yaml.load(stream, Loader=_Loader)
@@ -76,9 +91,10 @@ def load_yaml(path: Path) -> Any:
 
 
 @cache
-def schema(name: str) -> dict:
+def schema(name: str) -> Schema:
     """The JSON schema workflow/schemas/<name>.yaml."""
-    return load_yaml(SCHEMAS / f"{name}.yaml")
+    content: Schema = load_yaml(SCHEMAS / f"{name}.yaml")
+    return content
 
 
 @cache
@@ -90,31 +106,39 @@ def _validator(name: str, partial: bool) -> Draft202012Validator:
 
 
 def validate(value: Any, name: str, where: str, partial: bool = False) -> None:
-    """Raise InputError unless `value` fits the schema `name`; `partial` forgives missing keys (a layer of a merge)."""
-    _refuse(_validator(name, partial), value, where)
+    """Raise InputError unless `value` fits the schema `name`.
+
+    With `partial`, keys may be missing: `value` is one layer of a merge.
+    """
+    _refuse_unfit(_validator(name, partial), value, where)
 
 
 def require(value: Mapping[str, Any], name: str, where: str) -> None:
-    """Raise InputError where a key is missing that the schema `name` requires; of a merge whose layers are valid."""
+    """Raise InputError if a key is missing that the schema `name` requires: the check that is left
+    for a merge of valid layers."""
     if missing := next((key for key in schema(name)["required"] if key not in value), None):
         raise InputError(f"{where}: key '{missing}' is missing")
 
 
-def check(value: Any, schema: dict, where: str) -> None:
+def check(value: Any, schema: Schema, where: str) -> None:
     """Raise InputError unless `value` fits this JSON schema."""
-    _refuse(Draft202012Validator(schema), value, where)
+    _refuse_unfit(Draft202012Validator(schema), value, where)
 
 
 def _not_finite(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
-    """(place, value) of every .inf and .nan, which a JSON schema takes for a number; JSON has neither."""
+    """(key, value) of every .inf and .nan: YAML and JSON schemas accept them, but JSON, in which
+    specs are stored and hashed, does not have them."""
     if isinstance(value, float) and not math.isfinite(value):
         yield ".".join(path), value
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in parts:
-        yield from _not_finite(part, (*path, str(key)))
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _not_finite(part, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _not_finite(part, (*path, str(index)))
 
 
-def _refuse(validator: Draft202012Validator, value: Any, where: str) -> None:
+def _refuse_unfit(validator: Draft202012Validator, value: Any, where: str) -> None:
     for path, number in _not_finite(value):
         raise InputError(f"{where}: {path}: expected a finite number, found {number}")
     error = best_match(validator.iter_errors(value))
@@ -123,16 +147,20 @@ def _refuse(validator: Draft202012Validator, value: Any, where: str) -> None:
 
 
 def _one_line(error: ValidationError, where: str) -> str:
+    """The message for a violated schema, by the keyword of the schema that is violated."""
     path = ".".join(str(part) for part in error.absolute_path)
     place = f"{where}: {path}" if path else where
-    value, rule = error.instance, error.validator_value
+    value: Any = error.instance
+    rule: Any = error.validator_value  # of the keyword, such as the list of `enum`
+    schema: Any = error.schema
     match error.validator:
         case "additionalProperties":
-            known = error.schema.get("properties", {})
+            known = schema.get("properties", {})
             unknown = next(key for key in value if key not in known)
             return f"{place}: unknown key '{unknown}'{nearest(unknown, known)}"
         case "propertyNames" | "pattern":
-            return f"{place}: '{value}' is not of the form {rule if isinstance(rule, str) else rule.get('pattern')}"
+            pattern = rule if isinstance(rule, str) else rule.get("pattern")
+            return f"{place}: '{value}' is not of the form {pattern}"
         case "enum":
             return f"{place}: '{value}' is not allowed{nearest(str(value), rule)}"
         case "type":
@@ -141,7 +169,7 @@ def _one_line(error: ValidationError, where: str) -> str:
         case "multipleOf":
             return f"{place}: {value} is not a multiple of {rule}"
         case "oneOf":
-            return f"{place}: expected {error.schema['description']}, found {value!r}"
+            return f"{place}: expected {schema['description']}, found {value!r}"
         case "required":
             missing = next(key for key in rule if key not in value)
             return f"{place}: key '{missing}' is missing"

@@ -22,6 +22,7 @@ BOOKKEEPING = (
     "checks",
     "dependencies",
     "registry.artifact",
+    "registry.cells",
     "registry.claim",
     "registry.compatibility",
     "registry.config",
@@ -29,6 +30,7 @@ BOOKKEEPING = (
     "registry.registry",
     "registry.signatures",
     "registry.spec",
+    "registry.targets",
     "runs",
 )
 

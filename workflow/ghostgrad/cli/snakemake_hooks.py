@@ -16,6 +16,7 @@ from typing import Any
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.targets import check_target
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def check_targets(registry: Registry, rules: Iterable[str]) -> None:
 
     names = list(rules)
     for target in get_argument_parser().parse_args(sys.argv[1:]).targets:
-        registry.check_target(target, names)
+        check_target(registry, target, names)
 
 
 def remove_default_rate_limit(workflow: Any) -> None:

@@ -1,4 +1,4 @@
-"""The papers' claims: their definitions in workflow/claims/*.yaml, and their verdicts in claims.csv.
+"""The papers' claims: definitions in workflow/claims/*.yaml, and verdicts in claims.csv.
 
 Imports neither torch nor pandas.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, load_yaml, nearest, shown, validate
+from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
 from ghostgrad.registry.signatures import claim_functions
 
 MODULES = ("ghost", "ghost_errata", "lalc", "bnres", "across")  # of ghostgrad/claims, a file each
@@ -59,9 +59,9 @@ def load_claims(workflow: Path) -> dict[str, Claim]:
         if not path.exists():
             continue
         bodies = load_yaml(path)
-        validate(bodies, "claims", shown(path))
+        validate(bodies, "claims", display_path(path))
         for name in bodies:
-            where = f"{shown(path)}: {name}"
+            where = f"{display_path(path)}: {name}"
             if name in claims:
                 raise InputError(f"{where}: duplicate claim, also in {claims[name].where}")
             claims[name] = _claim(name, module, bodies, where)
@@ -85,8 +85,9 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
     if "quotes" not in body and function not in known:
         place = f"ghostgrad/claims/{module}.py"
         raise InputError(f"{where}: no function '{function}' in {place}{nearest(function, known)}")
-    lists = {key: tuple(body.pop(key, ())) for key in ("runs", "quotes")}
-    return Claim(name, module, function, where, **body, **lists)
+    for key in ("runs", "quotes"):
+        body[key] = tuple(body.get(key, ()))
+    return Claim(id=name, module=module, function=function, where=where, **body)
 
 
 def _resolve_like(name: str, bodies: Bodies, where: str) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, load_yaml, shown, validate
+from ghostgrad.checks import InputError, display_path, load_yaml, validate
 
 FILES = ("vgg19_bn",)  # of the entries below `data`; the others are folders
 
@@ -14,7 +14,7 @@ FILES = ("vgg19_bn",)  # of the entries below `data`; the others are folders
 def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
     """The checked content of config.yaml; InputError names the key that is wrong."""
     config: dict[str, Any] = load_yaml(path)
-    check_config(config, shown(path))
+    check_config(config, display_path(path))
     return config
 
 

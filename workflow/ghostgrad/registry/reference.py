@@ -11,18 +11,15 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from ghostgrad.checks import InputError, nearest, shown
+from ghostgrad.checks import InputError, display_path, nearest
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.signatures import TABLES, Report, result_functions
 
-COLUMNS = (
-    "row", "column", "metric", "unit", "relation", "minus", "value", "std", "tolerance", "diverges", "cited", "source"
-)  # fmt: skip
 NUMBERS = ("value", "std", "tolerance")
 WORDS = {
     "relation": ("=", "<", "<=", ">", ">="),
@@ -35,9 +32,12 @@ Key = tuple[str, str, str]  # row, column, metric
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One number of a paper; NaN where `value`, `std` or `tolerance` is left empty."""
+    """One number of a paper, with the columns of the file as its fields, and its line there.
 
-    line: int
+    `minus` names the two cells of a difference. `value`, `std` and `tolerance` are NaN where they
+    are left empty.
+    """
+
     row: str
     column: str
     metric: str
@@ -50,6 +50,7 @@ class ReferenceRow:
     diverges: str
     cited: str
     source: str
+    line: int
 
     @property
     def key(self) -> Key:
@@ -66,6 +67,9 @@ class ReferenceRow:
         return tuple((row, column, self.metric) for row, column in places)
 
 
+COLUMNS = tuple(field.name for field in fields(ReferenceRow) if field.name != "line")
+
+
 def read_reference(path: Path) -> list[ReferenceRow]:
     """The rows of a reference file, none where it does not exist; InputError names the line and
     the column of a mistake."""
@@ -74,27 +78,26 @@ def read_reference(path: Path) -> list[ReferenceRow]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{shown(path)}: not UTF-8; save the file as UTF-8") from None
+        raise InputError(f"{display_path(path)}: not UTF-8; save the file as UTF-8") from None
     with io.StringIO(text, newline="") as stream:
         lines = csv.reader(stream)
         _check_header(next(lines, []), path)
-        return [_parse(fields, lines.line_num, path) for fields in lines]
+        return [_parse(texts, lines.line_num, path) for texts in lines]
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     if tuple(header) != COLUMNS:
         unknown = next((name for name in header if name not in COLUMNS), None)
         found = f"'{unknown}'{nearest(unknown, COLUMNS)}" if unknown else ",".join(header)
-        raise InputError(f"{shown(path)}: columns: expected {','.join(COLUMNS)}, found {found}")
+        raise InputError(f"{display_path(path)}: columns: expected {','.join(COLUMNS)}, found {found}")
 
 
-def _parse(fields: Sequence[str], line: int, path: Path) -> ReferenceRow:
-    where = f"{shown(path)}, line {line}"
-    if len(fields) != len(COLUMNS):
-        raise InputError(
-            f"{where}: expected {len(COLUMNS)} fields, found {len(fields)}; put text that contains a comma in quotes"
-        )
-    row: dict[str, Any] = dict(zip(COLUMNS, fields, strict=True))
+def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
+    where = f"{display_path(path)}, line {line}"
+    if len(texts) != len(COLUMNS):
+        hint = "put text that contains a comma in quotes"
+        raise InputError(f"{where}: expected {len(COLUMNS)} fields, found {len(texts)}; {hint}")
+    row: dict[str, Any] = dict(zip(COLUMNS, texts, strict=True))
     for name, words in WORDS.items():
         if row[name] not in words:
             hint = nearest(row[name], filter(None, words))
@@ -111,7 +114,7 @@ def _parse(fields: Sequence[str], line: int, path: Path) -> ReferenceRow:
         raise InputError(
             f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column"
         )
-    return ReferenceRow(line, **row)
+    return ReferenceRow(**row, line=line)
 
 
 def _expand(template: str, values: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -162,7 +165,7 @@ def check_references(workflow: Path, artifacts: Mapping[str, Artifact]) -> None:
     for artifact in artifacts.values():
         users.setdefault(artifact.source, []).append(artifact)
     for path in sorted((workflow / "reference").glob("*.csv")):
-        name, where = path.stem, shown(path)
+        name, where = path.stem, display_path(path)
         if name not in artifacts:
             raise InputError(f"{where}: no artifact '{name}'{nearest(name, artifacts)}")
         if name not in users:
@@ -197,10 +200,8 @@ def _check_rows(rows: Iterable[ReferenceRow], artifact: Artifact, where: str) ->
     for row in rows:
         place = f"{where}, line {row.line}"
         if row.minus and row.key in keys:
-            label = ", ".join(filter(None, (row.row, row.column)))
-            raise InputError(
-                f"{place}: a difference needs a label of its own; '{label}' is a cell of {artifact.id}"
-            )
+            cell = f"'{', '.join(filter(None, (row.row, row.column)))}' is a cell of {artifact.id}"
+            raise InputError(f"{place}: a difference needs a label of its own; {cell}")
         for term in row.terms:
             _check_key(term, keys, artifact.id, f"{place}: minus" if row.minus else place)
 
@@ -212,7 +213,6 @@ def _check_key(key: Key, keys: set[Key], artifact_id: str, place: str) -> None:
     for index, part in enumerate(("row", "column", "metric")):
         words = {candidate[index] for candidate in known}
         if key[index] not in words:
-            raise InputError(
-                f"{place}: {part}: '{key[index]}' is not in the table of {artifact_id}{nearest(key[index], words)}"
-            )
+            problem = f"'{key[index]}' is not in the table of {artifact_id}"
+            raise InputError(f"{place}: {part}: {problem}{nearest(key[index], words)}")
         known = {candidate for candidate in known if candidate[index] == key[index]}

@@ -7,13 +7,14 @@ workflow/reference/*.csv hold the papers' numbers. Imports neither torch nor pan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, check, load_yaml, nearest, schema, shown, validate
+from ghostgrad.checks import InputError, check, display_path, load_yaml, nearest, schema, validate
 from ghostgrad.registry.artifact import Artifact, Cell, paper_of
+from ghostgrad.registry.cells import artifact_cells, check_probes, check_run
 from ghostgrad.registry.claim import Claim, load_claims
 from ghostgrad.registry.experiment import Experiment
 from ghostgrad.registry.reference import check_references
@@ -52,7 +53,7 @@ class Registry:
     def _read_paper(self, paper: str, declared: Declared) -> None:
         """Read experiments/<paper>.yaml, and add its artifacts to `declared`."""
         path = self.workflow / "experiments" / f"{paper}.yaml"
-        file = shown(path)
+        file = display_path(path)
         body = load_yaml(path)
         validate(body, "registry", file)
         self.papers[paper] = body["paper"]
@@ -117,14 +118,12 @@ class Registry:
         return runs[run_id]
 
     def _check_claims(self) -> None:
-        """Raise InputError for a claim that can be no artifact, or names a run that does not exist."""
+        """Raise InputError for a title without a paper, and for a run that does not exist."""
         for claim in self.claims.values():
             if claim.title and (paper := paper_of(claim.id)) not in PAPERS:
-                raise InputError(
-                    f"{claim.where}.title: '{paper}' is no paper{nearest(paper, PAPERS)}"
-                )
+                raise InputError(f"{claim.where}.title: no paper '{paper}'{nearest(paper, PAPERS)}")
             for run in claim.runs:
-                self._check_run(run, f"{claim.where}.runs")
+                check_run(run, self.experiments, f"{claim.where}.runs")
 
     def claim_runs(self, scale: str, claim: Claim) -> tuple[RunSpec, ...]:
         """The runs that decide a claim."""
@@ -137,12 +136,11 @@ class Registry:
         source, body = _resolve_like(name, body, declared, where)
         if not (body.get("table") or body.get("figure")):
             raise InputError(f"{where}: has neither table nor figure; name one")
-        cells = tuple(self._cells(body, where))
+        cells = tuple(artifact_cells(body, self.experiments, where))
         if not cells and body.get("from") != "none":
             raise InputError(f"{where}: names no run; give rows or axes, or set from: none")
         probes = tuple(body.get("probes", ()))
-        for cell in cells:
-            self._check_probes(cell, probes, where)
+        check_probes(cells, probes, self.experiments, f"{where}.probes")
         shows_comparisons = body.get("table") == "claim" and name in self.claims
         functions = {**body, "table": None} if shows_comparisons else body
         check_functions(functions, paper_of(name), where)
@@ -160,79 +158,6 @@ class Registry:
             source=source,
         )
 
-    def _check_probes(self, cell: Cell, probes: tuple[str, ...], where: str) -> None:
-        experiment = self.experiments[cell.experiment]
-        for scale in reversed(
-            SCALES
-        ):  # the paper's first: what is missing there is missing everywhere
-            recorded = experiment.merge(cell.variant, scale)[0].get("probes", [])
-            for probe in probes:
-                if probe not in recorded:
-                    run = f"{cell.experiment}/{cell.variant} at scale {scale}"
-                    raise InputError(
-                        f"{where}.probes: '{probe}' is not recorded by {run}{nearest(probe, recorded)}"
-                    )
-
-    def _columns(self, target: str | Mapping[str, str], where: str) -> Iterable[tuple[str, str]]:
-        """(column label, experiment/variant) of a row; a `*` stands for each label that makes a variant's name."""
-        if not isinstance(target, str):
-            return target.items()
-        experiment, _, pattern = target.partition("/")
-        before, star, after = pattern.partition("*")
-        if not star or experiment not in self.experiments:
-            return [("", target)]
-        names = [
-            v
-            for v in self.experiments[experiment].variants
-            if v.startswith(before) and v.endswith(after)
-        ]
-        if not names:
-            raise InputError(
-                f"{where}: {experiment} has no variant like '{pattern}'"
-                f"{nearest(pattern, self.experiments[experiment].variants)}"
-            )
-        return [
-            (name[len(before) : len(name) - len(after)], f"{experiment}/{name}") for name in names
-        ]
-
-    def _check_run(self, run: str, where: str) -> tuple[str, str]:
-        """Experiment and variant of `experiment/variant`; InputError unless both exist."""
-        experiment, variant = run.split("/")
-        if experiment not in self.experiments:
-            raise InputError(
-                f"{where}: no experiment '{experiment}'{nearest(experiment, self.experiments)}"
-            )
-        variants = self.experiments[experiment].variants
-        if variant not in variants:
-            raise InputError(
-                f"{where}: {experiment} has no variant '{variant}'{nearest(variant, variants)}"
-            )
-        return experiment, variant
-
-    def _cells(self, body: Body, where: str) -> Iterator[Cell]:
-        """The cells of an artifact, in the order of its rows and columns."""
-        for row, target in body.get("rows", {}).items():
-            place = f"{where}.rows.{row}"
-            for column, run in self._columns(target, place):
-                yield Cell(str(row), str(column), *self._check_run(run, place))
-        if axes := body.get("axes"):
-            name = axes["experiment"]
-            if name not in self.experiments:
-                raise InputError(
-                    f"{where}.axes: no experiment '{name}'{nearest(name, self.experiments)}"
-                )
-            experiment = self.experiments[name]
-            known = experiment.body.get("axes", {})
-            for key in ("row", "column"):
-                if key in axes and axes[key] not in known:
-                    raise InputError(
-                        f"{where}.axes.{key}: {name} has no axis '{axes[key]}'{nearest(axes[key], known)}"
-                    )
-            for variant in experiment.variants:
-                point = experiment.point(variant)
-                if axes["row"] in point:
-                    yield Cell(point[axes["row"]], point.get(axes.get("column"), ""), name, variant)
-
     def _refuse_equal_runs(self) -> None:
         """Two runs with the same canonical spec would compute the same numbers twice."""
         for scale in SCALES:
@@ -240,19 +165,18 @@ class Registry:
             for run in self.runs(scale):
                 if run.canonical in seen:
                     where = self.experiments[run.experiment].where
-                    raise InputError(
-                        f"{where}: {run.id} and {seen[run.canonical]} are the same run at scale {scale}"
-                    )
+                    runs = f"{run.id} and {seen[run.canonical]}"
+                    raise InputError(f"{where}: {runs} are the same run at scale {scale}")
                 seen[run.canonical] = run.id
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  one registry per process
     def runs(self, scale: str) -> tuple[RunSpec, ...]:
         """Every run of a scale."""
         return tuple(
             run
-            for e in self.experiments.values()
-            for variant in e.variants_at(scale)
-            for run in e.runs(scale, variant)
+            for experiment in self.experiments.values()
+            for variant in experiment.variants_at(scale)
+            for run in experiment.runs(scale, variant)
         )
 
     def cell_runs(self, scale: str, cell: Cell) -> tuple[RunSpec, ...]:
@@ -261,13 +185,15 @@ class Registry:
 
     def artifact_runs(self, scale: str, artifact: Artifact) -> tuple[RunSpec, ...]:
         """The distinct runs of an artifact, in the order of its cells."""
-        return tuple(
-            dict.fromkeys(r for cell in artifact.cells for r in self.cell_runs(scale, cell))
-        )
+        runs = (run for cell in artifact.cells for run in self.cell_runs(scale, cell))
+        return tuple(dict.fromkeys(runs))
 
     def table_modules(self, artifact: Artifact) -> tuple[str, ...]:
-        """The modules that make the table of an artifact: when one of these changes, or a module that
-        they import, the table is redrawn and the hash of its code is another one."""
+        """The modules that make the table of an artifact.
+
+        When one of them changes, or a module that they import, the table is made again, and its
+        column `code` changes.
+        """
         modules: tuple[str, ...] = ("report.tables", "report.render")
         if artifact.table == "claim":
             modules += (f"claims.{self.claims[artifact.id].module}",)
@@ -283,81 +209,40 @@ class Registry:
         return ("report.page", *(f"claims.{module}" for module in modules))
 
     def notes(self, artifact: Artifact) -> list[str]:
-        """What the experiments of an artifact expect and where they fill in or leave the paper, a sentence each."""
-        lines = []
+        """What the experiments of an artifact are expected to show, and where they deviate from the
+        paper or complete it; one sentence each."""
+        lines: list[str] = []
         for name in dict.fromkeys(cell.experiment for cell in artifact.cells):
             experiment = self.experiments[name]
             cells = [cell for cell in artifact.cells if cell.experiment == name]
-            results = {
-                cell.label: experiment.merge(cell.variant, "paper")[1]["expect"].get("result")
-                for cell in cells
-            }
-            if len(set(results.values())) == 1:
+            settings = {cell.label: experiment.merge(cell.variant, "paper")[1] for cell in cells}
+            results = {label: merged["expect"].get("result") for label, merged in settings.items()}
+            if len(set(results.values())) == 1:  # the same of every cell, so it is said once
                 results = {"": next(iter(results.values()))}
-            lines += [
-                f"Expected{f' of {label}' * bool(label)}: {text}."
-                for label, text in results.items()
-                if text
-            ]
+            for label, text in results.items():
+                if text:
+                    lines.append(f"Expected of {label}: {text}." if label else f"Expected: {text}.")
             lines += [f"Ours: {entry['what']} ({entry['why']})." for entry in experiment.deviations]
         return lines
 
     def run(self, scale: str, run_id: str) -> RunSpec:
-        """The run `<experiment>/<variant>-s<seed>` at a scale; InputError naming the nearest where there is none."""
+        """The run `<experiment>/<variant>-s<seed>` at a scale; InputError names the nearest one
+        where it does not exist."""
         by_id = {run.id: run for run in self.runs(scale)}
         if run_id not in by_id:
             raise InputError(f"no run '{run_id}' at scale {scale}{nearest(run_id, by_id)}")
         return by_id[run_id]
 
     def artifact(self, artifact_id: str) -> Artifact:
-        """The artifact with this id; InputError naming the nearest where there is none."""
+        """The artifact with this id; InputError names the nearest one where it does not exist."""
         if artifact_id not in self.artifacts:
             raise InputError(f"no artifact '{artifact_id}'{nearest(artifact_id, self.artifacts)}")
         return self.artifacts[artifact_id]
 
-    def check_target(self, target: str, rules: Iterable[str]) -> None:
-        """Raise InputError for a file below results/ that no rule makes and for a word that is no rule; other targets
-        are Snakemake's to judge."""
-        parts = Path(target).parts
-        if len(parts) == 1 and target not in rules and not Path(target).exists():
-            known = [*rules, *self.artifacts]
-            if target not in known:
-                raise InputError(f"{target}: no such target{nearest(target, known)}")
-            artifact = self.artifacts[target]
-            files = [f"tables/{target}.md"] * artifact.has_table + [
-                f"figures/{target}.svg"
-            ] * artifact.has_figure
-            raise InputError(
-                f"{target}: name a file; build "
-                + " or ".join(f"results/<scale>/{f}" for f in files)
-            )
-        if (
-            len(parts) < 4
-            or parts[0] != "results"
-            or parts[2] not in ("runs", "tidy", "tables", "figures")
-        ):
-            return
-        scale, kind = parts[1:3]
-        if scale not in SCALES:
-            raise InputError(f"{target}: '{scale}' is no scale{nearest(scale, SCALES)}")
-        if kind == "runs" and len(parts) > 4:
-            self.run(scale, "/".join(parts[3:5]))
-        if kind != "runs":
-            artifact = self.artifact(Path(parts[3]).stem)
-            there = f"results/{scale}"
-            if kind == "tables" and not artifact.has_table:
-                raise InputError(
-                    f"{target}: {artifact.id} has no table; build {there}/figures/{artifact.id}.svg"
-                )
-            if kind == "figures" and not artifact.has_figure:
-                raise InputError(
-                    f"{target}: {artifact.id} has no figure; build {there}/tables/{artifact.id}.md"
-                )
-
     def missing(
         self, scale: str, artifact: Artifact, data: Mapping[str, Any], partial: bool = False
     ) -> str | None:
-        """Why nothing of the artifact can be measured at this scale, or None where something can."""
+        """Why nothing of an artifact can be measured at a scale; None where something can be."""
         if not artifact.cells:
             return None
         runs = self.artifact_runs(scale, artifact)

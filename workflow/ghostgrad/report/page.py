@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from ghostgrad.checks import InputError, nearest, shown
+from ghostgrad.checks import InputError, display_path, nearest
 from ghostgrad.claims.judge import COLUMNS, ledger
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry.claim import Row, count_verdicts, read_claims_csv
@@ -113,7 +113,7 @@ def write_findings(path: Path, target: Path) -> None:
         if name == "scale":
             return rows[0]["scale"]
         if name not in by_claim:
-            raise InputError(f"{shown(FINDINGS)}: no claim '{name}'{nearest(name, by_claim)}")
+            raise InputError(f"{display_path(FINDINGS)}: no claim '{name}'{nearest(name, by_claim)}")
         head, comparisons = by_claim[name]
         if rest == ["verdict"]:
             return head["verdict"]
@@ -134,4 +134,4 @@ def _wrap(paragraph: str) -> str:
 
 
 def _unknown(claim: str, comparison: str, known: Iterable[str]) -> str:
-    raise InputError(f"{shown(FINDINGS)}: {claim} has no comparison '{comparison}'{nearest(comparison, known)}")
+    raise InputError(f"{display_path(FINDINGS)}: {claim} has no comparison '{comparison}'{nearest(comparison, known)}")
