@@ -374,7 +374,7 @@ def test_sbatch_rejects_one_of_many(training, resources, expected):
 
 def test_the_ledger_is_truncated(training):
     """What its jobs compute is not known any more: they are cancelled and submitted again."""
-    flow = training(jobs=6, seconds=0.4)
+    flow = training(jobs=6, steps=60, seconds=0.4)
     process = flow.start()
     flow.wait_until(lambda: flow.started() == 6)
     kill(process, signal.SIGKILL)
