@@ -287,20 +287,20 @@ rule one:
     params: {params}
     resources: gpu=1
     shell: "trap 'sleep 3; echo end >> {events}; exit 1' TERM; echo begin >> {events}; "
-           "sleep 6 & wait $!; echo end >> {events}; touch {{output}}"
+           "sleep {seconds} & wait $!; echo end >> {events}; touch {{output}}"
 """
 
 
 def test_a_gpu_of_a_job_that_is_being_ended_is_not_given_away(tmp_path):
     events = tmp_path / "events"
-    (tmp_path / "Snakefile").write_text(SAVING.format(events=events, params="lr=1"))
+    (tmp_path / "Snakefile").write_text(SAVING.format(events=events, params="lr=1", seconds=30))
     gpu = ["--submitit-local-gpus", "1"]
     process = subprocess.Popen([*command(), *gpu], cwd=tmp_path, start_new_session=True)
     wait_until(events.exists)
     os.kill(process.pid, signal.SIGTERM)
     process.wait(60)
     code, output = run(
-        tmp_path, SAVING.format(events=events, params="lr=2"), "--rerun-incomplete", *gpu
+        tmp_path, SAVING.format(events=events, params="lr=2", seconds=4), "--rerun-incomplete", *gpu
     )
     assert code == 0, output[-3000:]
     assert "what it computes has changed" in output
