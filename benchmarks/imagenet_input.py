@@ -25,9 +25,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from ghostgrad.data import folders
-from ghostgrad.data.data_sets import IMAGENET_MEAN_STD
 from ghostgrad.data.images import Images
 from ghostgrad.data.transforms import standardize
+from ghostgrad.registry.datasets import IMAGENET_MEAN_STD
 from ghostgrad.registry.spec import expand
 from ghostgrad.training import loader as batches
 
@@ -74,8 +74,8 @@ def ours(root: Path) -> Callable[[], int]:
     def epoch() -> int:
         for step in range(order.per_epoch):
             x, _ = training[step]
-            standardize(x.float().div_(255), spec["standardize"], IMAGENET_MEAN_STD)
-        return order.per_epoch * spec["batch"]
+            standardize(x.float().div_(255), spec.standardize, IMAGENET_MEAN_STD)
+        return order.per_epoch * spec.batch
 
     return epoch
 

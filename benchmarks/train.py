@@ -32,9 +32,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ghostgrad.data.data_sets import CIFAR10_MEAN_STD
 from ghostgrad.data.images import Images
 from ghostgrad.models.build import build_network
+from ghostgrad.registry.datasets import CIFAR10_MEAN_STD
 from ghostgrad.registry.spec import expand
 from ghostgrad.tasks import classify
 from ghostgrad.tasks.run import keep_memory
@@ -136,7 +136,7 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     criterion = torch.nn.CrossEntropyLoss()
     loader = DataLoader(
-        Pictures(images), spec["batch"], shuffle=True, num_workers=WORKERS, pin_memory=device.type == "cuda"
+        Pictures(images), spec.batch, shuffle=True, num_workers=WORKERS, pin_memory=device.type == "cuda"
     )
 
     def steps() -> float:
@@ -227,7 +227,7 @@ def clars(rounds: int, device: torch.device) -> None:
     for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
         spec = expand("classify", {**BASE, **more})
         model = build_network(spec, 10, (3, 32, 32)).to(device).train()
-        x, y = torch.randn(spec["batch"], 3, 32, 32, device=device), torch.arange(spec["batch"], device=device) % 10
+        x, y = torch.randn(spec.batch, 3, 32, 32, device=device), torch.arange(spec.batch, device=device) % 10
         norms = SampleNorms(model)
 
         def plain(model=model, x=x, y=y) -> None:

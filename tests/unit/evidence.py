@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.registry import load_registry
-from ghostgrad.registry.spec import canonical_json, expand, parse_spec, short_hash
+from ghostgrad.registry.spec import parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
 FEWER = {4: 24}  # of operators this much wider, which take long
@@ -52,7 +53,8 @@ def series_and_probes(spec: str) -> dict[str, str]:
 
 
 def compute(spec: str) -> dict[str, str]:
-    task, expanded = parse_spec(spec)
+    expanded = parse_spec(spec)
+    task = expanded.task
     images = [DIGITS] if "data" in expanded else []
     module = importlib.import_module(f"ghostgrad.tasks.{task}")
     torch.set_num_threads(1)
@@ -70,11 +72,11 @@ class Computed(Evidence):
         name, _, point = variant.partition("/")
         experiment = self.registry.experiments[name]
         scale = "paper" if experiment.task in REPEATS else "laptop"
-        spec = {**experiment.runs(scale, point)[0].spec}
+        spec = experiment.runs(scale, point)[0].spec
         if experiment.task in REPEATS:
-            most = FEWER.get(spec["expansion"], REPEATS[experiment.task])
-            spec["repeats"] = min(spec["repeats"], most)
-        spec |= self.changes.get(variant, {})
+            most = FEWER.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
+            spec = replace(spec, repeats=min(spec.repeats, most))
+        spec = spec.expand({**spec.values(), **self.changes.get(variant, {})})
         self.used.append((f"results/test/runs/{variant}-s0/{file}", rows))
-        text = series_and_probes(canonical_json(experiment.task, expand(experiment.task, spec)))[file]
+        text = series_and_probes(spec.canonical())[file]
         yield pd.read_csv(io.StringIO(text))

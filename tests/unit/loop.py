@@ -48,7 +48,7 @@ def generators(repeats: int, first: int = 0) -> list[torch.Generator]:
 
 def measured(spec: dict, chunk: int, repeats: int | None = None) -> Tensor:
     """All repeats, `chunk` at a time."""
-    streams = generators(repeats or spec["repeats"])
+    streams = generators(repeats or spec.repeats)
     parts = [streams[i : i + chunk] for i in range(0, len(streams), chunk)]
     return torch.cat([simulate.measure(spec, part) for part in parts])
 
@@ -70,15 +70,15 @@ class Loop:
     def __init__(self, spec: dict, weights: list[Tensor]):
         self.spec = spec
         self.linears = [linear(weight) for weight in weights]
-        self.act = ACTIVATIONS[spec["activation"]]()
+        self.act = ACTIVATIONS[spec.activation]()
         dtype = weights[0].dtype
-        self.norm = (lambda: NORMS[spec["norm"]](spec["width"]).to(dtype)) if spec["norm"] != "none" else nn.Identity
-        self.scale = 1 / math.sqrt(spec["depth"] // 2) if spec["branch_scale"] == "1/sqrt(L)" else 1.0
+        self.norm = (lambda: NORMS[spec.norm](spec.width).to(dtype)) if spec.norm != "none" else nn.Identity
+        self.scale = 1 / math.sqrt(spec.depth // 2) if spec.branch_scale == "1/sqrt(L)" else 1.0
         self.blocks: list[tuple[nn.Module, nn.Module, Tensor, Tensor]] = []
 
     def signals(self, x: Tensor) -> list[Tensor]:
         """x^(0), x^(1), … with the graph that made them."""
-        return [x, *getattr(self, self.spec["net"])(x)]
+        return [x, *getattr(self, self.spec.net)(x)]
 
     def plain(self, x: Tensor):
         for layer in self.linears:
@@ -99,7 +99,7 @@ class Loop:
             total = x + self.scale * rest(hidden)
             total.retain_grad()
             self.blocks.append((nn.Sequential(half, rest), nn.Identity(), x, total))
-            x = self.act(total) if self.spec["residual_sum"] == "activation" else total
+            x = self.act(total) if self.spec.residual_sum == "activation" else total
             yield from (hidden, x)
 
     def preact(self, x: Tensor):

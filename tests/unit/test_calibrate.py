@@ -116,7 +116,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
 )
 def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatch, caplog, error, said):
     def full(one, *_):
-        if one.spec["model"] == "preact_resnet":
+        if one.spec.model == "preact_resnet":
             raise error
         return 3.0
 
@@ -161,11 +161,11 @@ def test_a_detector_is_measured(tmp_path):
     (row,) = read(path)
     assert row["workload"] == workload(detector)
     assert float(row["images_per_s"]) > 0
-    assert {len(x) for x in seen} == {int(0.25 * detector.spec["rois"]) * detector.spec["batch"]}
+    assert {len(x) for x in seen} == {int(0.25 * detector.spec.rois) * detector.spec.batch}
 
 
 def test_each_workload_of_the_paper_is_measured_once():
-    trainings = [r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec["length"]]
+    trainings = [r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec.length]
     found = calibrate.workloads(REGISTRY.runs("paper"))
     assert found.keys() == {workload(r) for r in trainings}
 

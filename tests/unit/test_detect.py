@@ -20,7 +20,7 @@ from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks.classify import classify
 from ghostgrad.tasks.detect import detect, evaluate, flipped
 from ghostgrad.training.distributed import ProcessGroup
-from ghostgrad.training.schedules import learning_rate
+from ghostgrad.training.schedules import StepSchedule
 from tests.unit.detection import SPEC, small_scenes
 from tests.unit.test_resume import KILLED, Runner
 
@@ -46,7 +46,7 @@ class StopAt:
 
 def run(folder: Path, manifest: Path, stop_at: int | None = None, weights: Path | None = None, **changes) -> Record:
     torch.set_num_threads(1)  # sums of more threads are rounded otherwise
-    spec = parse_spec(json.dumps({**SPEC, **changes}))[1]
+    spec = parse_spec(json.dumps({**SPEC, **changes}))
     stop = {} if stop_at is None else {"stop": StopAt(stop_at)}
     with State(folder, **stop) as state:
         return detect(spec, state, CPU, load_scenes("digit_scenes", manifest), weights=weights)
@@ -183,7 +183,8 @@ def test_a_flip_moves_boxes_with_masks(manifest):
 
 def test_the_schedule_is_detectrons():
     """2X: from a third of the rate, 500 updates; a tenth from 120k and from 160k on."""
-    spec = {"lr": 0.02, "warmup_from": 1 / 3, "schedule": "step", "lr_values": [], "lr_factor": 0.1}
+    long = {"length": 180_000, "warmup": 500, "lr_boundaries": [120_000, 160_000]}
+    schedule = StepSchedule(expand("detect", {**SPEC, "lr": 0.02, **long}), 1)
     at = {
         0: 0.02 / 3,
         250: 0.02 * 2 / 3,
@@ -194,7 +195,7 @@ def test_the_schedule_is_detectrons():
         160_000: 0.0002,
     }
     for step, rate in at.items():
-        assert learning_rate(spec, step, 180_000, 500, [120_000, 160_000]) == pytest.approx(rate)
+        assert schedule.learning_rate(step) == pytest.approx(rate)
 
 
 UPSTREAM = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
     spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
     with pytest.raises(InputError, match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
         Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
-    Network({**spec, "channels_last": False}, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
+    Network(replace(spec, channels_last=False), classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -153,11 +154,10 @@ def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
         configure(expand("classify", BASE))
 
 
-@pytest.mark.parametrize("through_trace", [False, True])
-def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace):
+def test_orthogonal_regularization_adds_its_gradient_once(digits):
     """However many micro-batches there are; the loss that is told is the cross-entropy."""
     net = {"model": "seqnet50", "cifar_stem": True, "small_stem": True, "stem_filters": 4, "init": "default"}
-    options = {**BASE, **net, "micro_batch": 8, "orthogonal_trace": through_trace}
+    options = {**BASE, **net, "micro_batch": 8}
     spec, without = (expand("classify", {**options, "orthogonal": eta}) for eta in (0.5, 0))
     x, y = InMemoryLoader(spec, digits, CPU)(0)
     found = []
@@ -167,7 +167,7 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits, through_trace)
         found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
     (loss, model, grads), (other_loss, _, plain_grads) = found
     assert loss == other_loss
-    penalty = orthogonal.penalty(orthogonal.weights(model), 0.5, through_trace)
+    penalty = orthogonal.penalty(orthogonal.weights(model), 0.5)
     own = torch.autograd.grad(penalty, list(model.parameters()), allow_unused=True)
     assert sum(g is not None for g in own) == 32
     for total, of_loss, of_penalty in zip(grads, plain_grads, own, strict=True):

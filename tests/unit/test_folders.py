@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from ghostgrad.data import decoding, folders, transforms
-from ghostgrad.data.data_sets import DATA_SETS, Counts
 from ghostgrad.data.make import make
 from ghostgrad.figures import style
 from ghostgrad.models.build import build_network
+from ghostgrad.registry.datasets import DATA_SETS, Counts
 from ghostgrad.registry.spec import expand
 from ghostgrad.tasks.classify import load_data
 from ghostgrad.tasks.initialize import initialize

@@ -16,8 +16,8 @@ from torchvision.datasets import imagenet
 
 from ghostgrad.checks import InputError
 from ghostgrad.data import imagenet as archives
-from ghostgrad.data.data_sets import DATA_SETS, Counts
 from ghostgrad.data.make import make
+from ghostgrad.registry.datasets import DATA_SETS, Counts
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 TRUTH = (3, 1, 2, 2, 1, 3)  # of the validation images, ILSVRC2012_IDs

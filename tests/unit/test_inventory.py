@@ -253,11 +253,11 @@ def fabricated_series(run) -> CsvTable | None:
     place, places = "place", 4
     match run.task:
         case "simulate":
-            place, places = "layer", run.spec["depth"] * (2 if run.spec["net"] == "seqnet" else 1) + 1
+            place, places = "layer", run.spec.depth * (2 if run.spec.net == "seqnet" else 1) + 1
             names = ["gradient_norm", "forward_variance", "backward_variance"]
             names += [f"{what}_{way}" for what in ("block", "branch") for way in ("forward", "backward")]
         case "sample":
-            names = sample.QUANTITIES[run.spec["quantity"]].columns
+            names = sample.QUANTITIES[run.spec.quantity].columns
         case "initialize":
             names, places = initialize.COLUMNS, 8  # three scales of two blocks
         case _:

@@ -44,7 +44,7 @@ def test_hours_by_hand():
     cifar = run("cifar_sweep/lalc-128-s0")
     assert estimates.images(cifar.spec) == 200 * 390 * 128
     steps = run("resnet15_cifar/model1-s0")
-    assert estimates.images(steps.spec) == steps.spec["length"] * steps.spec["batch"]
+    assert estimates.images(steps.spec) == steps.spec.length * steps.spec.batch
 
 
 def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
@@ -52,9 +52,9 @@ def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
     spec = {"precision": "bf16", "optimizer": "sgd"}
     plain = estimates.seconds(spec, found, 100, rate)
     assert plain == pytest.approx(0.1)
-    assert estimates.seconds({**spec, "precision": "tf32"}, found, 100, rate) == pytest.approx(2 * plain)
-    assert estimates.seconds({**spec, "precision": "fp32"}, found, 100, rate) == pytest.approx(4 * plain)
-    assert estimates.seconds({**spec, "optimizer": "clars"}, found, 100, rate) == pytest.approx(2 * plain)
+    assert estimates.seconds(replace(spec, precision="tf32"), found, 100, rate) == pytest.approx(2 * plain)
+    assert estimates.seconds(replace(spec, precision="fp32"), found, 100, rate) == pytest.approx(4 * plain)
+    assert estimates.seconds(replace(spec, optimizer="clars"), found, 100, rate) == pytest.approx(2 * plain)
 
 
 def test_a_small_network_takes_its_layers_time():
@@ -102,7 +102,7 @@ def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
     """As torchvision's transform has it: the short side to min_size, the long one to at most max_size, up to 32s."""
     spec = run("coco/seqnet50-2x-s0").spec | changes
     assert estimates.size(spec) == side
-    transform = GeneralizedRCNNTransform(spec["min_size"], spec["max_size"], [0.0] * 3, [1.0] * 3)
+    transform = GeneralizedRCNNTransform(spec.min_size, spec.max_size, [0.0] * 3, [1.0] * 3)
     images, _ = transform([torch.zeros(3, 480, 640), torch.zeros(3, 640, 480)])
     assert images.tensors.shape[-2:] == (side, side)
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostgrad.checks import InputError, schema
+from ghostgrad.checks import InputError
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import SCALES, canonical_json, expand, parse_spec
+from ghostgrad.registry.specs.base import Option
+from ghostgrad.registry.specs.simulate import SimulateSpec
+from ghostgrad.registry.tasks import TASKS
 from tests.unit.fabricate import CLASSIFY, SIMULATE, STEADY, experiment, registry, workflow
 
 LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")
@@ -40,7 +45,7 @@ def layered(names):
 def test_the_later_layer_wins(tmp_path, names):
     """base < scales.X < axes < adjust < variant.scales.X, whichever of them speak."""
     reg = registry(tmp_path, {"nets": layered(names)})
-    assert reg.run("laptop", "nets/p-q-s0").spec["depth"] == LAYERS.index(names[-1]) + 1
+    assert reg.run("laptop", "nets/p-q-s0").spec.depth == LAYERS.index(names[-1]) + 1
 
 
 @pytest.mark.parametrize(
@@ -50,16 +55,14 @@ def test_a_scale_says_nothing_about_another(tmp_path, names):
     """At `paper` only base, variant and adjust count."""
     reg = registry(tmp_path, {"nets": layered(names)})
     last = [name for name in names if "scale" not in name][-1]
-    assert reg.run("paper", "nets/p-q-s0").spec["depth"] == LAYERS.index(last) + 1
+    assert reg.run("paper", "nets/p-q-s0").spec.depth == LAYERS.index(last) + 1
 
 
 def test_what_a_variant_sets_survives_the_scale(tmp_path):
     """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to one point."""
     sweep = {f"depth-{depth}": {"depth": depth} for depth in (2, 3, 5)}
-    reg = registry(
-        tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})}
-    )
-    assert {run.id: (run.spec["depth"], run.spec["width"]) for run in reg.runs("laptop")} == {
+    reg = registry(tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})})
+    assert {run.id: (run.spec.depth, run.spec.width) for run in reg.runs("laptop")} == {
         "nets/depth-2-s0": (2, 4),
         "nets/depth-3-s0": (3, 4),
         "nets/depth-5-s0": (5, 4),
@@ -82,13 +85,8 @@ def test_like_inherits_through_a_chain(tmp_path):
         tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {"repeats": 8}})}
     )
     spec = reg.run("laptop", "nets/grandchild-s1").spec
-    assert (spec["activation"], spec["norm"], spec["width"], spec["repeats"]) == (
-        "tanh",
-        "layer",
-        16,
-        2,
-    )
-    assert reg.run("laptop", "nets/parent-s0").spec["norm"] == "batch"
+    assert (spec.activation, spec.norm, spec.width, spec.repeats) == ("tanh", "layer", 16, 2)
+    assert reg.run("laptop", "nets/parent-s0").spec.norm == "batch"
 
 
 def test_axes_make_every_combination(tmp_path):
@@ -101,7 +99,7 @@ def test_axes_make_every_combination(tmp_path):
     assert nets.variants == ("sgd-b8", "sgd-b16", "tanh-b8", "tanh-b16")
     assert nets.point("tanh-b16") == {"method": "tanh", "batch": "b16"}
     spec = nets.runs("paper", "tanh-b16")[0].spec
-    assert (spec["activation"], spec["batch"]) == ("tanh", 16)
+    assert (spec.activation, spec.batch) == ("tanh", 16)
 
 
 def test_adjust_reaches_exactly_the_named_points(tmp_path):
@@ -115,7 +113,7 @@ def test_adjust_reaches_exactly_the_named_points(tmp_path):
         {"where": {"method": ["tanh"]}, "set": {"width": 64}},
     ]
     reg = registry(tmp_path, {"nets": experiment(variants={}, axes=axes, adjust=adjust)})
-    widths = {run.variant: run.spec["width"] for run in reg.runs("paper")}
+    widths = {run.variant: run.spec.width for run in reg.runs("paper")}
     changed = {"relu-b16": 32, "tanh-b8": 64, "tanh-b16": 64}
     assert widths == {"relu-b8": 8, "selu-b8": 8, "selu-b16": 8, **changed}
 
@@ -278,8 +276,8 @@ def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
         '{"batch":8,"depth":4,"net":"plain","repeats":16,"seed":0,"task":"simulate","width":8}'
     )
     assert run.canonical == expected
-    assert run.spec["norm"] == "batch"  # the expanded spec has every value
-    assert set(run.spec) == set(schema("simulate")["properties"])
+    assert run.spec.norm == "batch"  # a spec has every parameter
+    assert set(run.spec.stored()) == {"task", *SimulateSpec.schema()["properties"]}
 
 
 @pytest.mark.parametrize("task", ["simulate", "classify"])
@@ -287,12 +285,15 @@ def test_a_new_option_with_a_default_changes_no_canonical_spec(monkeypatch, task
     """Adding an option must rerun nothing: of all runs of this checkout, at all scales."""
     scales = ("smoke", "laptop", "paper")
     before = {(scale, run.id): run.canonical for scale in scales for run in Registry().runs(scale)}
-    monkeypatch.setitem(
-        schema(task)["properties"], "a_new_option", {"type": "boolean", "default": False}
-    )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Extended(TASKS[task].spec):
+        a_new_option: Annotated[bool, Option("It did not exist before.")] = False
+
+    monkeypatch.setitem(TASKS, task, replace(TASKS[task], spec=Extended))
     runs = [run for scale in scales for run in Registry().runs(scale)]
     assert {(run.scale, run.id): run.canonical for run in runs} == before
-    assert all(run.spec["a_new_option"] is False for run in runs if run.task == task)
+    assert all(run.spec.a_new_option is False for run in runs if run.task == task)
 
 
 VALUES = {
@@ -319,11 +320,11 @@ SPECS = st.fixed_dictionaries(
 def test_a_default_written_out_is_the_same_run(spec, random):
     """Canonical text depends neither on order nor on defaults being written, and leads back to the same spec."""
     expanded = expand("simulate", spec)
-    items = list(expanded.items())
+    items = list(expanded.values().items())
     random.shuffle(items)
     canonical = canonical_json("simulate", spec)
     assert canonical_json("simulate", dict(items)) == canonical
-    assert parse_spec(canonical) == ("simulate", expanded)
+    assert parse_spec(canonical) == expanded
 
 
 @STEADY

@@ -145,4 +145,4 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
 )
 def test_what_makes_no_sense_is_refused(changes, said):
     with pytest.raises(InputError, match=said):
-        check_together("classify", spec(**changes), 0, "nets.a")
+        check_together(spec(**changes), 0, "nets.a")

@@ -304,7 +304,7 @@ def test_a_checkpoint_of_other_code_is_one_line(tmp_path, manifest):
         saved["model"] = {f"old.{name}": value for name, value in saved["model"].items()}
         state.save(saved)
     images = load_images("digits", manifest)
-    spec = parse_spec(json.dumps(SPECS["classify"]))[1]
+    spec = parse_spec(json.dumps(SPECS["classify"]))
     with (
         State(runner.folder) as state,
         pytest.raises(InputError, match=r"a checkpoint of other code \(.*\); delete it"),

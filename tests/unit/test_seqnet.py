@@ -205,7 +205,7 @@ def test_tied_tensors_appear_once(two, four):
     expected |= set() if four else {f"{block}.branch.1.second.weight" for block in blocks}
     assert own == expected
     for decay in ("all", "weights"):
-        groups = optim.parameter_groups(spec("seqnet50", decay=decay, weight_decay=1e-4), net)
+        groups = optim.parameter_groups(net, 1e-4, decay, {})
         members = [p for group in groups for p in group["params"]]
         assert len({id(p) for p in members}) == len(members) == len(list(net.parameters()))
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}

@@ -138,7 +138,7 @@ def test_draws_follow_the_stated_laws(variance):
     """x ~ N(0, 1), dl/dx^(L) ~ N(0, 1/d), W ~ N(0, c/d), by a Kolmogorov-Smirnov test."""
     spec = make_spec(width=64, batch=50, weight_variance=variance)
     inputs, top, weights = simulate.draw(spec, generators(5))
-    stds = [1.0, 64**-0.5] + [math.sqrt(int(variance[0]) / 64)] * spec["depth"]
+    stds = [1.0, 64**-0.5] + [math.sqrt(int(variance[0]) / 64)] * spec.depth
     for values, std in zip([inputs, top, *weights], stds, strict=True):
         assert kstest(values.flatten().numpy(), "norm", (0, std)).pvalue > 1e-3
 
@@ -305,7 +305,7 @@ def test_a_block_begun_on_another_kind_of_device_begins_anew():
     """CPU and CUDA generators draw other numbers: a block never mixes them."""
     spec = make_spec(repeats=4)
     files = simulate.simulate(spec, Undisturbed(), CPU).files(spec)
-    begun = {"parts": [torch.zeros(2, spec["depth"] + 1, 3)], "device": "cuda"}
+    begun = {"parts": [torch.zeros(2, spec.depth + 1, 3)], "device": "cuda"}
     assert simulate.simulate(spec, Resumed(begun), CPU).files(spec) == files
 
 
@@ -337,7 +337,7 @@ def test_metrics_are_means_over_the_series(double):
     """metrics.csv from series.csv: norms of the first and last weight, R_f and R_b of the net (means of ratios)."""
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
-    series = rows(record.series.text()).reshape(7, spec["depth"] + 1, -1)
+    series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)
     norm, forward, backward = (series[:, :, column] for column in (2, 3, 4))
     expected = {
         "first_gradient_norm": norm[:, 1].mean(),
@@ -353,7 +353,7 @@ def test_summary_of_a_block_is_over_its_repeats():
     """probes.csv against numpy over the series: mean, standard error and quantiles of every quantity at every layer."""
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
-    series = rows(record.series.text()).reshape(7, spec["depth"] + 1, -1)[:, :, 2:]
+    series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)[:, :, 2:]
     columns = record.series.columns[2:]
     found = {(row[2], row[3]): row[4] for row in record.probes.rows}
     expected = {
@@ -365,7 +365,7 @@ def test_summary_of_a_block_is_over_its_repeats():
     }
     filled = 0
     for name, table in expected.items():
-        for layer in range(spec["depth"] + 1):
+        for layer in range(spec.depth + 1):
             for index, column in enumerate(columns):
                 if np.isnan(table[layer, index]):
                     assert (f"{column}_{name}", layer) not in found

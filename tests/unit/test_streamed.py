@@ -205,7 +205,7 @@ from ghostgrad.registry.spec import parse_spec
 from ghostgrad.runs.state import StopRequest
 
 stop = StopRequest().listen()
-task, spec = parse_spec(sys.argv[1])
+spec = parse_spec(sys.argv[1])
 source = batches.open_batches(spec, load_data(spec, Path(sys.argv[2])), torch.device("cpu"))
 source(0)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)

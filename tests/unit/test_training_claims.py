@@ -98,7 +98,7 @@ def write(claim: str, changes: dict, wide: bool = False, scale: str = "paper") -
             columns = ("step", "at", "train_accuracy", "test_accuracy")
             series = CsvTable(columns, [[at, at, first if at <= 2 else then, accuracy] for at in range(1, 21)])
         probes = []
-        for at in run.spec["probe_at"]:
+        for at in run.spec.probe_at:
             late = own.get("late", 0.05) if at else 0.5
             probes.append([at, at, "clipped_fraction", 0, late + bool(at) * noise / 100])
             curve = own.get("shape", SHAPE) + noise * np.linspace(-1, 1, 15)

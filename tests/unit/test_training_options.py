@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_initial_weights(digits):
     assert weight.std().item() == pytest.approx(0.3, rel=0.02)
     spec = expand("classify", {**BASE, "model": "resnet50", "cifar_stem": True, "small_stem": True, "init": "default"})
     one, two = classify.new_model(spec, digits), classify.new_model(spec, digits)
-    other = classify.new_model({**spec, "seed": 1}, digits)
+    other = classify.new_model(replace(spec, seed=1), digits)
     assert one.net.conv1.weight.shape == (64, 3, 3, 3)
     assert torch.equal(one.net.fc.weight, two.net.fc.weight)
     assert not torch.equal(one.net.fc.weight, other.net.fc.weight)
@@ -138,7 +139,7 @@ def test_masks_differ_by_seed_step_and_process(digits):
     model, x = classify.new_model(spec, digits), torch.ones(4, 3, 8, 8)
     found = []
     for seed, rank, step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
-        network = Network({**spec, "seed": seed}, model, CPU, ProcessGroup(rank, 2))
+        network = Network(replace(spec, seed=seed), model, CPU, ProcessGroup(rank, 2))
         with network.dropout_rng(step):
             found.append(network(x))
     assert torch.equal(found[0], found[-1])
@@ -172,7 +173,7 @@ def test_a_checkpoint_from_before_an_option_was_added_goes_on(tmp_path, digits, 
     with State(tmp_path / "parts") as state:
         saved = state.load()
         for group in saved["optimizer"]["param_groups"]:
-            del group["raw_norm"], group["eta"]
+            del group["raw_norm"], group["trust_coefficient"]
             group["momentum"] = 0.1
         state.save(saved)
     parts = run(tmp_path / "parts", digits, **more)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 else:
     # LibYAML's parser is several times faster; some builds of PyYAML come without it.
     _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
 Schema = dict[str, Any]  # a JSON schema
 
@@ -90,39 +87,25 @@ def load_yaml(path: Path) -> Any:
         raise InputError(f"{where}{line}: not valid YAML ({problem})") from None
 
 
-@cache
-def schema(name: str) -> Schema:
-    """The JSON schema workflow/schemas/<name>.yaml."""
-    content: Schema = load_yaml(SCHEMAS / f"{name}.yaml")
-    return content
+_validators: dict[tuple[int, bool], tuple[Schema, Draft202012Validator]] = {}
 
 
-@cache
-def _validator(name: str, partial: bool) -> Draft202012Validator:
-    body = schema(name)
-    if partial:
-        body = {key: value for key, value in body.items() if key != "required"}
-    return Draft202012Validator(body)
+def _validator(schema: Schema, partial: bool) -> Draft202012Validator:
+    """The validator of a schema, made once; the schema is kept with it, so that its id stays its own."""
+    key = (id(schema), partial)
+    if key not in _validators:
+        left_out = {"required"} if partial else set()
+        body = {name: rule for name, rule in schema.items() if name not in left_out}
+        _validators[key] = (schema, Draft202012Validator(body))
+    return _validators[key][1]
 
 
-def validate(value: Any, name: str, where: str, partial: bool = False) -> None:
-    """Raise InputError unless `value` fits the schema `name`.
+def validate(value: Any, schema: Schema, where: str, partial: bool = False) -> None:
+    """Raise InputError unless `value` fits a JSON schema.
 
     With `partial`, keys may be missing: `value` is one layer of a merge.
     """
-    _refuse_unfit(_validator(name, partial), value, where)
-
-
-def require(value: Mapping[str, Any], name: str, where: str) -> None:
-    """Raise InputError if a key is missing that the schema `name` requires: the check that is left
-    for a merge of valid layers."""
-    if missing := next((key for key in schema(name)["required"] if key not in value), None):
-        raise InputError(f"{where}: key '{missing}' is missing")
-
-
-def check(value: Any, schema: Schema, where: str) -> None:
-    """Raise InputError unless `value` fits this JSON schema."""
-    _refuse_unfit(Draft202012Validator(schema), value, where)
+    _refuse_unfit(_validator(schema, partial), value, where)
 
 
 def _not_finite(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:

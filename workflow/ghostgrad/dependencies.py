@@ -29,8 +29,11 @@ BOOKKEEPING = (
     "registry.experiment",
     "registry.registry",
     "registry.signatures",
+    "registry.schemas",
     "registry.spec",
+    "registry.specs.base",
     "registry.targets",
+    "registry.tasks",
     "runs",
 )
 

@@ -281,7 +281,7 @@ def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
         found = found[found["index"] > 0]
         if found.empty:
             continue
-        batch = results.registry.cell_runs(results.scale, cell)[0].spec["batch"]
+        batch = results.registry.cell_runs(results.scale, cell)[0].spec.batch
         values = batch**2 * np.exp(np.log(found["value"]).groupby(found["seed"]).mean().to_numpy())
         yield _over_repeats(cell, "sample_gradient_variance", values)
 

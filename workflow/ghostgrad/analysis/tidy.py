@@ -15,7 +15,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.registry import Registry
-from ghostgrad.registry.spec import RunSpec, expand, run_status
+from ghostgrad.registry.spec import RunSpec, run_status
 
 IDENTITY = ("row", "column", "experiment", "variant", "seed", "comparable")
 PROVENANCE = ("code", "commit", "machine")
@@ -69,11 +69,10 @@ def refuse_stale(run: RunSpec) -> None:
     if run_status(run) != "stale":
         return
     path = Path(run.directory, "spec.json")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    found = {**expand(run.task, found), **found}
-    wanted = {"task": run.task, **run.spec}
-    key = next(key for key in {**wanted, **found} if found.get(key) != wanted.get(key))
-    change = f"{key} is {found.get(key)!r}, in the registry {wanted.get(key)!r}"
+    stored = {**run.spec.defaults(), **run.spec.renamed(json.loads(path.read_text(encoding="utf-8")))}
+    expected = {"task": run.task, **run.spec.values()}
+    key = next(key for key in {**expected, **stored} if stored.get(key) != expected.get(key))
+    change = f"{key} is {stored.get(key)!r}, in the registry {expected.get(key)!r}"
     raise InputError(f"{path}: {change}; compute it again: snakemake --force {run.directory}/metrics.csv")
 
 

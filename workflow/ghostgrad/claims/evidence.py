@@ -14,8 +14,9 @@ import pandas as pd
 from ghostgrad.analysis.measures import fitted_rate, jackknife
 from ghostgrad.analysis.results import read_frame
 from ghostgrad.registry.artifact import Cell
+from ghostgrad.registry.datasets import is_shipped
 from ghostgrad.registry.registry import Registry
-from ghostgrad.registry.spec import SHIPPED_DATA, RunSpec, missing_reason, published
+from ghostgrad.registry.spec import RunSpec, missing_reason, published
 
 
 class Missing(Exception):
@@ -24,7 +25,7 @@ class Missing(Exception):
 
 def _unset(run: RunSpec) -> str | None:
     """The data key that a run waits for; the workflow gives the others as environment variables."""
-    known = run.data is None or run.data in SHIPPED_DATA or f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ
+    known = is_shipped(run.data) or f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ
     return None if known else f"data.{run.data} is not set in config.yaml"
 
 
@@ -92,7 +93,7 @@ class Evidence:
 
     def early_accuracy(self, variant: str) -> np.ndarray:
         """Training accuracy in percent over the first quarter of the planned training, (seeds,)."""
-        return self.accuracy(variant, "train_accuracy", 0, self._runs(variant)[0].spec["length"] / 4)
+        return self.accuracy(variant, "train_accuracy", 0, self._runs(variant)[0].spec.length / 4)
 
     def costs(self, variant: str, key: str) -> np.ndarray:
         """A number of env.json, (seeds,): of a peak the highest of a seed's process starts, else their sum; Missing

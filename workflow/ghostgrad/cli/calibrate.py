@@ -7,8 +7,9 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from ghostgrad.cli.estimates import (
     trains,
     workload,
 )
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.data.images import Images
 from ghostgrad.files import write_atomically
 from ghostgrad.models import mask_rcnn
 from ghostgrad.models.build import build_network
 from ghostgrad.models.counts import counts, detector_counts
+from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.spec import RunSpec
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import generator
 from ghostgrad.tasks import classify, detect
 from ghostgrad.tasks.run import translate_torch_errors
@@ -53,7 +56,7 @@ def workloads(runs: Iterable[RunSpec]) -> dict[str, RunSpec]:
     """What is to be measured of these runs, each once."""
     found: dict[str, RunSpec] = {}
     for run in runs:
-        if trains(run) and run.spec["length"]:
+        if trains(run) and run.spec.length:
             found.setdefault(workload(run), run)
     return found
 
@@ -62,7 +65,7 @@ def images_per_s(run: RunSpec, device: torch.device, steps: int) -> float:
     """Of `steps` steps of one process, forward, backward and update, on random images that lie on the device, as many
     as it has at a time."""
     configure(run.spec)
-    step = {"classify": classification, "detect": detection}[run.task]({**run.spec, "batch": at_a_time(run)}, device)
+    step = {"classify": classification, "detect": detection}[run.task](replace(run.spec, batch=at_a_time(run)), device)
     for number in range(WARM_UP + steps):
         if number == WARM_UP:
             _wait(device)
@@ -72,18 +75,18 @@ def images_per_s(run: RunSpec, device: torch.device, steps: int) -> float:
     return steps * at_a_time(run) / (time.perf_counter() - began)
 
 
-def classification(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
+def classification(spec: ClassifySpec, device: torch.device) -> Callable[[int], None]:
     """A step of a classifier."""
-    spec = {**spec, "micro_batch": spec["batch"]}
-    classes, side = CLASSES[spec["data"]], size(spec)
+    spec = replace(spec, micro_batch=spec.batch)
+    classes, side = CLASSES[spec.data], size(spec)
     rng = generator(0, "calibrate")
-    x = torch.randn(spec["batch"], 3, side, side, generator=rng)
-    y = torch.randint(classes, (spec["batch"],), generator=rng)
+    x = torch.randn(spec.batch, 3, side, side, generator=rng)
+    y = torch.randint(classes, (spec.batch,), generator=rng)
     shape = torch.empty(0, 3, side, side, dtype=torch.uint8).numpy()
     model = classify.new_model(spec, Images(shape, y.numpy(), shape, y.numpy(), list(map(str, range(classes)))))
     network = Network(spec, model, device, SINGLE_PROCESS)
     optimizer = optim.optimizer(spec, network.model.train())
-    norms = SampleNorms(network.model) if spec["optimizer"] == "clars" else None
+    norms = SampleNorms(network.model) if spec.optimizer == "clars" else None
     x, y = x.to(device), y.to(device)
 
     def step(number: int) -> None:
@@ -97,20 +100,20 @@ def classification(spec: Mapping[str, Any], device: torch.device) -> Callable[[i
     return step
 
 
-def _detector(spec: Mapping[str, Any]) -> nn.Module:
-    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec["data"]], DATA_SETS[spec["data"]].mean_std)
+def _detector(spec: DetectSpec) -> nn.Module:
+    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec.data], DATA_SETS[spec.data].mean_std)
 
 
-def detection(spec: Mapping[str, Any], device: torch.device) -> Callable[[int], None]:
+def detection(spec: DetectSpec, device: torch.device) -> Callable[[int], None]:
     """A step of a detector on lying and upright images; each has as many objects as regions with a mask are sampled at
     most."""
-    classes, rng = CLASSES[spec["data"]], generator(0, "calibrate")
+    classes, rng = CLASSES[spec.data], generator(0, "calibrate")
     net = _detector(spec).to(device).train()
     optimizer = detect.new_optimizer(spec, net)
-    count = int(POSITIVE * spec["rois"])
+    count = int(POSITIVE * spec.rois)
     images, targets = [], []
-    for place in range(spec["batch"]):
-        height, width = SCENE[spec["data"]][:: -1 if place % 2 else 1]
+    for place in range(spec.batch):
+        height, width = SCENE[spec.data][:: -1 if place % 2 else 1]
         corners = torch.rand(2, count, 2, generator=rng) * torch.tensor([width, height]) * 0.9
         boxes = torch.cat([corners.amin(0), corners.amax(0) + torch.tensor([width, height]) * 0.1], 1)
         masks = torch.ones(count, height, width, dtype=torch.uint8)
@@ -163,8 +166,8 @@ def calibrate(runs: Iterable[RunSpec], device: torch.device, steps: int, state_d
             rate, told = None, str(error)
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else ""
         _add(path, [key, name, f"{rate:.6g}" if rate else "", peak, torch.__version__])
-        rule = run.spec.get("optimizer", run.task)
-        how = f"{run.spec['model']}, {rule}, {run.spec['precision']}, batch {at_a_time(run)}"
+        rule = getattr(run.spec, "optimizer", run.task)
+        how = f"{run.spec.model}, {rule}, {run.spec.precision}, batch {at_a_time(run)}"
         log.info("%d of %d: %s: %s", number, len(todo), how, told)
     return path
 
@@ -183,11 +186,11 @@ def _csv(rows: list[list[Any]]) -> str:
     return out.getvalue()
 
 
-def _counts(task: str, spec: Mapping[str, Any]) -> tuple[int, int, int]:
-    classes, pixels = CLASSES[spec["data"]], size(spec)
+def _counts(task: str, spec: ClassifySpec | DetectSpec) -> tuple[int, int, int]:
+    classes, pixels = CLASSES[spec.data], size(spec)
     with torch.device("meta"):
         if task == "detect":
-            return detector_counts(_detector(spec), pixels, spec["rois"], int(POSITIVE * spec["rois"]))
+            return detector_counts(_detector(spec), pixels, spec.rois, int(POSITIVE * spec.rois))
         return counts(build_network(spec, classes, (3, pixels, pixels)), pixels)
 
 

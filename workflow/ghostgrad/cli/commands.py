@@ -147,9 +147,9 @@ def run(
         inputs, weights = [Path(path) for path in named.inputs], named.publishes_weights
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
-    task, expanded = parse_spec(spec)
-    check_together(task, expanded, gpus, "--spec")
-    execute(task, expanded, out, inputs, threads, gpus, weights)
+    parsed = parse_spec(spec)
+    check_together(parsed, gpus, "--spec")
+    execute(parsed, out, inputs, threads, gpus, weights)
 
 
 def _selected_runs(registry: Registry, names: Iterable[str], scale: str) -> list[RunSpec]:

@@ -15,16 +15,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ghostgrad.checks import InputError, nearest, schema
+from ghostgrad.checks import InputError, nearest
+from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.spec import RunSpec
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
 
 NETWORKS = Path(__file__).resolve().parents[2] / "networks.csv"
-IMAGES = {"cifar10": 50000, "digits": 1497, "imagenet": 1281167, "coco": 118287}  # of an epoch
-CLASSES = {"cifar10": 10, "digits": 10, "photographs": 2, "imagenet": 1000, "coco": 80, "digit_scenes": 10}
-SIDE = {"cifar10": 32, "digits": 8, "photographs": 224, "imagenet": 224}  # pixels, where a spec sets no size
-SCENE = {"coco": (480, 640), "digit_scenes": (64, 64)}  # sides in pixels, of COCO's most images
+IMAGES = {name: row.counts.train for name, row in DATA_SETS.items() if row.counts}  # of an epoch
+CLASSES = {name: row.counts.classes for name, row in DATA_SETS.items() if row.counts}
+SIDE = {name: row.side for name, row in DATA_SETS.items() if row.side}  # pixels, where a spec sets no size
+SCENE = {name: row.scene for name, row in DATA_SETS.items() if row.scene}
 POSITIVE = 0.25  # of a detector's sampled regions have a mask in training, at most
 # Forward multiply-adds, in 10^9, for which a GPU trains in a second: ResNet50 at 224 x 224, 4.09 of them an image, with
 # 3,000 images a second, about an H200's in bfloat16. Like the next three, assumed, not measured.
@@ -62,33 +65,35 @@ def trains(run: RunSpec) -> bool:
     return run.task in ARCHITECTURE and run.data in CLASSES
 
 
-def size(spec: Mapping[str, Any]) -> int:
+def size(spec: ClassifySpec | DetectSpec) -> int:
     """Side in pixels of the images that a network sees; a detector's are resized and then, some of them upright and
     some lying, padded to the longest sides of all."""
-    if spec["data"] not in SCENE:
-        return spec["size"] or SIDE[spec["data"]]
-    short, long = SCENE[spec["data"]]
-    return 32 * math.ceil(math.floor(long * min(spec["min_size"] / short, spec["max_size"] / long)) / 32)
+    if spec.data not in SCENE:
+        return spec.size or SIDE[spec.data]
+    short, long = SCENE[spec.data]
+    return 32 * math.ceil(math.floor(long * min(spec.min_size / short, spec.max_size / long)) / 32)
 
 
 def architecture(run: RunSpec) -> str:
     """JSON of what a training's network is, of which images; defaults left out."""
-    spec, rules = run.spec, schema(run.task)["properties"]
-    own = {key: spec[key] for key in ARCHITECTURE[run.task] if spec[key] != rules[key].get("default")}
+    spec, defaults = run.spec, run.spec.defaults()
+    values = spec.values()
+    own = {key: values[key] for key in ARCHITECTURE[run.task] if values[key] != defaults.get(key)}
     own |= {"classes": CLASSES[run.data], "size": size(spec)}
     return json.dumps(own, sort_keys=True)
 
 
 def at_a_time(run: RunSpec) -> int:
     """Images that a process computes at a time."""
-    return run.spec.get("micro_batch") or run.spec["batch"] // max(1, run.resources.get("gpu", 0))
+    return getattr(run.spec, "micro_batch", 0) or run.spec.batch // max(1, run.gpus)
 
 
 def workload(run: RunSpec) -> str:
     """JSON of what a calibration measures: a network, how it is computed, and the images that a process has at a
     time."""
-    how = {key: run.spec[key] for key in COMPUTATION if key in run.spec}
-    how |= {"orthogonal": bool(run.spec.get("orthogonal")), "micro_batch": at_a_time(run)}
+    values = run.spec.values()
+    how = {key: values[key] for key in COMPUTATION if key in values}
+    how |= {"orthogonal": bool(values.get("orthogonal")), "micro_batch": at_a_time(run)}
     return json.dumps(json.loads(architecture(run)) | how, sort_keys=True)
 
 
@@ -106,13 +111,13 @@ def counts_of(run: RunSpec) -> Counts | None:
     return networks().get(architecture(run)) if trains(run) else None
 
 
-def images(spec: Mapping[str, Any]) -> float | None:
+def images(spec: ClassifySpec | DetectSpec) -> float | None:
     """Training images that a run processes; None where the data set's size is not known beforehand."""
-    if spec["data"] not in IMAGES:
+    if spec.data not in IMAGES:
         return None
-    per_epoch = IMAGES[spec["data"]] // spec["batch"]
-    steps = spec["length"] * (per_epoch if spec["unit"] == "epoch" else 1) / spec["shrink"]
-    return steps * spec["batch"]
+    per_epoch = IMAGES[spec.data] // spec.batch
+    steps = spec.length * (per_epoch if spec.unit == "epoch" else 1) / spec.shrink
+    return steps * spec.batch
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,10 @@ class Estimate:
     basis: str  # measured | multiply-adds | expected | unknown
 
 
-def seconds(spec: Mapping[str, Any], found: Counts, micro: int, gmacs_per_s: float) -> float:
+def seconds(spec: ClassifySpec | DetectSpec, found: Counts, micro: int, gmacs_per_s: float) -> float:
     """Of a step of `micro` images on one GPU, by its multiply-adds or, of small nets, by its layers."""
-    by_network = micro * found.multiply_adds / (OF_BF16[spec["precision"]] * gmacs_per_s * 1e9)
-    return max(by_network, found.layers * LAYER_MS / 1000) * (CLARS if spec.get("optimizer") == "clars" else 1)
+    by_network = micro * found.multiply_adds / (OF_BF16[spec.precision] * gmacs_per_s * 1e9)
+    return max(by_network, found.layers * LAYER_MS / 1000) * (CLARS if getattr(spec, "optimizer", "") == "clars" else 1)
 
 
 def estimate(run: RunSpec, measured: Mapping[str, float], gmacs_per_s: float) -> Estimate:

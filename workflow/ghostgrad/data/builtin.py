@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.data.images import Images, Labels, Pixels
+from ghostgrad.registry.datasets import DATA_SETS
 
 
 def grey_digits() -> tuple[Pixels, Labels, NDArray[np.bool_]]:

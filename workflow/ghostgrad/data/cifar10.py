@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.data.images import Images
 from ghostgrad.data.manifests import configured_path
+from ghostgrad.registry.datasets import DATA_SETS
 
 ARCHIVE = "cifar-10-python.tar.gz"
 

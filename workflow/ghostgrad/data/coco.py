@@ -19,7 +19,7 @@ import numpy as np
 from ghostgrad.checks import InputError
 from ghostgrad.data import coco_format, decoding
 from ghostgrad.data.coco_format import Annotation
-from ghostgrad.data.data_sets import DATA_SETS, MeanStd
+from ghostgrad.registry.datasets import DATA_SETS, MeanStd
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO

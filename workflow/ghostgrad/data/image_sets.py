@@ -16,11 +16,11 @@ import numpy as np
 
 from ghostgrad.data import builtin, folders, manifests
 from ghostgrad.data.cifar10 import cifar10
-from ghostgrad.data.data_sets import DATA_SETS, MeanStd
 from ghostgrad.data.decoding import names_to_skip
 from ghostgrad.data.folders import Folder
 from ghostgrad.data.images import Images
 from ghostgrad.files import write_atomically
+from ghostgrad.registry.datasets import DATA_SETS, MeanStd
 
 ARRAY_READERS: Mapping[str, Callable[[], Images]] = {
     "cifar10": cifar10,

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ghostgrad.data.data_sets import MeanStd
     from ghostgrad.data.folders import Files
+    from ghostgrad.registry.datasets import MeanStd
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.data import folders
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.data.folders import Folder
 from ghostgrad.data.image_sets import make_arrays, make_folder
 from ghostgrad.data.imagenet import unpacking_hint
 from ghostgrad.data.manifests import configured_path
 from ghostgrad.data.scene_sets import make_scenes
 from ghostgrad.data.vgg19_bn import make_weights
+from ghostgrad.registry.datasets import DATA_SETS
 
 
 def make(name: str, manifest: Path) -> None:

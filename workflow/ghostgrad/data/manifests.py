@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.files import write_atomically
+from ghostgrad.registry.datasets import DATA_SETS
 
 
 def configured_path(name: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ghostgrad.data import coco, digit_scenes, manifests
 from ghostgrad.data.coco import Scenes
-from ghostgrad.data.data_sets import DATA_SETS
 from ghostgrad.data.decoding import names_to_skip
+from ghostgrad.registry.datasets import DATA_SETS
 
 
 def _read(name: str, manifest: Path, skip: Collection[str] = ()) -> tuple[Scenes, dict[str, Any]]:

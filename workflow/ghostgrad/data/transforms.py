@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ghostgrad.data.data_sets import MeanStd
+    from ghostgrad.registry.datasets import MeanStd
 
 # torchvision's RandomResizedCrop: parts of the area, ratios of width to height, attempts.
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10

@@ -145,7 +145,7 @@ def over_time(results: Results, quantity: Literal["clipped_fraction", "explosion
         style.curve(axes, frame, cell.label, index, marker="o")
         frames.append(frame)
         places.append((cell.label, frame["x"].iloc[-1], frame["mean"].iloc[-1]))
-    unit = results.registry.cell_runs(results.scale, results.measured_cells[0])[0].spec["unit"]
+    unit = results.registry.cell_runs(results.scale, results.measured_cells[0])[0].spec.unit
     axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel=f"{unit} in the paper", ylabel=TIMED[quantity], xlim=(0, None))
     axes.axhline(0.0 if quantity == "clipped_fraction" else 1.0, color="#cccccc", linewidth=0.6, zorder=0)

@@ -5,16 +5,13 @@ probed."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry.spec import SELF_INITIALIZED
+from ghostgrad.registry.specs.classify import SELF_INITIALIZED, ClassifySpec
+from ghostgrad.registry.specs.initialize import InitializeSpec
 
-STEM = ("cifar_stem", "small_stem", "stem_filters")
-SEQNET = ("seqnet_init", "tie_conv2", "tie_conv4", "branch_norm", "position", "skip")
 SMALLEST = {"vgg16_bn": 32, "vgg19_bn": 32, "swin_t": 4, "vit_b_16": 16}  # pixels that leave one position at the end
 
 
@@ -26,47 +23,85 @@ def _check_size(model: str, height: int, width: int) -> None:
         raise InputError(f"{images}; set the spec's key size: to a multiple of 16")
 
 
-def build_network(spec: Mapping[str, Any], classes: int, shape: tuple[int, ...]) -> nn.Module:
+def build_network(spec: ClassifySpec | InitializeSpec, classes: int, shape: tuple[int, ...]) -> nn.Module:
     """The network of a classify or initialize spec, for images of `shape` (3, H, W), or of the spec's `size` where that
     is set; InputError where it cannot run on them."""
-    shape = (shape[0], *[spec["size"]] * 2) if spec.get("size") else shape
-    _check_size(spec["model"], *shape[1:])
-    family = spec["model"].rstrip("0123456789")
-    if family in SELF_INITIALIZED:
-        return _self_drawn(family, spec, classes)
-    match spec["model"]:
+    if spec.size:
+        shape = (shape[0], spec.size, spec.size)
+    _check_size(spec.model, *shape[1:])
+    family = spec.model.rstrip("0123456789")
+    if isinstance(spec, ClassifySpec) and family in SELF_INITIALIZED:
+        return _self_initialized(family, spec, classes)
+    match spec.model:
         case "preact_resnet":
             from ghostgrad.models.preact_resnet import PreactResNet
 
-            keys = ("blocks", "filters", "batch_norm", "shortcut", "bn_eps", "padding_mode")
-            return PreactResNet(classes, **{key: spec[key] for key in keys if key in spec})
+            return PreactResNet(
+                classes,
+                blocks=spec.blocks,
+                filters=spec.filters,
+                batch_norm=spec.batch_norm,
+                shortcut=spec.shortcut,
+                bn_eps=spec.bn_eps,
+                padding_mode=spec.padding_mode if isinstance(spec, InitializeSpec) else "zeros",
+            )
         case "mlp":
             from ghostgrad.models.plain import mlp
 
-            keys = ("depth", "width", "norm", "activation")
-            return mlp(classes, math.prod(shape), **{key: spec[key] for key in keys})
+            return mlp(
+                classes,
+                math.prod(shape),
+                depth=spec.depth,
+                width=spec.width,
+                norm=spec.norm,
+                activation=spec.activation,
+            )
         case "vgg":
             from ghostgrad.models.plain import vgg
 
-            keys = ("depth", "filters", "norm", "activation")
-            return vgg(classes, **{key: spec[key] for key in keys})
+            return vgg(
+                classes,
+                depth=spec.depth,
+                filters=spec.filters,
+                norm=spec.norm,
+                activation=spec.activation,
+            )
     from ghostgrad.models import torchvision_nets
 
-    more = {key: spec[key] for key in ("small_stem", "stem_filters") if key in spec}
-    return torchvision_nets.build(spec["model"], classes, spec["cifar_stem"], spec["zero_gamma"], shape[-1], **more)
+    narrow = {}
+    if isinstance(spec, ClassifySpec):
+        narrow = {"small_stem": spec.small_stem, "stem_filters": spec.stem_filters}
+    return torchvision_nets.build(
+        spec.model, classes, spec.cifar_stem, spec.zero_init_residual, shape[-1], **narrow
+    )
 
 
-def _self_drawn(family: str, spec: Mapping[str, Any], classes: int) -> nn.Module:
-    """A network that its own initialization makes what it is."""
-    depth, options = int(spec["model"].removeprefix(family)), {key: spec[key] for key in STEM}
+def _self_initialized(family: str, spec: ClassifySpec, classes: int) -> nn.Module:
+    """A network of a family that draws its own weights."""
+    depth = int(spec.model.removeprefix(family))
+    stem = {
+        "cifar_stem": spec.cifar_stem,
+        "small_stem": spec.small_stem,
+        "stem_filters": spec.stem_filters,
+    }
     if family == "seqnet":
         from ghostgrad.models.seqnet import SeqNet
 
-        return SeqNet(depth, classes, **options, **{key: spec[key] for key in SEQNET})
+        return SeqNet(
+            depth,
+            classes,
+            **stem,
+            seqnet_init=spec.seqnet_init,
+            tie_conv2=spec.tie_conv2,
+            tie_conv4=spec.tie_conv4,
+            branch_norm=spec.branch_norm,
+            position=spec.position,
+            skip=spec.skip,
+        )
     if family == "diracnet":
         from ghostgrad.models.diracnet import DiracNet
 
-        return DiracNet(depth, classes, **options)
+        return DiracNet(depth, classes, **stem)
     from ghostgrad.models.isonet import ISONet
 
-    return ISONet(depth, classes, **options)
+    return ISONet(depth, classes, **stem)

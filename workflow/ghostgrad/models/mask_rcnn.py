@@ -11,8 +11,7 @@ layers and no normalization. Stem and first stage are not trained; BN of the oth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
@@ -25,7 +24,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from ghostgrad.models.build import build_network
 from ghostgrad.models.torchvision_nets import group_norm
-from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
 
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -86,37 +86,48 @@ def freeze(body: Stages, norms: bool) -> None:
             parameter.requires_grad_(False)
 
 
-def classifier(spec: Mapping[str, Any], classes: int) -> nn.Module:
+def classifier(spec: DetectSpec, classes: int) -> nn.Module:
     """The classifier that the backbone of a detect spec is a part of."""
-    keys = ("model", "cifar_stem", "small_stem", "stem_filters")
-    return build_network(expand("classify", {key: spec[key] for key in keys}), classes, (3, 224, 224))
+    network = ClassifySpec(
+        model=spec.model,
+        cifar_stem=spec.cifar_stem,
+        small_stem=spec.small_stem,
+        stem_filters=spec.stem_filters,
+        # Only the parameters of the network are read; these have no default.
+        data="imagenet",
+        batch=2,
+        length=0,
+        lr=1,
+        seed=0,
+    )
+    return build_network(network, classes, (3, 224, 224))
 
 
-def build(spec: Mapping[str, Any], net: nn.Module, classes: int, channels: tuple[Sequence[float], ...]) -> MaskRCNN:
+def build(spec: DetectSpec, net: nn.Module, classes: int, channels: tuple[Sequence[float], ...]) -> MaskRCNN:
     """The detector of a detect spec on the classifier `net`; `classes` without the background, `channels` the mean and
     standard deviation by which it normalizes images in 0..1."""
-    body = stages_of(spec["model"], getattr(net, "net", net), spec["backbone_relu"])
+    body = stages_of(spec.model, getattr(net, "net", net), spec.backbone_relu)
     widths = widths_of(body)
-    freeze(body, spec["backbone_norm"] == "frozen")
-    normalized, width = spec["heads"] == "gn", spec["fpn_channels"]
+    freeze(body, spec.backbone_norm == "frozen")
+    normalized, width = spec.heads == "gn", spec.fpn_channels
     backbone = Backbone(body, widths, width, normalized)
-    sizes, features = tuple((size,) for size in spec["anchor_sizes"]), spec["head_features"]
+    sizes, features = tuple((size,) for size in spec.anchor_sizes), spec.head_features
     box_head: nn.Module = TwoMLPHead(width * 7**2, features)
     if normalized:
         box_head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [features], norm_layer=group_norm)
     return MaskRCNN(
         backbone,
-        min_size=spec["min_size"],
-        max_size=spec["max_size"],
+        min_size=spec.min_size,
+        max_size=spec.max_size,
         image_mean=list(channels[0]),
         image_std=list(channels[1]),
         rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
         rpn_head=RPNHead(width, len(RATIOS)),
-        rpn_pre_nms_top_n_train=spec["proposals"] * 2,
-        rpn_post_nms_top_n_train=spec["proposals"] * 2,
-        rpn_pre_nms_top_n_test=spec["proposals"],
-        rpn_post_nms_top_n_test=spec["proposals"],
-        box_batch_size_per_image=spec["rois"],
+        rpn_pre_nms_top_n_train=spec.proposals * 2,
+        rpn_post_nms_top_n_train=spec.proposals * 2,
+        rpn_pre_nms_top_n_test=spec.proposals,
+        rpn_post_nms_top_n_test=spec.proposals,
+        box_batch_size_per_image=spec.rois,
         box_head=box_head,
         box_predictor=FastRCNNPredictor(features, classes + 1),
         mask_head=MaskRCNNHeads(width, [width] * 4, 1, norm_layer=group_norm if normalized else None),

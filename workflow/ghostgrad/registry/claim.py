@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
+from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
 
 MODULES = ("ghost", "ghost_errata", "lalc", "bnres", "across")  # of ghostgrad/claims, a file each
@@ -59,7 +60,7 @@ def load_claims(workflow: Path) -> dict[str, Claim]:
         if not path.exists():
             continue
         bodies = load_yaml(path)
-        validate(bodies, "claims", display_path(path))
+        validate(bodies, claims_schema(), display_path(path))
         for name in bodies:
             where = f"{display_path(path)}: {name}"
             if name in claims:

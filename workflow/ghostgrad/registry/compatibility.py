@@ -1,169 +1,201 @@
-"""Values of a spec that are valid each by itself and do not fit each other, or the GPUs: refused by the registry,
-before anything is submitted, and by `ghostgrad run`. Imports neither torch nor pandas."""
+"""Parameters that are valid each by itself but do not fit each other, or the GPUs of the run. The
+registry refuses them before anything is submitted, and so does `ghostgrad run`. Imports neither
+torch nor pandas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from typing import Any
+from collections.abc import Iterator
 
-from ghostgrad.checks import InputError, schema
-from ghostgrad.registry.spec import FOLDER_DATA, SELF_INITIALIZED, test_side
+from ghostgrad.checks import InputError
+from ghostgrad.registry.datasets import of_form
+from ghostgrad.registry.specs.base import Spec
+from ghostgrad.registry.specs.classify import SELF_INITIALIZED, ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
+from ghostgrad.registry.specs.initialize import InitializeSpec
+from ghostgrad.registry.specs.simulate import SimulateSpec
+from ghostgrad.registry.tasks import TASKS
 
 STEMLESS = ("preact_resnet", "mlp", "vgg", "vgg16_bn", "vgg19_bn", "vit_b_16", "swin_t")
-RULES_WITH = {  # option -> the update rules that read it
-    "nesterov": ("sgd", "larc", "lalc"),
-    "raw_norm": ("lalc",),
-    "gamma_outside": ("lars", "clars"),
-    "decay_in_trust": ("clars",),
-}
+
+# What must agree between a detector and the classifier whose weights it starts from, and what that
+# classifier must leave at its default because a detector has no such parameter.
+BACKBONE = ("model", "cifar_stem", "small_stem", "stem_filters")
+CLASSIFIER_DEFAULTS = ("tie_conv2", "tie_conv4", "branch_norm", "position", "skip")
 
 
-def _has_batch_norm(spec: Mapping[str, Any]) -> bool:
-    """Of a classify spec's network."""
-    model = spec["model"]
-    if model in ("mlp", "vgg"):
-        return spec["norm"] == "batch"
-    if model == "preact_resnet":
-        return spec["batch_norm"]
-    return model != "resnet50_gn" and not model.startswith("isonet")
+def _has_batch_norm(spec: ClassifySpec) -> bool:
+    if spec.model in ("mlp", "vgg"):
+        return spec.norm == "batch"
+    if spec.model == "preact_resnet":
+        return spec.batch_norm
+    return spec.model != "resnet50_gn" and not spec.model.startswith("isonet")
 
 
-def _architecture_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What the network of a classify or initialize spec cannot be or would ignore."""
-    model = spec["model"]
-    if model == "vgg" and (spec["depth"] % 5 != 1 or spec["depth"] < 6):
-        yield f"depth: vgg has five equal groups and a classifier, 5n + 1 layers, not {spec['depth']}"
-    for key in ("cifar_stem", "small_stem"):
-        if model in STEMLESS and spec.get(key):
+def _architecture_problems(spec: ClassifySpec | InitializeSpec) -> Iterator[str]:
+    """What the network cannot be, or would ignore."""
+    model, small_stem = spec.model, isinstance(spec, ClassifySpec) and spec.small_stem
+    if model == "vgg" and (spec.depth % 5 != 1 or spec.depth < 6):
+        yield (
+            "depth: a vgg has five equal groups and a classifier, 5n + 1 layers; "
+            f"{spec.depth} is not of this form"
+        )
+    for key, is_set in (("cifar_stem", spec.cifar_stem), ("small_stem", small_stem)):
+        if model in STEMLESS and is_set:
             yield f"{key}: {model} has no such stem; leave it out"
-    if spec.get("small_stem") and not spec["cifar_stem"]:
-        yield "small_stem: is a form of the CIFAR stem; set cifar_stem too"
-    if spec.get("zero_gamma") and not model.startswith("resnet"):
-        yield f"zero_gamma: {model} has no branches that it could set to 0; leave it out"
+    if small_stem and not spec.cifar_stem:
+        yield "small_stem: it is a form of the CIFAR stem; set cifar_stem too"
+    if spec.zero_init_residual and not model.startswith("resnet"):
+        yield f"zero_init_residual: {model} has no residual branches; leave it out"
 
 
-def _self_drawn_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What a network that its own initialization makes what it is cannot be; of SeqNets, what the paper's modules
-    cannot."""
-    model = spec["model"]
+def _self_initialized_problems(spec: ClassifySpec) -> Iterator[str]:
+    """What a network with its own initialization cannot be, and what the modules of a SeqNet cannot."""
+    model = spec.model
     if not model.startswith(SELF_INITIALIZED):
         return
-    if spec["init"] != "default":
-        yield f"init: {model} has an initialization of its own, default, not {spec['init']}"
-    if spec["optimizer"] == "clars":  # which takes every weight for that of one plain layer
+    if spec.init != "default":
+        yield f"init: {model} has its own initialization; set default, not {spec.init}"
+    if spec.optimizer == "clars":  # per-sample norms take every weight for that of one plain layer
         yield f"optimizer: clars has no per-sample norms for {model}"
     if not model.startswith("seqnet"):
         return
-    basic, kind = model in ("seqnet18", "seqnet34"), spec["seqnet_init"]
-    ties = (not basic if spec["tie_conv2"] == "baseline" else spec["tie_conv2"], spec["tie_conv4"])
-    if basic and spec["tie_conv4"]:
-        yield "tie_conv4: a SeqBasic has two convolutions"
-    if basic and spec["position"] != "first":
-        yield f"position: {spec['position']} is of the SeqBottle, SeqNet50 and 101"
-    if kind == "untied" and any(ties):
+    basic = model in ("seqnet18", "seqnet34")
+    tied_conv2 = not basic if spec.tie_conv2 == "baseline" else spec.tie_conv2
+    if basic and spec.tie_conv4:
+        yield "tie_conv4: a SeqBasic has two convolutions; leave it out"
+    if basic and spec.position != "first":
+        yield f"position: only SeqNet50 and 101 can have {spec.position}; leave it out"
+    if spec.seqnet_init == "untied" and (tied_conv2 or spec.tie_conv4):
         yield "seqnet_init: untied leaves nothing to tie; set tie_conv2 and tie_conv4 to false"
-    if spec["position"] == "third" and kind in ("orthogonal", "looks-linear"):
-        yield f"seqnet_init: {kind} has no 4d rows in 2d dimensions, which position third asks for"
+    if spec.position == "third" and spec.seqnet_init in ("orthogonal", "looks-linear"):
+        yield (
+            f"seqnet_init: {spec.seqnet_init} cannot have 4d rows in 2d dimensions, which position "
+            "third asks for"
+        )
 
 
-def _image_problems(spec: Mapping[str, Any]) -> Iterator[str]:
+def _image_problems(spec: ClassifySpec) -> Iterator[str]:
     """How images cannot be read or augmented."""
-    if spec["input"] == "files" and spec["data"] not in FOLDER_DATA:
-        told = f"data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or memory"
-        yield f"input: files: {told}"
-    if spec["resized"] and spec["data"] not in FOLDER_DATA:
-        yield f"resized: data {spec['data']} is no folder of images; take {' or '.join(FOLDER_DATA)}, or 0"
-    if 0 < spec["resized"] < (short := test_side(spec)):
-        yield f"resized: {spec['resized']} is smaller than {short}, to which the test images would grow again"
-    if "resized_crop" in spec["augment"]:
-        for key, found, wanted in (("input", spec["input"] == "files", "files"), ("size", spec["size"], "224")):
-            if not found:
-                yield f"augment: resized_crop cuts windows out of image files; set {key}: {wanted}"
-    if "crop" in spec["augment"] and not spec["pad"]:
-        yield "pad: missing; without it crop cuts the image itself"
+    folders = of_form("image_folder")
+    if spec.input == "files" and spec.data not in folders:
+        choices = " or ".join(folders)
+        yield f"input: files: data {spec.data} is not a folder of images; set data to {choices}, or input to memory"
+    if spec.resized and spec.data not in folders:
+        choices = " or ".join(folders)
+        yield f"resized: data {spec.data} is not a folder of images; set data to {choices}, or resized to 0"
+    if 0 < spec.resized < spec.test_side:
+        yield (
+            f"resized: {spec.resized} is smaller than {spec.test_side}, the side that test images "
+            "would be enlarged to"
+        )
+    if "resized_crop" in spec.augment:
+        if spec.input != "files":
+            yield "augment: resized_crop cuts windows out of image files; set input: files"
+        if not spec.size:
+            yield "augment: resized_crop cuts windows out of image files; set size: 224"
+    if "crop" in spec.augment and not spec.pad:
+        yield "pad: missing; without padding, crop would return the image itself"
 
 
-def _batch_problems(spec: Mapping[str, Any], gpus: int) -> Iterator[str]:
-    """How a batch does not fit its parts."""
-    batch, micro, each = spec["batch"], spec["micro_batch"], spec["batch"] // max(1, gpus)
-    if gpus > 1 and batch % gpus:
-        yield f"batch: {batch} images do not divide by {gpus} GPUs"
-    if gpus > 1 and not micro:
-        yield f"micro_batch: missing; {gpus} GPUs need to be told how many images BN sees at a time"
-    if micro and each % micro:
-        yield f"micro_batch: {micro} does not divide the {each} images of batch that a GPU has"
-    if (micro or each) == 1 and _has_batch_norm(spec):
-        yield "micro_batch: BN has no variance of 1 image; give it 2 or more"
+def _batch_problems(spec: ClassifySpec, gpus: int) -> Iterator[str]:
+    """How a batch cannot be divided among GPUs and micro-batches."""
+    share = spec.batch // max(1, gpus)
+    if gpus > 1 and spec.batch % gpus:
+        yield f"batch: {spec.batch} images cannot be divided among {gpus} GPUs"
+    if gpus > 1 and not spec.micro_batch:
+        yield f"micro_batch: missing; with {gpus} GPUs, set how many images BN sees at a time"
+    if spec.micro_batch and share % spec.micro_batch:
+        yield f"micro_batch: {spec.micro_batch} does not divide the {share} images of each GPU"
+    if (spec.micro_batch or share) == 1 and _has_batch_norm(spec):
+        yield "micro_batch: BN has no variance over 1 image; set 2 or more"
 
 
-def _rate_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    """How a learning rate's schedule does not fit its boundaries."""
-    rates, boundaries = len(spec["lr_values"]), len(spec["lr_boundaries"])
-    if rates not in (0, boundaries):
-        yield f"lr_values: {rates} rates for {boundaries} lr_boundaries; give one for each"
-    if spec["lr_boundaries"] != sorted(spec["lr_boundaries"]):
+def _schedule_problems(spec: ClassifySpec | DetectSpec) -> Iterator[str]:
+    if list(spec.lr_boundaries) != sorted(spec.lr_boundaries):
         yield "lr_boundaries: not in ascending order"
-    if spec["schedule"] == "cosine" and boundaries:
-        yield "lr_boundaries: schedule cosine has none; leave them out"
+    if isinstance(spec, ClassifySpec) and spec.schedule == "cosine" and spec.lr_boundaries:
+        yield "lr_boundaries: schedule cosine does not use them; leave them out"
 
 
-def _rule_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What the update rule cannot do or would ignore."""
-    rule = spec["optimizer"]
-    if rule == "clars" and spec["compile"]:
+def _optimizer_problems(spec: ClassifySpec) -> Iterator[str]:
+    """What the update rule cannot do."""
+    if spec.optimizer == "clars" and spec.compile:
         yield "compile: clars needs hooks, which are not compiled; leave it out"
-    if rule == "clars" and spec["orthogonal"]:
-        yield "orthogonal: clars is of the samples' losses alone; leave it out"
-    for option, rules in RULES_WITH.items():
-        if spec[option] and rule not in rules:
-            yield f"{option}: {rule} has no such option, but {', '.join(rules)}; leave it out"
-    if spec["nesterov"] and not spec["momentum"]:
-        yield "nesterov: needs a momentum above 0"
+    if spec.optimizer == "clars" and spec.orthogonal:
+        yield "orthogonal: clars is defined for the losses of samples only; leave it out"
+    if spec.nesterov and not spec.momentum:
+        yield "nesterov: it needs a momentum above 0"
 
 
-BACKBONE = ("model", "cifar_stem", "small_stem", "stem_filters")  # of a detect spec, and of the run it starts from
-PLAIN = ("tie_conv2", "tie_conv4", "branch_norm", "position", "skip")  # of that run: a detector has the defaults
+def _unread_problems(spec: Spec) -> Iterator[str]:
+    """Parameters that are set although the value of another one makes the run ignore them."""
+    for name, option in spec.options().items():
+        if getattr(spec, name) == getattr(type(spec), name, None):
+            continue  # the default
+        for other, values in (option.only_for or {}).items():
+            if (value := getattr(spec, other)) not in values:
+                yield f"{name}: {other} {value} does not use it, only {', '.join(values)}; leave it out"
 
 
-def check_weights(spec: Mapping[str, Any], upstream: Mapping[str, Any], where: str) -> None:
-    """InputError where the network of a detect spec is not the one that its weights are of."""
-    for key in BACKBONE:
-        if spec[key] != upstream[key]:
-            raise InputError(f"{where}: {key}: {spec[key]}, but its weights are of a network with {upstream[key]}")
-    for key in PLAIN:
-        if upstream[key] != (usual := schema("classify")["properties"][key]["default"]):
-            told = f"is of a network with {key} {upstream[key]}; a detector has {usual}"
-            raise InputError(f"{where}: weights: {spec['weights']} {told}")
+def _simulate_problems(spec: SimulateSpec) -> Iterator[str]:
+    if spec.net in ("residual", "preact") and spec.depth % 2:
+        yield f"depth: {spec.depth} is not a multiple of 2; a shortcut spans two weight layers"
+    if spec.module_init == "looks-linear" and spec.width % 2:
+        yield f"width: {spec.width} is not a multiple of 2; looks-linear stacks W = [R; -R]"
 
 
-def _detect_problems(spec: Mapping[str, Any], gpus: int) -> Iterator[str]:
-    """What a detector's spec asks for that does not fit."""
-    if spec["batch"] % max(1, gpus):
-        yield f"batch: {spec['batch']} images do not divide by {gpus} GPUs"
-    if spec["min_size"] > spec["max_size"]:
-        yield f"min_size: {spec['min_size']} is above max_size, {spec['max_size']}"
-    if len(spec["anchor_sizes"]) != 5:
-        yield f"anchor_sizes: {len(spec['anchor_sizes'])} for the pyramid's five levels; give one for each"
-    if spec["lr_boundaries"] != sorted(spec["lr_boundaries"]):
-        yield "lr_boundaries: not in ascending order"
-    if spec["small_stem"] and not spec["cifar_stem"]:
-        yield "small_stem: is a form of the CIFAR stem; set cifar_stem too"
-    if spec["backbone_norm"] == "sync" and spec["model"] == "resnet50_gn":
+def _detect_problems(spec: DetectSpec, gpus: int) -> Iterator[str]:
+    if spec.batch % max(1, gpus):
+        yield f"batch: {spec.batch} images cannot be divided among {gpus} GPUs"
+    if spec.min_size > spec.max_size:
+        yield f"min_size: {spec.min_size} is above max_size, {spec.max_size}"
+    if len(spec.anchor_sizes) != 5:
+        yield f"anchor_sizes: {len(spec.anchor_sizes)} sizes for five levels of the pyramid; give one for each"
+    if spec.small_stem and not spec.cifar_stem:
+        yield "small_stem: it is a form of the CIFAR stem; set cifar_stem too"
+    if spec.backbone_norm == "sync" and spec.model == "resnet50_gn":
         yield "backbone_norm: resnet50_gn has no BN; leave it out"
 
 
-def check_together(task: str, spec: Mapping[str, Any], gpus: int, where: str) -> None:
-    """InputError where the values of an expanded spec, each valid by itself, do not fit each other or the GPUs."""
-    problems: list[Iterable[str]] = []
-    if task not in ("classify", "detect") and gpus > 1:
-        problems.append([f"{gpus} GPUs for a run of {task}; only classify and detect compute on more than one"])
-    if task in ("classify", "initialize"):
-        problems.append(_architecture_problems(spec))
-    if task == "classify":
-        problems += [_self_drawn_problems(spec), _image_problems(spec)]
-        problems += [_rate_problems(spec), _batch_problems(spec, gpus), _rule_problems(spec)]
-    if task == "detect":
-        problems.append(_detect_problems(spec, gpus))
-    for problem in chain.from_iterable(problems):
+def _problems(spec: Spec, gpus: int) -> Iterator[str]:
+    task = TASKS[spec.task]
+    if gpus > 1 and not task.data_parallel:
+        able = " and ".join(name for name, other in TASKS.items() if other.data_parallel)
+        yield f"{gpus} GPUs for a run of {task.name}; only {able} can use more than one"
+    if isinstance(spec, SimulateSpec):
+        yield from _simulate_problems(spec)
+    if isinstance(spec, ClassifySpec | InitializeSpec):
+        yield from _architecture_problems(spec)
+    if isinstance(spec, ClassifySpec):
+        yield from _self_initialized_problems(spec)
+        yield from _image_problems(spec)
+        yield from _schedule_problems(spec)
+        yield from _batch_problems(spec, gpus)
+        yield from _optimizer_problems(spec)
+    if isinstance(spec, DetectSpec):
+        yield from _schedule_problems(spec)
+        yield from _detect_problems(spec, gpus)
+    yield from _unread_problems(spec)
+
+
+def check_together(spec: Spec, gpus: int, where: str) -> None:
+    """InputError where the parameters of a spec, each valid by itself, do not fit each other or the
+    number of GPUs."""
+    for problem in _problems(spec, gpus):
         raise InputError(f"{where}: {problem}")
+
+
+def check_weights(spec: DetectSpec, upstream: Spec, where: str) -> None:
+    """InputError where the backbone of a detector is not the network that its weights belong to."""
+    for key in BACKBONE:
+        ours, theirs = getattr(spec, key), getattr(upstream, key)
+        if ours != theirs:
+            raise InputError(
+                f"{where}: {key}: {ours}, but the weights come from a network with {theirs}"
+            )
+    for key in CLASSIFIER_DEFAULTS:
+        theirs, default = getattr(upstream, key), upstream.defaults()[key]
+        if theirs != default:
+            raise InputError(
+                f"{where}: weights: {spec.weights} has {key} {theirs}; a detector needs {default}"
+            )

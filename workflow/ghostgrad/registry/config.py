@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, display_path, load_yaml, validate
-
-FILES = ("vgg19_bn",)  # of the entries below `data`; the others are folders
+from ghostgrad.registry.datasets import DATA_SETS
+from ghostgrad.registry.schemas import config_schema
 
 
 def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
@@ -20,11 +20,11 @@ def load_config(path: Path = Path("config.yaml")) -> dict[str, Any]:
 
 def check_config(config: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise InputError unless keys, types and data paths are right."""
-    validate(dict(config) if isinstance(config, Mapping) else config, "config", where)
+    validate(dict(config) if isinstance(config, Mapping) else config, config_schema(), where)
     for name, path in (config.get("data") or {}).items():
         if not path:
             continue
-        kind = "file" if name in FILES else "folder"
+        kind = "file" if DATA_SETS[name].is_file else "folder"
         exists = Path(path).is_file() if kind == "file" else Path(path).is_dir()
         if not exists:
             raise InputError(

@@ -7,16 +7,24 @@ scale. Imports neither torch nor pandas.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from typing import Any
 
-from ghostgrad.checks import InputError, nearest, require, validate
+from ghostgrad.checks import InputError, nearest, validate
 from ghostgrad.registry.compatibility import check_together, check_weights
-from ghostgrad.registry.spec import RunSpec, canonical_json, expand
+from ghostgrad.registry.spec import RunSpec
+from ghostgrad.registry.specs.detect import DetectSpec
+from ghostgrad.registry.tasks import TASKS
 
-SETTINGS = ("seeds", "resources", "expect", "optional")  # merge at every level and never enter the spec
+SETTINGS = (
+    "seeds",
+    "resources",
+    "expect",
+    "optional",
+)  # merge at every level and never enter the spec
 META = (*SETTINGS, "scales", "only", "like")
 # What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives the same mean.
 REPLICATION = ("repeats", "seed")
@@ -25,26 +33,53 @@ REPLICATION = ("repeats", "seed")
 class Experiment:
     """A family of runs that share a task and a base spec."""
 
-    def __init__(self, name: str, body: Mapping[str, Any], where: str, upstream: Callable[[str, str, str], RunSpec]):
+    def __init__(
+        self,
+        name: str,
+        body: Mapping[str, Any],
+        where: str,
+        upstream: Callable[[str, str, str], RunSpec],
+    ):
         """`upstream(scale, id, place)` is the registry's run with that id, whose weights a run starts from."""
         self.name, self.body, self.where, self._upstream = name, body, where, upstream
         self.publishes_weights: bool = body.get("publish_weights", False)
         self.task: str = body["task"]
-        if self.publishes_weights and self.task != "classify":
-            raise InputError(f"{where}: publish_weights: of task classify alone, not of {self.task}; leave it out")
+        self._spec = TASKS[self.task].spec
+        if self.publishes_weights and not TASKS[self.task].publishing_rule:
+            raise InputError(
+                f"{where}: publish_weights: task {self.task} cannot publish weights; leave it out"
+            )
         self.section: str = body["section"]
         self.deviations: list[dict] = body.get("deviations", [])
         for place, layer, beside in self._layers():
-            spec = {key: value for key, value in layer.items() if key not in beside}
+            spec = self._parameters(layer, beside, place)
             if "seed" in spec:
-                raise InputError(f"{place}: 'seed' is given by each run's number; say seeds: <how many>")
-            validate(spec, self.task, place, partial=True)
+                raise InputError(
+                    f"{place}: 'seed' is the number of each run; set seeds to how many there are"
+                )
+            validate(spec, self._spec.schema(), place, partial=True)
         if not self.variants:
             raise InputError(f"{where}: has no variants; give variants or axes")
         for name, variant in self._variants.items():
             if (like := variant.get("like")) and like not in self._variants:
-                raise InputError(f"{where}.variants.{name}.like: '{like}' is no variant{nearest(like, self._variants)}")
+                raise InputError(
+                    f"{where}.variants.{name}.like: '{like}' is no variant{nearest(like, self._variants)}"
+                )
         self._check_adjust()
+
+    def _parameters(
+        self, layer: Mapping[str, Any], others: Collection[str], place: str = ""
+    ) -> dict[str, Any]:
+        """The parameters in a block, under the names of the spec's fields; `others` are keys of the
+        block that are no parameters."""
+        written = {key: value for key, value in layer.items() if key not in others}
+        parameters = self._spec.renamed(written)
+        if len(parameters) < len(written):
+            twice = next(key for key in written if key not in parameters)
+            raise InputError(
+                f"{place}: '{twice}' is another name of a parameter that is set here too"
+            )
+        return parameters
 
     def _check_adjust(self) -> None:
         """A misspelt axis or point would match nothing, silently."""
@@ -56,16 +91,23 @@ class Experiment:
                     raise InputError(f"{place}: no axis '{axis}'{nearest(axis, axes)}")
                 for point in points:
                     if point not in axes[axis]:
-                        raise InputError(f"{place}.{axis}: no point '{point}'{nearest(point, axes[axis])}")
+                        raise InputError(
+                            f"{place}.{axis}: no point '{point}'{nearest(point, axes[axis])}"
+                        )
 
     def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
         """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
         yield f"{self.where}.base", self.body["base"], ()
         for index, rule in enumerate(self.body.get("adjust", [])):
             yield f"{self.where}.adjust.{index}.set", rule["set"], SETTINGS
-        blocks = [(f"{self.where}.variants.{name}", body, ("like",)) for name, body in self._variants.items()]
+        blocks = [
+            (f"{self.where}.variants.{name}", body, ("like",))
+            for name, body in self._variants.items()
+        ]
         for axis, points in self.body.get("axes", {}).items():
-            blocks += [(f"{self.where}.axes.{axis}.{name}", body, ()) for name, body in points.items()]
+            blocks += [
+                (f"{self.where}.axes.{axis}.{name}", body, ()) for name, body in points.items()
+            ]
         for place, body, like in blocks:
             yield place, body, (*SETTINGS, "scales", *like)
             for scale, layer in body.get("scales", {}).items():
@@ -108,7 +150,9 @@ class Experiment:
                 raise InputError(
                     f"{self.where}.scales.{scale}.only: '{pattern}' names no variant{nearest(pattern, self.variants)}"
                 )
-        return tuple(name for name in self.variants if any(fnmatch(name, pattern) for pattern in only))
+        return tuple(
+            name for name in self.variants if any(fnmatch(name, pattern) for pattern in only)
+        )
 
     def _chain(self, variant: str) -> list[Mapping]:
         """The variant's own settings, those it is `like` first."""
@@ -119,7 +163,9 @@ class Experiment:
         chain.append(body)
         while like := body.get("like"):
             if like in seen:
-                raise InputError(f"{self.where}.variants.{variant}: like: '{like}' leads back to itself")
+                raise InputError(
+                    f"{self.where}.variants.{variant}: like: '{like}' leads back to itself"
+                )
             seen.add(like)
             body = self._variants[like]
             chain.insert(0, body)
@@ -127,7 +173,11 @@ class Experiment:
 
     def _adjustments(self, points: Mapping[str, str]) -> list[Mapping]:
         rules = self.body.get("adjust", [])
-        return [rule["set"] for rule in rules if all(points[axis] in names for axis, names in rule["where"].items())]
+        return [
+            rule["set"]
+            for rule in rules
+            if all(points[axis] in names for axis, names in rule["where"].items())
+        ]
 
     def merge(self, variant: str, scale: str) -> tuple[dict, dict]:
         """Merged spec (without seed) and settings of a variant at a scale."""
@@ -146,7 +196,7 @@ class Experiment:
         spec: dict[str, Any] = {}
         settings: dict[str, Any] = {"seeds": 1, "resources": {}, "expect": {}, "optional": False}
         for layer in layers:
-            spec.update({key: value for key, value in layer.items() if key not in META})
+            spec.update(self._parameters(layer, META))
             for key in ("seeds", "optional"):
                 settings[key] = layer.get(key, settings[key])
             for key in ("resources", "expect"):
@@ -160,11 +210,16 @@ class Experiment:
             return ()
         merged, settings = self.merge(variant, scale)
         place = f"{self.where}.variants.{variant} at scale {scale}"
-        require({**merged, "seed": 0}, self.task, place)
-        check_together(self.task, expand(self.task, merged), settings["resources"].get("gpu", 0), place)
-        upstream = self._upstream(scale, merged["weights"], place) if merged.get("weights") else None
-        if upstream:
-            check_weights(expand(self.task, merged), upstream.spec, place)
+        # The layers are valid each by itself: a merge can only lack a parameter, or hold two that do
+        # not fit each other.
+        if missing := next((name for name in self._spec.required() if name not in merged), None):
+            raise InputError(f"{place}: key '{missing}' is missing")
+        spec = self._spec.expand({**merged, "seed": 0})
+        check_together(spec, settings["resources"].get("gpu", 0), place)
+        upstream = None
+        if isinstance(spec, DetectSpec) and spec.weights:
+            upstream = self._upstream(scale, spec.weights, place)
+            check_weights(spec, upstream.spec, place)
         return tuple(
             RunSpec(
                 scale=scale,
@@ -172,8 +227,8 @@ class Experiment:
                 variant=variant,
                 seed=seed,
                 task=self.task,
-                spec=expand(self.task, {**merged, "seed": seed}),
-                canonical=canonical_json(self.task, {**merged, "seed": seed}),
+                spec=replace(spec, seed=seed),
+                canonical=self._spec.canonical_json({**merged, "seed": seed}),
                 resources=settings["resources"],
                 expect=settings["expect"],
                 optional=settings["optional"],
@@ -185,6 +240,12 @@ class Experiment:
 
     def scaled(self, variant: str, scale: str) -> dict[str, Any]:
         """What the scale changes of the paper's spec beside repeats and seeds; cells without such are judged."""
-        mine, paper = (expand(self.task, self.merge(variant, at)[0]) for at in (scale, "paper"))
-        keys = [key for key in {**paper, **mine} if key not in REPLICATION]
-        return {key: mine.get(key) for key in keys if mine.get(key) != paper.get(key)}
+        ours, paper = (
+            self._spec.expand({**self.merge(variant, at)[0], "seed": 0}).values()
+            for at in (scale, "paper")
+        )
+        return {
+            key: value
+            for key, value in ours.items()
+            if key not in REPLICATION and value != paper[key]
+        }

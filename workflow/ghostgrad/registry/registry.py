@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, check, display_path, load_yaml, nearest, schema, validate
+from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
 from ghostgrad.registry.artifact import Artifact, Cell, paper_of
 from ghostgrad.registry.cells import artifact_cells, check_probes, check_run
 from ghostgrad.registry.claim import Claim, load_claims
 from ghostgrad.registry.experiment import Experiment
 from ghostgrad.registry.reference import check_references
+from ghostgrad.registry.schemas import registry_schema
 from ghostgrad.registry.signatures import check_functions
 from ghostgrad.registry.spec import SCALES, RunSpec, available, missing_reason, unset_data
 
@@ -55,7 +56,7 @@ class Registry:
         path = self.workflow / "experiments" / f"{paper}.yaml"
         file = display_path(path)
         body = load_yaml(path)
-        validate(body, "registry", file)
+        validate(body, registry_schema(), file)
         self.papers[paper] = body["paper"]
         for name, experiment in body.get("experiments", {}).items():
             where = f"{file}: experiments.{name}"
@@ -82,7 +83,7 @@ class Registry:
                     f"{claim.where}: duplicate artifact, also in {declared[claim.id][1]}"
                 )
             shared = {"title": claim.title, "section": claim.section}
-            check({**shared, **claim.artifact}, _artifact_schema(), f"{claim.where}.artifact")
+            validate({**shared, **claim.artifact}, _artifact_schema(), f"{claim.where}.artifact")
             body = {"kind": "claim", **shared, **claim.artifact}
             if claim.computed and not body.get("table"):
                 # Without a table of its own, a claim is shown by the comparisons that decide it,
@@ -255,7 +256,7 @@ class Registry:
 
 
 def _artifact_schema() -> dict[str, Any]:
-    artifact: dict[str, Any] = schema("registry")["$defs"]["artifact"]
+    artifact: dict[str, Any] = registry_schema()["$defs"]["artifact"]
     return artifact
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, check, nearest
+from ghostgrad.checks import InputError, nearest, validate
 
 PACKAGE = Path(__file__).resolve().parents[1]
 TABLES = "analysis/measures"
@@ -120,4 +120,4 @@ def check_functions(body: Mapping[str, Any], paper: str, where: str) -> None:
             raise InputError(
                 f"{where}.{kind}: no function '{name}' in {place}{nearest(name, known)}"
             )
-        check(options.get(kind, {}), known[name].options, f"{where}.options.{kind}")
+        validate(options.get(kind, {}), known[name].options, f"{where}.options.{kind}")

@@ -1,7 +1,6 @@
-"""Run specs: one run's parameters in their expanded and their canonical form.
+"""Runs: one run's parameters, its identity, its directory, and what state that directory is in.
 
-A canonical spec is the merged one with every value that equals the schema's default left out: a new option with a
-default changes no canonical spec and so reruns nothing. Imports neither torch nor pandas.
+Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ghostgrad.checks import InputError, nearest, schema, validate
+from ghostgrad.checks import InputError, nearest, validate
+from ghostgrad.registry.datasets import is_shipped
+from ghostgrad.registry.specs.base import Spec
+from ghostgrad.registry.tasks import TASKS
 
 SCALES = ("smoke", "laptop", "substitute", "paper")
-SHIPPED_DATA = ("digits", "photographs", "digit_scenes")  # made by the data rule from an installed package
-FOLDER_DATA = ("images", "imagenet")  # image files, which may stay on disk
-SELF_INITIALIZED = ("seqnet", "diracnet", "isonet")  # models that draw their own weights, whatever `init` says
 
 
 @dataclass(frozen=True, eq=False)
 class RunSpec:
-    """One run: variant and seed at one scale; there is one object per run and registry.
+    """One run: a variant with a seed at one scale; there is one object per run and registry.
 
-    `spec` is expanded (defaults filled in), `canonical` is the JSON text in which equal experiments are equal.
+    `spec` holds all parameters, `canonical` is the JSON text in which equal runs are equal.
     """
 
     scale: str
@@ -33,13 +32,14 @@ class RunSpec:
     variant: str
     seed: int
     task: str
-    spec: Mapping[str, Any]
+    spec: Spec
     canonical: str
     resources: Mapping[str, int]
     expect: Mapping[str, Any]
     optional: bool
     publishes_weights: bool = False
-    upstream: RunSpec | None = None  # whose weights.pt this run starts from
+    upstream: RunSpec | None = None
+    """The run whose weights.pt this one starts from."""
 
     @property
     def id(self) -> str:
@@ -52,68 +52,57 @@ class RunSpec:
 
     @property
     def data(self) -> str | None:
-        """The data set's name, or None for a run that reads none."""
-        return self.spec.get("data")
+        """The name of the data set, or None for a run that reads none."""
+        name: str | None = getattr(self.spec, "data", None)
+        return name
 
     @property
     def inputs(self) -> list[str]:
-        """The files that it reads: the data set's manifest, another run's weights."""
-        smaller = f"-{self.spec['resized']}" if self.spec.get("resized") else ""
-        manifest = [f"results/data/{self.data}{smaller}.json"] if self.data else []
-        return manifest + ([f"{self.upstream.directory}/weights.pt"] if self.upstream else [])
+        """The files that the run reads: the data set's manifest, another run's weights."""
+        files = []
+        if self.data:
+            resized = getattr(self.spec, "resized", 0)
+            suffix = f"-{resized}" if resized else ""
+            files.append(f"results/data/{self.data}{suffix}.json")
+        if self.upstream:
+            files.append(f"{self.upstream.directory}/weights.pt")
+        return files
+
+    @property
+    def gpus(self) -> int:
+        return self.resources.get("gpu", 0)
 
     @property
     def cpu(self) -> bool:
-        """Needs neither a GPU nor external data."""
-        alone = self.resources.get("gpu", 0) == 0 and self.data in (None, *SHIPPED_DATA)
+        """True where the run needs neither a GPU nor external data."""
+        alone = self.gpus == 0 and is_shipped(self.data)
         return alone and (self.upstream is None or self.upstream.cpu)
 
 
-def _number(value: Any) -> Any:
-    """2.0 as 2, in lists and mappings too: one number, one text."""
-    if isinstance(value, list):
-        return [_number(part) for part in value]
-    if isinstance(value, dict):
-        return {key: _number(part) for key, part in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def canonical_json(task: str, values: Mapping[str, Any]) -> str:
+    """Sorted compact JSON of a spec without the values that equal the task's defaults. KeyError for
+    a task or a parameter that does not exist."""
+    return TASKS[task].spec.canonical_json(values)
 
 
-def canonical_json(task: str, spec: Mapping[str, Any]) -> str:
-    """Sorted compact JSON of `spec` without the values that equal the task's defaults."""
-    properties = schema(task)["properties"]
-    kept = {k: _number(v) for k, v in spec.items() if "default" not in properties[k] or properties[k]["default"] != v}
-    return json.dumps({"task": task, **kept}, sort_keys=True, separators=(",", ":"))
+def expand(task: str, values: Mapping[str, Any]) -> Spec:
+    """The spec of valid `values` with the task's defaults filled in."""
+    return TASKS[task].spec.expand(values)
 
 
-def expand(task: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the task's defaults filled in, in the schema's order."""
-    properties = schema(task)["properties"]
-    return {
-        key: spec[key] if key in spec else rule["default"]
-        for key, rule in properties.items()
-        if key in spec or "default" in rule
-    }
-
-
-def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
-    """Task and expanded spec from JSON text (`ghostgrad run --spec`); InputError if it is not a valid one."""
+def parse_spec(text: str) -> Spec:
+    """The spec in JSON text (`ghostgrad run --spec`); InputError where it is not a valid one."""
     try:
-        spec = json.loads(text)
+        values = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"--spec: not valid JSON ({error})") from None
-    tasks = schema("registry")["$defs"]["experiment"]["properties"]["task"]["enum"]
-    if not isinstance(spec, dict) or spec.get("task") not in tasks:
-        found = spec.get("task") if isinstance(spec, dict) else spec
-        raise InputError(f"--spec: task: '{found}' is not allowed{nearest(str(found), tasks)}")
-    task = spec.pop("task")
-    validate(spec, task, "--spec")
-    return task, expand(task, spec)
-
-
-def test_side(spec: Mapping[str, Any]) -> int:
-    """The short side of the images whose centres are the test images, as in torchvision's recipe; 0 leaves them."""
-    size = spec.get("size", 0)
-    return round(size * 256 / 224) if "resized_crop" in spec.get("augment", ()) else size
+    if not isinstance(values, dict) or values.get("task") not in TASKS:
+        task = values.get("task") if isinstance(values, dict) else values
+        raise InputError(f"--spec: task: '{task}' is not allowed{nearest(str(task), TASKS)}")
+    spec = TASKS[values.pop("task")].spec
+    values = spec.renamed(values)
+    validate(values, spec.schema(), "--spec")
+    return spec.expand(values)
 
 
 def short_hash(*parts: str) -> str:
@@ -122,38 +111,46 @@ def short_hash(*parts: str) -> str:
 
 
 def unset_data(run: RunSpec, data: Mapping[str, Any]) -> str | None:
-    """The data set that has to be set in config.yaml before the run can be made, or the one whose weights it needs."""
-    if not (run.data in (None, *SHIPPED_DATA) or data.get(run.data)):
+    """The data set that must be set in config.yaml before the run can be computed, or before the run
+    whose weights it needs; None where nothing is missing."""
+    if run.data and not is_shipped(run.data) and not data.get(run.data):
         return run.data
-    return unset_data(run.upstream, data) if run.upstream and not published(run.upstream) else None
+    if run.upstream and not published(run.upstream):
+        return unset_data(run.upstream, data)
+    return None
 
 
 def run_status(run: RunSpec) -> str:
-    """Of the run directory: `missing`; `done`; `stale`, where it holds another spec; `damaged`, one beyond reading."""
-    if not os.path.exists(f"{run.directory}/metrics.csv"):  # noqa: PTH110  published last; asked for at every start
+    """The state of the run directory: `missing`; `done`; `stale`, where it holds another spec;
+    `damaged`, where spec.json cannot be read."""
+    # metrics.csv is published last. This is asked of every run whenever Snakemake starts: os.path
+    # and open are measurably quicker than pathlib here.
+    if not os.path.exists(f"{run.directory}/metrics.csv"):  # noqa: PTH110
         return "missing"
     try:
         with open(f"{run.directory}/spec.json", encoding="utf-8") as stream:  # noqa: PTH123
-            spec = dict(json.load(stream))
+            values = dict(json.load(stream))
     except (OSError, ValueError, TypeError):
         return "damaged"
     try:
-        same = canonical_json(spec.pop("task"), spec) == run.canonical
-    except (KeyError, InputError):  # a key or a task that is no more
+        same = canonical_json(values.pop("task"), values) == run.canonical
+    except (KeyError, InputError):  # a parameter or a task that does not exist any more
         return "stale"
     return "done" if same else "stale"
 
 
 def published(run: RunSpec) -> bool:
-    """True where the run exists as the registry has it."""
+    """True where the run directory holds the run as the registry has it."""
     return run_status(run) == "done"
 
 
 def missing_reason(runs: Iterable[RunSpec]) -> str:
-    """Why a cell is empty that has runs."""
+    """Why a cell with runs is empty."""
     return "stale run" if any(run_status(run) == "stale" for run in runs) else "no finished run"
 
 
 def available(run: RunSpec, data: Mapping[str, Any], partial: bool = False) -> bool:
-    """True where the run exists or, unless only what exists is wanted, can be made."""
-    return published(run) or (not partial and not run.optional and unset_data(run, data) is None)
+    """True where the run exists or can be computed; with `partial`, only where it exists."""
+    if published(run):
+        return True
+    return not partial and not run.optional and unset_data(run, data) is None

@@ -7,14 +7,16 @@ generator of its own, so blocks pool exactly and neither batching nor resuming c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
+from ghostgrad.registry.specs.initialize import InitializeSpec
+from ghostgrad.registry.specs.sample import SampleSpec
+from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import PROBE_COLUMNS
 from ghostgrad.runs.state import State
@@ -34,10 +36,10 @@ def at_once(total: int, floats: int, device: torch.device) -> int:
     return max(1, min(total, MEMORY[device.type] // (4 * floats)))
 
 
-def block(spec: Mapping[str, Any], state: State, device: torch.device, measure: Measure, floats: int) -> Tensor:
+def block(spec: SimulateSpec | SampleSpec | InitializeSpec, state: State, device: torch.device, measure: Measure, floats: int) -> Tensor:
     """All repeats of a block, (repeats, places, columns) on the CPU; `measure` makes those of its generators, each of
     which takes about `floats` numbers in memory."""
-    total = spec["repeats"]
+    total = spec.repeats
     chunk = at_once(total, floats, device)
     saved = state.load()
     # the generators of a CPU and of a GPU draw other numbers: a block is computed on one kind of device
@@ -46,7 +48,7 @@ def block(spec: Mapping[str, Any], state: State, device: torch.device, measure: 
     log.info("%d of %d repeats done, %d at a time on %s", done, total, chunk, device)
     while done < total:
         state.checkpoint_if_due(lambda: {"parts": parts, "device": device.type}, done, total)
-        first = spec["seed"] * BLOCK + done
+        first = spec.seed * BLOCK + done
         repeats = range(first, first + min(chunk, total - done))
         part = measure([generator(0, "repeat", repeat, device) for repeat in repeats]).cpu()
         if parts and part.shape[1:] != parts[0].shape[1:]:
@@ -64,10 +66,10 @@ def normal(generators: list[torch.Generator], *shape: int, std: float = 1.0) -> 
     return out
 
 
-def series(spec: Mapping[str, Any], place: str, columns: tuple[str, ...], values: Tensor) -> CsvTable:
+def series(spec: SimulateSpec | SampleSpec | InitializeSpec, place: str, columns: tuple[str, ...], values: Tensor) -> CsvTable:
     """Every repeat and place (a layer, say) as a row."""
     rows = CsvTable(("repeat", place, *columns))
-    for repeat, places in enumerate(values.tolist(), start=spec["seed"] * BLOCK):
+    for repeat, places in enumerate(values.tolist(), start=spec.seed * BLOCK):
         for index, row in enumerate(places):
             rows.add(repeat, index, *row)
     return rows

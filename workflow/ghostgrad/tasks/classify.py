@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ghostgrad.data.images import Images
 from ghostgrad.files import CsvTable
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
-from ghostgrad.registry.spec import canonical_json, test_side
+from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import PROBE_COLUMNS, Record
 from ghostgrad.runs.state import State
@@ -28,22 +27,22 @@ from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGrou
 from ghostgrad.training.engine import Network, configure, restore
 from ghostgrad.training.loader import InMemoryLoader, StreamingLoader, open_batches
 from ghostgrad.training.per_sample import SampleNorms
-from ghostgrad.training.schedules import StepSchedule, learning_rate
+from ghostgrad.training.schedules import StepSchedule
 
 log = logging.getLogger(__name__)
 
 SERIES_COLUMNS = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
-def load_data(spec: Mapping[str, Any], manifest: Path) -> Images:
+def load_data(spec: ClassifySpec, manifest: Path) -> Images:
     """The images of a run; those of a folder in memory or on disk, at the spec's size."""
     return load_images(
-        spec["data"],
+        spec.data,
         manifest,
-        size=spec["size"],
-        test_side=test_side(spec),
-        on_disk=spec["input"] == "files",
-        resized=spec["resized"] > 0,
+        size=spec.size,
+        test_side=spec.test_side,
+        on_disk=spec.input == "files",
+        resized=spec.resized > 0,
     )
 
 
@@ -63,20 +62,20 @@ def evaluate(network: Network, batches: InMemoryLoader | StreamingLoader) -> tup
     return loss / images, 100 * correct / images
 
 
-def new_model(spec: Mapping[str, Any], images: Images) -> nn.Module:
+def new_model(spec: ClassifySpec, images: Images) -> nn.Module:
     """The network with its weights drawn. torch's and torchvision's own initialization is drawn while it is built, from
     torch's global generator."""
-    rng = generator(spec["seed"], "init")
+    rng = generator(spec.seed, "init")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.initial_seed())
         model = build_network(spec, len(images.classes), images.train_x.shape[1:])
-    if spec["init"] != "default":
-        init.initialize(model, spec["init"], rng, spec["init_std"])
+    if spec.init != "default":
+        init.initialize(model, spec.init, rng, spec.init_std)
     return model
 
 
 def classify(
-    spec: Mapping[str, Any],
+    spec: ClassifySpec,
     state: State | Follower,
     device: torch.device,
     images: Images,
@@ -90,13 +89,13 @@ def classify(
     network = Network(spec, new_model(spec, images), device, group)
     model = network.model.train()
     optimizer = optim.optimizer(spec, model)
-    sample_norms = SampleNorms(model) if spec["optimizer"] == "clars" else None
+    sample_norms = SampleNorms(model) if spec.optimizer == "clars" else None
 
     step, diverged_at = 0, None
     series, probed = CsvTable(SERIES_COLUMNS), CsvTable(PROBE_COLUMNS)
     window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
     if saved := group.broadcast_object(state.load()):
-        restore(saved, "classify", spec, model, optimizer, group.size, state.folder)
+        restore(saved, spec, model, optimizer, group.size, state.folder)
         step, window = saved["step"], saved["window"]
         series, probed = CsvTable(SERIES_COLUMNS, saved["series"]), CsvTable(PROBE_COLUMNS, saved["probes"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
@@ -105,7 +104,7 @@ def classify(
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "spec": canonical_json("classify", spec),
+            "spec": spec.canonical(),
             "processes": group.size,
             "step": step,
             "window": dict(window),
@@ -123,7 +122,7 @@ def classify(
             break
 
         x, y = batches(step)
-        rate = learning_rate(spec, step, plan.length, plan.warmup, plan.boundaries)
+        rate = plan.learning_rate(step)
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
@@ -131,16 +130,16 @@ def classify(
             loss, correct = network.forward_backward(x, y, step)
         if sample_norms:
             optimizer.sample_norms = sample_norms.means(group)
-        before = probes.weights(model) if at is not None and "updates" in spec["probes"] else None
+        before = probes.weights(model) if at is not None and "updates" in spec.probes else None
         optimizer.step()
         if before:
             for probe, index, value in probes.updates(before, model, optimizer):
                 probed.add(at, step, probe, index, value)
         step += 1
 
-        window["loss"] += loss * spec["batch"]
+        window["loss"] += loss * spec.batch
         window["correct"] += correct
-        window["images"] += spec["batch"]
+        window["images"] += spec.batch
         if not math.isfinite(loss):
             diverged_at = step
         if diverged_at or plan.evaluates(step):
@@ -162,20 +161,20 @@ def classify(
 
 
 def probe_on_rank_zero(
-    network: Network, spec: Mapping[str, Any], batches: InMemoryLoader | StreamingLoader, step: int
+    network: Network, spec: ClassifySpec, batches: InMemoryLoader | StreamingLoader, step: int
 ) -> list[tuple[str, int, float]]:
     """(probe, index, value), means over `probe_batches` batches, that of `step` and those behind it, of each the images
     that BN sees first, with its masks; of process 0, whatever the number of processes."""
     if network.group.rank != 0:
         return []
     means: dict[tuple[str, int], float] = defaultdict(float)
-    for place in range(step, step + spec["probe_batches"]):
+    for place in range(step, step + spec.probe_batches):
         x, y = batches(place)
         with network.dropout_rng(place):
             for probe, index, value in probes.measure(
-                spec["probes"], network.model, x[: network.micro], y[: network.micro]
+                spec.probes, network.model, x[: network.micro], y[: network.micro]
             ):
-                means[probe, index] += value / spec["probe_batches"]
+                means[probe, index] += value / spec.probe_batches
     return [(*key, mean) for key, mean in means.items()]
 
 

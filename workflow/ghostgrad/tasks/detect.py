@@ -21,7 +21,7 @@ from ghostgrad.data.coco_evaluation import METRICS, average_precision, detection
 from ghostgrad.data.scene_sets import load_scenes
 from ghostgrad.files import CsvTable
 from ghostgrad.models import mask_rcnn
-from ghostgrad.registry.spec import canonical_json
+from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import fork_global_rng, generator
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
@@ -29,7 +29,7 @@ from ghostgrad.training import optim
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
 from ghostgrad.training.engine import configure, restore
 from ghostgrad.training.loader import EpochSampler, loader_workers, stream
-from ghostgrad.training.schedules import StepSchedule, learning_rate
+from ghostgrad.training.schedules import StepSchedule
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "lo
 SERIES_COLUMNS = ("step", "at", "epoch", "lr", "loss", *LOSSES, *METRICS)
 
 
-def load_data(spec: Mapping[str, Any], manifest: Path) -> Scenes:
+def load_data(spec: DetectSpec, manifest: Path) -> Scenes:
     """The scenes of a run."""
-    return load_scenes(spec["data"], manifest)
+    return load_scenes(spec.data, manifest)
 
 
 class Training(Dataset):
@@ -84,9 +84,9 @@ def flipped(x: Tensor, y: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tenso
     return x.flip(-1), {**y, "boxes": boxes, "masks": y["masks"].flip(-1)}
 
 
-def new_model(spec: Mapping[str, Any], scenes: Scenes, weights: Mapping[str, Any] | None) -> nn.Module:
+def new_model(spec: DetectSpec, scenes: Scenes, weights: Mapping[str, Any] | None) -> nn.Module:
     """The detector, drawn; its backbone with the published `weights` where they are given."""
-    rng = generator(spec["seed"], "init")
+    rng = generator(spec.seed, "init")
     classes = weights["classes"] if weights else 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.initial_seed())
@@ -105,7 +105,7 @@ def over_all(group: ProcessGroup, device: torch.device, model: nn.Module) -> nn.
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
+def read_weights(path: Path, spec: DetectSpec) -> dict[str, Any]:
     """What another run has published; InputError where it is damaged or of another network."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -117,8 +117,8 @@ def read_weights(path: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the weights of a run ({told}); delete it, and it is made again") from None
     if own != theirs:
-        other = f"the weights of {model}" if model != spec["model"] else f"weights of another form of {model}"
-        raise InputError(f"{path}: {other}, not of the spec's {spec['model']}")
+        other = f"the weights of {model}" if model != spec.model else f"weights of another form of {model}"
+        raise InputError(f"{path}: {other}, not of the spec's {spec.model}")
     return found
 
 
@@ -140,7 +140,7 @@ def evaluate(
 
 
 def detect(
-    spec: Mapping[str, Any],
+    spec: DetectSpec,
     state: State | Follower,
     device: torch.device,
     scenes: Scenes,
@@ -155,7 +155,7 @@ def detect(
         log.info("%s: the run that it comes from diverged", weights)
         return Record(final_metrics({}, 0, 0, None, "upstream"), CsvTable(SERIES_COLUMNS))
     split = coco.with_objects(scenes.train)
-    order = EpochSampler({**spec, "pad": 0}, len(split.ids), group)
+    order = EpochSampler(spec, len(split.ids), group)
     plan = StepSchedule(spec, order.per_epoch)
     model = over_all(group, device, new_model(spec, scenes, published)).to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -165,20 +165,15 @@ def detect(
     step, diverged_at, series = 0, None, CsvTable(SERIES_COLUMNS)
     sums, since = dict.fromkeys(LOSSES, 0.0), 0  # since the last row of the series
     if saved := group.broadcast_object(state.load()):
-        restore(saved, "detect", spec, model, optimizer, group.size, state.folder)
+        restore(saved, spec, model, optimizer, group.size, state.folder)
         step, sums, since = saved["step"], saved["sums"], saved["since"]
         series = CsvTable(SERIES_COLUMNS, saved["series"])
     log.info("%d of %d steps done on %s", step, plan.length, device)
 
-    def rate(done: int) -> float:
-        """Of the update behind so many."""
-        step_schedule = {**spec, "schedule": "step", "lr_values": []}
-        return learning_rate(step_schedule, done, plan.length, plan.warmup, plan.boundaries)
-
     def add_row(precisions: Mapping[str, float | None]) -> None:
         nonlocal sums, since
         means = [sums[name] / since if since else None for name in LOSSES]
-        loss, last_rate = (sum(means), rate(step - 1)) if since else (None, None)
+        loss, last_rate = (sum(means), plan.learning_rate(step - 1)) if since else (None, None)
         shown = [precisions[name] for name in METRICS]
         series.add(step, plan.at(step), step / order.per_epoch, last_rate, loss, *means, *shown)
         sums, since = dict.fromkeys(LOSSES, 0.0), 0
@@ -188,7 +183,7 @@ def detect(
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "spec": canonical_json("detect", spec),
+            "spec": spec.canonical(),
             "processes": group.size,
             "step": step,
             "sums": dict(sums),
@@ -207,10 +202,10 @@ def detect(
         batches = batches or stream(Training(scenes, split, order), itertools.count(step), device, loader_workers())
         images, targets = next(batches)
         for parameters in optimizer.param_groups:
-            parameters["lr"] = rate(step) * parameters["scale"]
+            parameters["lr"] = plan.learning_rate(step) * parameters["scale"]
         optimizer.zero_grad(set_to_none=True)
         # torchvision samples anchors and regions from the global generators
-        with fork_global_rng(device, generator(spec["seed"], f"regions/{group.rank}", step).initial_seed()):
+        with fork_global_rng(device, generator(spec.seed, f"regions/{group.rank}", step).initial_seed()):
             losses = model([x.float() / 255 for x in images], targets)
             sum(losses.values()).backward()
         for p in trained:  # the same in every process, whatever its images have
@@ -230,10 +225,10 @@ def detect(
     return Record(final_metrics(last, step, diverged_at, model), series, weights=model.state_dict())
 
 
-def new_optimizer(spec: Mapping[str, Any], model: nn.Module) -> torch.optim.SGD:
+def new_optimizer(spec: DetectSpec, model: nn.Module) -> torch.optim.SGD:
     """SGD with momentum over what is trained; normalization without weight decay."""
-    groups = optim.parameter_groups({**spec, "decay": "all_but_norms", "exempt": "none"}, model)
-    return torch.optim.SGD(groups, lr=spec["lr"], momentum=spec["momentum"], foreach=True)
+    groups = optim.parameter_groups(model, spec.weight_decay, "all_but_norms", spec.lr_scales)
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, foreach=True)
 
 
 def final_metrics(

@@ -8,9 +8,7 @@ of the n-th block (transformers, BN-ResNets, where 1 is the stem).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +20,7 @@ from ghostgrad.data.images import Images
 from ghostgrad.data.transforms import resize, standardize
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
+from ghostgrad.registry.specs.initialize import InitializeSpec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import blocks as repeats
@@ -30,22 +29,22 @@ COLUMNS = ("activation_variance", "gradient_variance", "feature_variance", "imag
 FLOATS = 64 * 2**20  # more than one network at a time is never in memory
 
 
-def load_data(spec: Mapping[str, Any], manifest: Path) -> Images:
+def load_data(spec: InitializeSpec, manifest: Path) -> Images:
     """The images of a run, in memory; those of a folder at the spec's size."""
-    return load_images(spec["data"], manifest, size=spec["size"], test_side=spec["size"])
+    return load_images(spec.data, manifest, size=spec.size, test_side=spec.size)
 
 
-def batch(spec: Mapping[str, Any], images: Images, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def batch(spec: InitializeSpec, images: Images, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) and labels (B,) of a repeat, at the spec's size."""
-    chosen = torch.randperm(len(images.train_y), generator=rng)[: spec["batch"]]
+    chosen = torch.randperm(len(images.train_y), generator=rng)[: spec.batch]
     x, y = torch.from_numpy(images.train_x)[chosen].float().div_(255), torch.from_numpy(images.train_y)[chosen]
-    x = resize(x, spec["size"])
-    if spec["noise"]:
+    x = resize(x, spec.size)
+    if spec.noise:
         return torch.randn(x.shape, generator=rng), y
-    return standardize(x, spec["standardize"], images.mean_std), y
+    return standardize(x, spec.standardize, images.mean_std), y
 
 
-def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device: torch.device) -> Tensor:
+def passes(spec: InitializeSpec, images: Images, rng: torch.Generator, device: torch.device) -> Tensor:
     """One repeat -> (places, columns).
 
     Of every place: Var of the signal and of dl/dy, pooled over batch, channels and positions; Var of dl/dy over the
@@ -58,8 +57,8 @@ def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
         model = build_network(spec, len(images.classes), tuple(x.shape[1:]))
-        if spec["init"] != "default":
-            init.initialize(model, spec["init"], rng)
+        if spec.init != "default":
+            init.initialize(model, spec.init, rng)
         logits, outputs = model.to(device).train().outputs(x)
         signals = [x, *outputs]
         gradients = torch.autograd.grad(F.cross_entropy(logits, y), signals)
@@ -75,10 +74,10 @@ def passes(spec: Mapping[str, Any], images: Images, rng: torch.Generator, device
     return torch.stack([torch.stack(row) for row in rows]).detach()
 
 
-def initialize(spec: Mapping[str, Any], state: State, device: torch.device, images: Images) -> Record:
+def initialize(spec: InitializeSpec, state: State, device: torch.device, images: Images) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
-    if (there := len(images.train_y)) < spec["batch"]:
-        raise InputError(f"{spec['data']}: {there} training images do not fill one batch of {spec['batch']}")
+    if (there := len(images.train_y)) < spec.batch:
+        raise InputError(f"{spec.data}: {there} training images do not fill one batch of {spec.batch}")
 
     def measure(generators: list[torch.Generator]) -> Tensor:
         return torch.stack([passes(spec, images, rng, device) for rng in generators])

@@ -10,13 +10,15 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.registry.spec import canonical_json, short_hash
+from ghostgrad.registry.spec import short_hash
+from ghostgrad.registry.specs.base import Spec
+from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.runs.provenance import environment
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State, Stopped, StopRequest
@@ -64,8 +66,7 @@ def keep_memory() -> None:
 
 
 def execute(
-    task: str,
-    spec: Mapping[str, Any],
+    spec: Spec,
     out: Path,
     inputs: list[Path],
     threads: int,
@@ -83,7 +84,7 @@ def execute(
     for path in inputs:
         if not path.exists():
             raise InputError(f"{path} is missing; build it with: snakemake {path}")
-    folder = state_folder(root, out, canonical_json(task, spec), inputs)
+    folder = state_folder(root, out, spec.canonical(), inputs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _log_to(folder / "log.txt")
@@ -96,9 +97,9 @@ def execute(
                     raise InputError(f"{out}: {told}; delete {folder}, and it is trained again")
                 log.info("finished before; publishing again")
                 if not state.environments():
-                    state.start(environment(task, "none"))
+                    state.start(environment(spec.task, "none"))
             else:
-                _compute(task, spec, state, inputs, threads, gpus, weights)
+                _compute(spec, state, inputs, threads, gpus, weights)
             state.publish(out)
     except Stopped as request:
         log.info("stopped by %s; saved in %s", request, folder)
@@ -112,22 +113,21 @@ def execute(
 
 
 def _work(
-    task: str,
-    spec: Mapping[str, Any],
+    spec: Spec,
     inputs: list[Path],
     state: State | Follower,
     device: torch.device,
     group: ProcessGroup,
 ) -> Record:
     """The task's function on its inputs; only one that computes in several processes is told of them."""
-    module = importlib.import_module(f"ghostgrad.tasks.{task}")
+    module = importlib.import_module(f"ghostgrad.tasks.{spec.task}")
     data, more = [], {"group": group} if group.size > 1 else {}
-    if "data" in spec:
+    if hasattr(spec, "data"):
         data.append(module.load_data(spec, inputs[0]))
-    if spec.get("weights"):
+    if isinstance(spec, DetectSpec) and spec.weights:
         more["weights"] = inputs[-1]
     with translate_torch_errors():
-        return getattr(module, task)(spec, state, device, *data, **more)
+        return getattr(module, spec.task)(spec, state, device, *data, **more)
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def translate_torch_errors() -> Iterator[None]:
 
 
 def _compute(
-    task: str, spec: Mapping[str, Any], state: State, inputs: list[Path], threads: int, gpus: int, weights: bool
+    spec: Spec, state: State, inputs: list[Path], threads: int, gpus: int, weights: bool
 ) -> None:
     import torch
 
@@ -161,15 +161,15 @@ def _compute(
     torch.set_num_threads(each)
     name = f"{count} x " * (count > 1)
     name += torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {each} thread(s)"
-    state.start(environment(task, name))
-    work = partial(_work, task, spec, inputs)
+    state.start(environment(spec.task, name))
+    work = partial(_work, spec, inputs)
     try:
         with processes(count, device, each, work) as (mine, group):
             record = work(state, mine, group)
     finally:
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)
-    state.finish(record, {"task": task, **spec}, weights)
+    state.finish(record, spec.stored(), weights)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
 
 

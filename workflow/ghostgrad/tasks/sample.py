@@ -12,14 +12,14 @@ blocked     a Gaussian sample, half of it dropped at random, and its positive pa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ghostgrad.registry.specs.sample import SampleSpec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import blocks as repeats
@@ -34,14 +34,14 @@ def mixed(x: Tensor, noise: Tensor, correlation: float) -> Tensor:
     return correlation * x + math.sqrt(1 - correlation**2) * noise
 
 
-def bn(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def bn(spec: SampleSpec, generators: Generators) -> Tensor:
     """u -> x = W u -> y = BN(x) of a batch, with dl/dy = 1 + N(0, 1); float64, so that an exact 0 shows as one.
 
     z_mean, z_second: mean over features of z and z^2 of R_b = (1 - z/B)/sigma^2. at_bn, at_linear: the largest |batch
     mean| of dl/dx and of dl/du over their root mean square. at_relu: mean over features of that of relu's input,
     signed. `correlation` ties dl/dy to y, against Assumption 3.6; `norm: none` takes the BN away.
     """
-    batch, d = spec["batch"], spec["width"]
+    batch, d = spec.batch, spec.width
     raw = normal(generators, batch, d).double().requires_grad_()
     weight = normal(generators, d, d, std=d**-0.5).double()
     upstream = normal(generators, batch, d).double()
@@ -49,8 +49,8 @@ def bn(spec: Mapping[str, Any], generators: Generators) -> Tensor:
     x = u @ weight.transpose(1, 2)
     centred = x - x.mean(1, keepdim=True)
     sigma2 = (centred * centred).mean(1, keepdim=True)
-    y = centred * sigma2.rsqrt() if spec["norm"] == "batch" else x
-    upstream = 1 + mixed(y.detach(), upstream, spec["correlation"])
+    y = centred * sigma2.rsqrt() if spec.norm == "batch" else x
+    upstream = 1 + mixed(y.detach(), upstream, spec.correlation)
     of_x, of_u, of_raw = torch.autograd.grad(y, (x, u, raw), upstream)
 
     def mean(v: Tensor) -> Tensor:
@@ -63,11 +63,11 @@ def bn(spec: Mapping[str, Any], generators: Generators) -> Tensor:
     return torch.stack(columns, dim=1).unsqueeze(1)
 
 
-def linear(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def linear(spec: SampleSpec, generators: Generators) -> Tensor:
     """R_f and R_b of y = W x, W N(0, 1/d) in R^{kd x d}, over ||W||^2/D and ||W||^2/d; `correlation` ties all
     dimensions of x (and of dl/dy) to one common factor, against Assumption 3.3."""
-    batch, d, rho = spec["batch"], spec["width"], spec["correlation"]
-    wide = spec["expansion"] * d
+    batch, d, rho = spec.batch, spec.width, spec.correlation
+    wide = spec.expansion * d
     weight = normal(generators, wide, d, std=d**-0.5)
 
     def signal(features: int) -> Tensor:
@@ -84,17 +84,17 @@ def linear(spec: Mapping[str, Any], generators: Generators) -> Tensor:
     return torch.stack([forward, ratio(of_y @ weight, of_y, d)], dim=1).unsqueeze(1)
 
 
-def module(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def module(spec: SampleSpec, generators: Generators) -> Tensor:
     """R_f and R_b of M relu(W x) over x ~ N(0, I), dl/dy ~ N(0, I), exactly for each W ~ N(0, c/D) in R^{D x d}, by the
     arc-cosine kernel of two Gaussians with correlation cos(theta).
 
     column_spread: (||column of W||^2 - c)^2, mean over columns, whose expectation is 2 c^2/D. absolute_trace:
     tr(W^T E[|Wx| |Wx|^T] W)/d.
     """
-    d, wide = spec["width"], spec["expansion"] * spec["width"]
-    std = (spec["weight_scale"] / wide) ** 0.5
+    d, wide = spec.width, spec.expansion * spec.width
+    std = (spec.weight_scale / wide) ** 0.5
     weight = normal(generators, wide, d, std=std).double()
-    second = weight.transpose(1, 2) if spec["tied"] else normal(generators, d, wide, std=std).double()
+    second = weight.transpose(1, 2) if spec.tied else normal(generators, d, wide, std=std).double()
     gram = weight @ weight.transpose(1, 2)
     out = second.transpose(1, 2) @ second
     norms = gram.diagonal(dim1=1, dim2=2).sqrt()
@@ -109,20 +109,20 @@ def module(spec: Mapping[str, Any], generators: Generators) -> Tensor:
         [
             (covariance * out).sum((1, 2)) / d,
             (both * out * gram).sum((1, 2)) / d,
-            ((columns - spec["weight_scale"]) ** 2).mean(1),
+            ((columns - spec.weight_scale) ** 2).mean(1),
             (absolute * gram).sum((1, 2)) / d,
         ],
         dim=1,
     ).unsqueeze(1)
 
 
-def correlated(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def correlated(spec: SampleSpec, generators: Generators) -> Tensor:
     """S of LALC Thm. 2 with x = t b, b ~ N(0, 1), t ~ N(0, I), W ~ N(0, 1) in R^{d x d}, all outputs alike; and
     `spread`, the variance before the BN over sum t^2, mean over outputs. `independent` inputs give Thm. 1's instead."""
-    d = spec["width"]
+    d = spec.width
     t, weight = normal(generators, 1, d).double(), normal(generators, d, d).double()
     squares = (weight * t).square().sum(2)
-    if spec["correlation"]:
+    if spec.correlation:
         p, n = (weight * t.clamp(min=0)).sum(2), (weight * (-t).clamp(min=0)).sum(2)
         spread = (p * p + n * n) / 2 - (p + n) ** 2 / (2 * math.pi)
     else:
@@ -131,11 +131,11 @@ def correlated(spec: Mapping[str, Any], generators: Generators) -> Tensor:
     return torch.stack([ours, (spread / t.square().sum(2)).mean(1)], dim=1).unsqueeze(1)
 
 
-def blocked(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def blocked(spec: SampleSpec, generators: Generators) -> Tensor:
     """Variances (place 0) and densities in BINS (places 1, 2, …) of a N(0, 1) sample, of one with a random half set to
     0, and of its positive part."""
-    x = normal(generators, spec["batch"])
-    keep = normal(generators, spec["batch"]) > 0
+    x = normal(generators, spec.batch)
+    keep = normal(generators, spec.batch) > 0
     samples = (x, x * keep, x.clamp(min=0))
     width = BINS[1] - BINS[0]
     edges = BINS.to(x.device)
@@ -150,10 +150,10 @@ def blocked(spec: Mapping[str, Any], generators: Generators) -> Tensor:
     return torch.cat([whole, torch.cat([torch.full_like(density, torch.nan), density], dim=2)], dim=1)
 
 
-def pool(spec: Mapping[str, Any], generators: Generators) -> Tensor:
+def pool(spec: SampleSpec, generators: Generators) -> Tensor:
     """2x2 max-pooling of independent N(0, 1), and the same behind a ReLU: the variance of the output, and the share of
     inputs that receive the derivative."""
-    x = normal(generators, spec["batch"], 4)
+    x = normal(generators, spec.batch, 4)
     largest, where = x.max(2)
     positive = largest.clamp(min=0)
     columns = [largest.var(1), positive.var(1), (where == 0).float().mean(1)]
@@ -164,17 +164,17 @@ def pool(spec: Mapping[str, Any], generators: Generators) -> Tensor:
 class Quantity:
     """A sampled operator, what it measures, and how many numbers a repeat holds in memory."""
 
-    measure: Callable[[Mapping[str, Any], Generators], Tensor]
+    measure: Callable[[SampleSpec, Generators], Tensor]
     columns: tuple[str, ...]
-    floats: Callable[[Mapping[str, Any]], int]
+    floats: Callable[[SampleSpec], int]
 
 
-def _matrices(count: int) -> Callable[[Mapping[str, Any]], int]:
-    return lambda spec: count * (spec["expansion"] * spec["width"]) ** 2
+def _matrices(count: int) -> Callable[[SampleSpec], int]:
+    return lambda spec: count * (spec.expansion * spec.width) ** 2
 
 
-def _signals(count: int) -> Callable[[Mapping[str, Any]], int]:
-    return lambda spec: count * spec["batch"] * spec["expansion"] * spec["width"]
+def _signals(count: int) -> Callable[[SampleSpec], int]:
+    return lambda spec: count * spec.batch * spec.expansion * spec.width
 
 
 QUANTITIES = {
@@ -185,19 +185,19 @@ QUANTITIES = {
     "pool": Quantity(
         pool,
         ("pool_forward", "relu_pool_forward", "pool_backward", "relu_pool_backward"),
-        lambda spec: 20 * spec["batch"],
+        lambda spec: 20 * spec.batch,
     ),
     "blocked": Quantity(
         blocked,
         ("input_variance", "dropped_variance", "relu_variance", "input_density", "dropped_density", "relu_density"),
-        lambda spec: 6 * spec["batch"],
+        lambda spec: 6 * spec.batch,
     ),
 }
 
 
-def sample(spec: Mapping[str, Any], state: State, device: torch.device) -> Record:
+def sample(spec: SampleSpec, state: State, device: torch.device) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
-    quantity = QUANTITIES[spec["quantity"]]
+    quantity = QUANTITIES[spec.quantity]
     values = repeats.block(spec, state, device, partial(quantity.measure, spec), quantity.floats(spec))
     metrics = {"status": "done", "repeats": len(values)}
     first = values[:, 0].double()

@@ -11,16 +11,15 @@ repeat's own generator. Weight layers are counted from 1; index 0 is the input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ghostgrad.models import init
+from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import blocks as repeats
@@ -89,8 +88,8 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(x, weight.transpose(1, 2))
 
 
-def plain(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
-    act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
+def plain(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     signals = Signals([x])
     for weight in weights:
         signals.linear.append(matmul(signals.layers[-1], weight))
@@ -98,9 +97,9 @@ def plain(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
     return signals
 
 
-def residual(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
-    act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
-    after_sum = act if spec["residual_sum"] == "activation" else ACTIVATIONS["linear"]
+def residual(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
+    after_sum = act if spec.residual_sum == "activation" else ACTIVATIONS["linear"]
     scale = branch_factor(spec)
     signals = Signals([x])
     for first in range(0, len(weights), 2):
@@ -114,8 +113,8 @@ def residual(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signa
     return signals
 
 
-def preact(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
-    act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
+def preact(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     *weights, projection = weights
     scale = branch_factor(spec)
     signals = Signals([x])
@@ -130,8 +129,8 @@ def preact(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals
     return signals
 
 
-def seqnet(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals:
-    act, norm = ACTIVATIONS[spec["activation"]], NORMS[spec["norm"]]
+def seqnet(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     layers = [x]
     for first, second in zip(weights[::2], weights[1::2], strict=True):
         hidden = act(matmul(layers[-1], first))
@@ -142,27 +141,27 @@ def seqnet(spec: Mapping[str, Any], x: Tensor, weights: list[Tensor]) -> Signals
 NETS = {"plain": plain, "residual": residual, "preact": preact, "seqnet": seqnet}
 
 
-def branch_factor(spec: Mapping[str, Any]) -> float:
+def branch_factor(spec: SimulateSpec) -> float:
     """s, the factor on a residual branch; L counts blocks of two weight layers (Ghost Prop. 3.17)."""
-    return (spec["depth"] // 2) ** -0.5 if spec["branch_scale"] == "1/sqrt(L)" else 1.0
+    return (spec.depth // 2) ** -0.5 if spec.branch_scale == "1/sqrt(L)" else 1.0
 
 
-def weight_shapes(spec: Mapping[str, Any]) -> list[tuple[int, int]]:
+def weight_shapes(spec: SimulateSpec) -> list[tuple[int, int]]:
     """(out, in) of every weight layer."""
-    d, depth = spec["width"], spec["depth"]
-    if spec["net"] == "seqnet":
-        return [(spec["expansion"] * d, d), (d, spec["expansion"] * d)] * depth
-    return [(d, d)] * (depth + (spec["net"] == "preact"))
+    d, depth = spec.width, spec.depth
+    if spec.net == "seqnet":
+        return [(spec.expansion * d, d), (d, spec.expansion * d)] * depth
+    return [(d, d)] * (depth + (spec.net == "preact"))
 
 
-def draw(spec: Mapping[str, Any], generators: list[torch.Generator]):
+def draw(spec: SimulateSpec, generators: list[torch.Generator]):
     """Inputs, top derivatives (repeats, batch, d) and weights [(repeats, out, in)], each repeat from its generator."""
-    batch, d = spec["batch"], spec["width"]
+    batch, d = spec.batch, spec.width
     inputs, top = normal(generators, batch, d), normal(generators, batch, d, std=d**-0.5)
-    if spec["net"] != "seqnet":
-        std = (float(spec["weight_variance"].removesuffix("/d")) / d) ** 0.5
+    if spec.net != "seqnet":
+        std = (float(spec.weight_variance.removesuffix("/d")) / d) ** 0.5
         return inputs, top, [normal(generators, *shape, std=std) for shape in weight_shapes(spec)]
-    weights, kind = [], spec["module_init"]
+    weights, kind = [], spec.module_init
     for shape in weight_shapes(spec)[::2]:
         first = init.seqnet_module(kind, normal(generators, *shape))
         tied = first.transpose(1, 2)
@@ -171,13 +170,13 @@ def draw(spec: Mapping[str, Any], generators: list[torch.Generator]):
     return inputs, top, weights
 
 
-def columns(spec: Mapping[str, Any]) -> tuple[str, ...]:
+def columns(spec: SimulateSpec) -> tuple[str, ...]:
     """What is measured of every layer."""
-    blocks = BLOCK_COLUMNS if spec["net"] in ("residual", "preact") else ()
-    return COLUMNS + blocks + (DEPENDENCE_COLUMNS if spec["dependence"] else ())
+    blocks = BLOCK_COLUMNS if spec.net in ("residual", "preact") else ()
+    return COLUMNS + blocks + (DEPENDENCE_COLUMNS if spec.dependence else ())
 
 
-def measure(spec: Mapping[str, Any], generators: list[torch.Generator]) -> Tensor:
+def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
     """One forward and backward pass of len(generators) repeats -> (repeats, layers + 1, columns), float32.
 
     Columns: Frobenius norm of the weight's gradient (summed over the batch), Var[x^(k)], Var[dl/dx^(k)]; for residual
@@ -187,9 +186,9 @@ def measure(spec: Mapping[str, Any], generators: list[torch.Generator]) -> Tenso
     inputs, top, weights = draw(spec, generators)
     inputs.requires_grad_()
     weights = [weight.requires_grad_() for weight in weights]
-    signals = NETS[spec["net"]](spec, inputs, weights)
+    signals = NETS[spec.net](spec, inputs, weights)
     depth, blocks = len(signals.layers) - 1, signals.blocks
-    linear = signals.linear if spec["dependence"] else []
+    linear = signals.linear if spec.dependence else []
     wanted = [weights[:depth], signals.layers[:-1], [b.branch_input for b in blocks], [b.total for b in blocks], linear]
     found = iter(torch.autograd.grad(signals.layers[-1], [tensor for part in wanted for tensor in part], top))
     of_weights, of_layers, of_branches, of_sums, of_linear = ([next(found) for _ in part] for part in wanted)
@@ -229,17 +228,17 @@ def dependence(weight: Tensor, x: Tensor, of_x: Tensor, z: Tensor, of_z: Tensor,
     return torch.stack([forward, backward, pairs / (features * (features - 1)), with_derivative], dim=1)
 
 
-def floats(spec: Mapping[str, Any]) -> int:
+def floats(spec: SimulateSpec) -> int:
     """Numbers that a repeat holds: weights and their gradients, and about five tensors per signal."""
-    return sum(2 * out * into + 5 * spec["batch"] * out for out, into in weight_shapes(spec))
+    return sum(2 * out * into + 5 * spec.batch * out for out, into in weight_shapes(spec))
 
 
-def simulate(spec: Mapping[str, Any], state: State, device: torch.device) -> Record:
+def simulate(spec: SimulateSpec, state: State, device: torch.device) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
     return record(spec, repeats.block(spec, state, device, partial(measure, spec), floats(spec)))
 
 
-def record(spec: Mapping[str, Any], values: Tensor) -> Record:
+def record(spec: SimulateSpec, values: Tensor) -> Record:
     """The files of a block from the (repeats, layers + 1, columns) it measured."""
     series = repeats.series(spec, "layer", columns(spec), values)
     values = values.double()

@@ -10,18 +10,19 @@ import torch
 
 from ghostgrad.data.vgg19_bn import load_weights
 from ghostgrad.files import CsvTable
+from ghostgrad.registry.specs.weights import WeightsSpec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 
 SUFFIX = ".running_var"
 
 
-def load_data(spec: Mapping[str, Any], manifest: Path) -> Mapping[str, torch.Tensor]:
+def load_data(spec: WeightsSpec, manifest: Path) -> Mapping[str, torch.Tensor]:
     """The state dict that a run measures."""
-    return load_weights(spec["data"], manifest)
+    return load_weights(spec.data, manifest)
 
 
-def weights(spec: Mapping[str, Any], state: State, device: torch.device, found: Mapping[str, Any]) -> Record:
+def weights(spec: WeightsSpec, state: State, device: torch.device, found: Mapping[str, Any]) -> Record:
     """sigma = sqrt(mean_i running_var_i) of each BN layer, counted from 1 at the input."""
     series = CsvTable(("repeat", "layer", "sigma", "channels"))
     for layer, (_, values) in enumerate(running_variances(found), start=1):

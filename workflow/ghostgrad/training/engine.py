@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry.spec import canonical_json
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import fork_global_rng, generator
 from ghostgrad.training import optim, orthogonal
 from ghostgrad.training.distributed import ProcessGroup
@@ -22,15 +23,15 @@ from ghostgrad.training.distributed import ProcessGroup
 NARROW = 8  # channels
 
 
-def configure(spec: Mapping[str, Any]) -> None:
+def configure(spec: ClassifySpec | DetectSpec) -> None:
     """Set torch's switches; to be called before the first CUDA operation. TF32 is of convolutions on CUDA only; with
     deterministic algorithms a step repeats bit by bit on a GPU too."""
-    torch.backends.cudnn.allow_tf32 = spec["precision"] == "tf32"
+    torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = not spec["deterministic"]
-    if spec["deterministic"]:
+    torch.backends.cudnn.benchmark = not spec.deterministic
+    if spec.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(spec["deterministic"])
+    torch.use_deterministic_algorithms(spec.deterministic)
 
 
 def check_layout(model: nn.Module) -> None:
@@ -45,16 +46,16 @@ def check_layout(model: nn.Module) -> None:
 class Network:
     """A model on a device as a spec has it computed; `model` is the model itself."""
 
-    def __init__(self, spec: Mapping[str, Any], model: nn.Module, device: torch.device, group: ProcessGroup):
-        if spec["channels_last"] and device.type == "cpu":
+    def __init__(self, spec: ClassifySpec, model: nn.Module, device: torch.device, group: ProcessGroup):
+        if spec.channels_last and device.type == "cpu":
             check_layout(model)
-        self.layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
+        self.layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=self.layout)
-        self.device, self.group, self.bf16 = device, group, spec["precision"] == "bf16"
-        self.micro = spec["micro_batch"] or spec["batch"] // group.size
-        self.run = torch.compile(self.model) if spec["compile"] else self.model
-        self.seed, self.drops = spec["seed"], any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-        self.eta, self.through_trace = spec["orthogonal"], spec["orthogonal_trace"]
+        self.device, self.group, self.bf16 = device, group, spec.precision == "bf16"
+        self.micro = spec.micro_batch or spec.batch // group.size
+        self.run = torch.compile(self.model) if spec.compile else self.model
+        self.seed, self.drops = spec.seed, any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+        self.orthogonal = spec.orthogonal
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) in float32. In bfloat16 weights and their updates stay float32."""
@@ -78,8 +79,8 @@ class Network:
                 share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
                 share.backward()
                 loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
-        if self.eta:
-            orthogonal.penalty(orthogonal.weights(self.model), self.eta, self.through_trace).backward()
+        if self.orthogonal:
+            orthogonal.penalty(orthogonal.weights(self.model), self.orthogonal).backward()
         self.group.all_reduce_mean([p.grad for p in self.model.parameters() if p.grad is not None])
         loss, correct = self.group.all_reduce_sum(torch.stack([loss / self.group.size, correct.float()])).tolist()
         return loss, int(correct)
@@ -87,8 +88,7 @@ class Network:
 
 def restore(
     saved: Mapping[str, Any],
-    task: str,
-    spec: Mapping[str, Any],
+    spec: ClassifySpec | DetectSpec,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     processes: int,
@@ -97,7 +97,7 @@ def restore(
     """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
     process count, of which the sums of gradients are rounded otherwise."""
     try:
-        if saved["spec"] != canonical_json(task, spec):
+        if saved["spec"] != spec.canonical():
             raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
         if saved["processes"] != processes:
             told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"

@@ -27,6 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from ghostgrad.checks import InputError
 from ghostgrad.data.images import Images
 from ghostgrad.data.transforms import TRIES, random_resized_crop_box, resize, standardize
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import generator
 from ghostgrad.runs.state import STOP_SIGNALS
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -38,24 +40,25 @@ OPEN: WeakSet[Iterator] = WeakSet()  # with workers
 class EpochSampler:
     """Which training images a step sees, and the random numbers of their augmentation."""
 
-    def __init__(self, spec: Mapping[str, Any], count: int, group: ProcessGroup, device: torch.device | str = "cpu"):
+    def __init__(self, spec: ClassifySpec | DetectSpec, count: int, group: ProcessGroup, device: torch.device | str = "cpu"):
         self.spec, self.count, self.group, self.device = spec, count, group, device
-        self.per_epoch = count // spec["batch"]
+        self.per_epoch = count // spec.batch
         if not self.per_epoch:
-            raise InputError(f"{spec['data']}: {count} training images do not fill one batch of {spec['batch']}")
+            raise InputError(f"{spec.data}: {count} training images do not fill one batch of {spec.batch}")
         self._shuffled = lru_cache(maxsize=1)(self.shuffle)
 
     def shuffle(self, epoch: int) -> Tensor:
         """The order of an epoch."""
-        return torch.randperm(self.count, generator=generator(self.spec["seed"], "shuffle", epoch)).to(self.device)
+        return torch.randperm(self.count, generator=generator(self.spec.seed, "shuffle", epoch)).to(self.device)
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The places of this process's images (B/processes,), and of each its window's corner in the padded image,
         crop (2, n), whether it is flipped, flip (n,), and what `random_resized_crop_box` draws from, resized_crop
         (2 TRIES + 2, n)."""
         epoch, position = divmod(step, self.per_epoch)
-        augment, batch, pad = self.spec["augment"], self.spec["batch"], self.spec["pad"]
-        rng, mine = generator(self.spec["seed"], "augment", step), self.group.share(batch)
+        augment, batch = self.spec.augment, self.spec.batch
+        pad = self.spec.pad if isinstance(self.spec, ClassifySpec) else 0
+        rng, mine = generator(self.spec.seed, "augment", step), self.group.share(batch)
         draws = {}
         if "crop" in augment:
             draws["crop"] = torch.randint(2 * pad + 1, (2, batch), generator=rng)[:, mine]
@@ -70,7 +73,7 @@ class InMemoryLoader:
     """All images on the device as uint8, augmented there in whole batches."""
 
     def __init__(
-        self, spec: Mapping[str, Any], images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+        self, spec: ClassifySpec, images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ):
         self.spec, self.device, self.group, self.mean_std = spec, device, group, images.mean_std
         self.x, self.y = (torch.from_numpy(part).to(device) for part in (images.train_x, images.train_y))
@@ -81,23 +84,23 @@ class InMemoryLoader:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's images (B/processes, 3, H, W) and labels of one step."""
         chosen, draws = self.order(step)
-        x = resize(self.x[chosen].float().div_(255), self.spec["size"])
-        x = augment(x, self.spec["pad"], draws)
-        return standardize(x, self.spec["standardize"], self.mean_std), self.y[chosen]
+        x = resize(self.x[chosen].float().div_(255), self.spec.size)
+        x = augment(x, self.spec.pad, draws)
+        return standardize(x, self.spec.standardize, self.mean_std), self.y[chosen]
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the test images and labels, without augmentation."""
         chunks = zip(self.test_x.split(TEST_BATCH), self.test_y.split(TEST_BATCH), strict=True)
         for x, y in itertools.islice(chunks, self.group.rank, None, self.group.size):
-            x = resize(x.float().div_(255), self.spec["size"])
-            yield standardize(x, self.spec["standardize"], self.mean_std), y
+            x = resize(x.float().div_(255), self.spec.size)
+            yield standardize(x, self.spec.standardize, self.mean_std), y
 
 
 class StreamingLoader:
     """Images on disk, decoded and augmented as uint8 by worker processes that run ahead of the training."""
 
     def __init__(
-        self, spec: Mapping[str, Any], images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+        self, spec: ClassifySpec, images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ):
         self.spec, self.images, self.device, self.group = spec, images, device, group
         self.workers = loader_workers()
@@ -121,14 +124,14 @@ class StreamingLoader:
             yield self._finish(x, y)
 
     def _finish(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return standardize(x.float().div_(255), self.spec["standardize"], self.images.mean_std), y
+        return standardize(x.float().div_(255), self.spec.standardize, self.images.mean_std), y
 
 
 class TrainBatches(Dataset):
     """Step -> uint8 images (B/processes, 3, H, W), augmented, and labels; an InputError is handed over, because what a
     worker raises arrives as text of many lines."""
 
-    def __init__(self, spec: Mapping[str, Any], images: Images, order: EpochSampler):
+    def __init__(self, spec: ClassifySpec, images: Images, order: EpochSampler):
         self.files, self.y, self.spec, self.order = images.train_x, torch.from_numpy(images.train_y), spec, order
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor] | InputError:
@@ -140,7 +143,7 @@ class TrainBatches(Dataset):
                 x = [self.files[index] for index in chosen.tolist()]
         except InputError as error:
             return error
-        return augment(torch.stack(x), self.spec["pad"], draws), self.y[chosen]
+        return augment(torch.stack(x), self.spec.pad, draws), self.y[chosen]
 
     def _cut(self, index: int, draws: Sequence[float]) -> Tensor:
         from torchvision.transforms.v2 import functional  # torchvision takes seconds, and few runs need it
@@ -148,7 +151,7 @@ class TrainBatches(Dataset):
         x = self.files.decode(index)
         cut = functional.crop(x, *random_resized_crop_box(*x.shape[1:], draws))
         cut = cut.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # which the resizing would copy twice
-        return functional.resize(cut, [self.spec["size"]] * 2, antialias=True)
+        return functional.resize(cut, [self.spec.size] * 2, antialias=True)
 
 
 class TestBatches(Dataset):
@@ -166,7 +169,7 @@ class TestBatches(Dataset):
 
 
 def open_batches(
-    spec: Mapping[str, Any], images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+    spec: ClassifySpec, images: Images, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
 ) -> InMemoryLoader | StreamingLoader:
     """The batches of a run, from memory or from files as its images are; InputError where they do not fill one."""
     loader = InMemoryLoader if isinstance(images.train_x, np.ndarray) else StreamingLoader

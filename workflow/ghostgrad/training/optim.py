@@ -5,7 +5,6 @@ the learning rate of this update, eta the trust coefficient, |.| the Euclidean n
 
 sgd     m <- mu m + g + beta w; w <- w - gamma h; h = m, or g + beta w + mu m (Nesterov).
 lars    lambda = eta |w| / (|g| + beta |w|); m <- mu m + gamma lambda (g + beta w); w <- w - m (You et al. 2017).
-        `gamma_outside`: m <- mu m + lambda (g + beta w); w <- w - gamma m.
 clars   as lars, with the mean over the samples i of |g_i| in the place of |g|, and beta |w| in the denominator only
         with `decay_in_trust` (Huo et al. 2021).
 larc    g' = min(lambda / gamma, 1) (g + beta w) with lars's lambda, then sgd's rule on g' without decay (apex).
@@ -15,8 +14,8 @@ lamb    m <- mu m + (1 - mu) g; v <- beta2 v + (1 - beta2) g^2; u = m^ / (sqrt(v
         bias-corrected m^ and v^; w <- w - gamma |w| / |u| u (You et al. 2019).
 
 Where a norm is 0 the rule is that of the learning rate alone (lambda = 1; lalc: gamma; larc, as apex: g' = g,
-undecayed). With `literal` it is not, and what begins at 0, such as every beta of BN, stays there under lars, clars and
-lalc. Tensors that `exempt: vectors` names follow the learning rate alone.
+undecayed): else what begins at 0, such as every beta of BN, would stay there under lars, clars and lalc. With
+`adapt_vectors: false` tensors of one dimension follow the learning rate alone.
 
 All tensors of a group are updated together; their norms come to the host once per update.
 """
@@ -24,12 +23,13 @@ All tensors of a group are updated together; their norms come to the host once p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ghostgrad.checks import InputError, nearest
+from ghostgrad.registry.specs.classify import ClassifySpec
 
 
 def norms(tensors: Sequence[Tensor]) -> list[float]:
@@ -79,10 +79,10 @@ class Layerwise(torch.optim.Optimizer):
 
 def trust(group: dict[str, Any], w: list[float], below: list[float], otherwise: float) -> list[float]:
     """eta |w| / `below` of each tensor; `otherwise` where either is 0 and of exempt tensors."""
-    if group["exempt"]:
+    if not group["adapted"]:
         return [otherwise] * len(w)
-    zero = 0.0 if group["literal"] else otherwise
-    return [group["eta"] * a / b if a and b else zero for a, b in zip(w, below, strict=True)]
+    eta = group["trust_coefficient"]
+    return [eta * a / b if a and b else otherwise for a, b in zip(w, below, strict=True)]
 
 
 def decayed(group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> list[Tensor]:
@@ -100,11 +100,10 @@ class LARS(Layerwise):
 
     def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
         m, rates = self.buffers(w), self.rates(group, w, g)
-        inside, outside = (1.0, group["lr"]) if group["gamma_outside"] else (group["lr"], 1.0)
         torch._foreach_mul_(m, group["momentum"])
-        add(m, g, [inside * rate for rate in rates])
-        add(m, w, [inside * rate * group["weight_decay"] for rate in rates])
-        torch._foreach_add_(w, m, alpha=-outside)
+        add(m, g, [group["lr"] * rate for rate in rates])
+        add(m, w, [group["lr"] * rate * group["weight_decay"] for rate in rates])
+        torch._foreach_sub_(w, m)
         return sum(rate < 1 for rate in rates)
 
     def rates(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> list[float]:
@@ -132,8 +131,8 @@ class LARC(Layerwise):
     def update(self, group: dict[str, Any], w: list[Tensor], g: list[Tensor]) -> int:
         found = norms([*w, *g])
         of_w, of_g = found[: len(w)], found[len(w) :]
-        rates = trust({**group, "literal": False}, of_w, raw_norms(group, of_w, of_g), group["lr"])
-        guarded = [not (a and b) and not group["exempt"] for a, b in zip(of_w, of_g, strict=True)]
+        rates = trust(group, of_w, raw_norms(group, of_w, of_g), group["lr"])
+        guarded = [not (a and b) and group["adapted"] for a, b in zip(of_w, of_g, strict=True)]
         step = [a.clone() if skip else b for a, b, skip in zip(g, decayed(group, w, g), guarded, strict=True)]
         torch._foreach_mul_(step, [min(rate / group["lr"], 1.0) if group["lr"] else 1.0 for rate in rates])
         m = self.buffers(w)
@@ -185,7 +184,7 @@ class LAMB(Layerwise):
         torch._foreach_div_(u, below)
         torch._foreach_add_(u, w, alpha=group["weight_decay"])
         found = norms([*w, *u])
-        ratios = trust({**group, "eta": 1.0}, found[: len(w)], found[len(w) :], 1.0)
+        ratios = trust({**group, "trust_coefficient": 1.0}, found[: len(w)], found[len(w) :], 1.0)
         torch._foreach_mul_(u, [group["lr"] * ratio for ratio in ratios])
         torch._foreach_sub_(w, u)
         return sum(ratio < 1 for ratio in ratios)
@@ -193,17 +192,28 @@ class LAMB(Layerwise):
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 RULES: dict[str, type[Layerwise]] = {"lars": LARS, "clars": CLARS, "larc": LARC, "lalc": LALC, "lamb": LAMB}
-OPTIONS = ("momentum", "eta", "nesterov", "literal", "gamma_outside", "decay_in_trust", "raw_norm", "beta2", "adam_eps")
 
 
-def optimizer(spec: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+def optimizer(spec: ClassifySpec, model: nn.Module) -> torch.optim.Optimizer:
     """The rule that a classify spec names, over all of the model's parameters."""
-    groups = parameter_groups(spec, model)
-    if spec["optimizer"] == "sgd":
+    groups = parameter_groups(
+        model, spec.weight_decay, spec.weight_decay_on, spec.lr_scales, spec.adapt_vectors
+    )
+    if spec.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=spec["lr"], momentum=spec["momentum"], nesterov=spec["nesterov"], foreach=True
+            groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, foreach=True
         )
-    return RULES[spec["optimizer"]](groups, spec["lr"], **{name: spec[name] for name in OPTIONS})
+    return RULES[spec.optimizer](
+        groups,
+        spec.lr,
+        momentum=spec.momentum,
+        nesterov=spec.nesterov,
+        trust_coefficient=spec.trust_coefficient,
+        decay_in_trust=spec.decay_in_trust,
+        raw_norm=spec.raw_norm,
+        beta2=spec.beta2,
+        adam_eps=spec.adam_eps,
+    )
 
 
 def resume(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
@@ -217,25 +227,37 @@ def resume(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
         group.update(params=members, **mine)
 
 
-def parameter_groups(spec: Mapping[str, Any], model: nn.Module) -> list[dict[str, Any]]:
-    """Groups that differ in weight decay, in `scale`, which multiplies their learning rate, and in `exempt`; InputError
-    for a learning-rate scale that names no parameter."""
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    weight_decay_on: Literal["all", "weights", "all_but_norms"],
+    lr_scales: Mapping[str, float],
+    adapt_vectors: bool = True,
+) -> list[dict[str, Any]]:
+    """Groups of parameters that differ in weight decay, in `scale`, which multiplies their learning
+    rate, and in `adapted`, whether a layer-wise rule gives them a rate of their own. InputError for a
+    learning-rate scale that names no parameter."""
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     weights = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    for prefix in spec["lr_scales"]:
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    names = [name for name, _ in trained]
+    for prefix in lr_scales:
         if not any(name.startswith(prefix) for name in names):
             raise InputError(f"lr_scales: no parameter begins with '{prefix}'{nearest(prefix, names)}")
-    groups: dict[tuple, list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        decays = {"all": True, "weights": id(parameter) in weights, "all_but_norms": id(parameter) not in norms}
-        decay = spec["weight_decay"] if decays[spec["decay"]] else 0.0
-        fitting = [prefix for prefix in spec["lr_scales"] if name.startswith(prefix)]
-        scale = spec["lr_scales"][max(fitting, key=len)] if fitting else 1.0
-        exempt = spec["exempt"] == "vectors" and parameter.ndim < 2
-        groups.setdefault((decay, scale, exempt), []).append(parameter)
-    keys = ("weight_decay", "scale", "exempt")
-    return [{"params": members, **dict(zip(keys, values, strict=True))} for values, members in groups.items()]
+    groups: dict[tuple[float, float, bool], list[Tensor]] = {}
+    for name, parameter in trained:
+        decays = {
+            "all": True,
+            "weights": id(parameter) in weights,
+            "all_but_norms": id(parameter) not in norms,
+        }
+        decay = weight_decay if decays[weight_decay_on] else 0.0
+        prefixes = [prefix for prefix in lr_scales if name.startswith(prefix)]
+        scale = lr_scales[max(prefixes, key=len)] if prefixes else 1.0
+        adapted = adapt_vectors or parameter.ndim > 1
+        groups.setdefault((decay, scale, adapted), []).append(parameter)
+    return [
+        {"params": members, "weight_decay": decay, "scale": scale, "adapted": adapted}
+        for (decay, scale, adapted), members in groups.items()
+    ]

@@ -3,7 +3,7 @@
 l(W) = eta |(n / tr S) S - I_n|_F^2,  S = W^T W if D >= d, else W W^T,  n = min(D, d).
 
 It vanishes where the smaller side is orthogonal, whatever its length. As in the paper's code the trace is a constant
-unless `through_trace`; the paper's formula, read literally, has a gradient through it too.
+for the gradient; the paper's formula, read literally, has a gradient through it too.
 """
 
 from __future__ import annotations
@@ -40,38 +40,36 @@ def weights(model: nn.Module) -> list[Tensor]:
     return found
 
 
-def penalty(matrices: Sequence[Tensor], eta: float, through_trace: bool = False) -> Tensor:
+def penalty(matrices: Sequence[Tensor], eta: float) -> Tensor:
     """The sum of l(W), a scalar; those of one shape are computed together, in the weights' own precision."""
     shapes: dict[tuple[int, int], list[Tensor]] = {}
     for matrix in matrices:
         wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
         shapes.setdefault(tuple(wide.shape), []).append(wide)
     with torch.autocast(matrices[0].device.type, enabled=False):
-        parts = [_Penalty.apply(torch.stack(wide), eta, through_trace) for wide in shapes.values()]
+        parts = [_Penalty.apply(torch.stack(wide), eta) for wide in shapes.values()]
     return torch.stack(parts).sum()
 
 
 class _Penalty(torch.autograd.Function):
     """eta |R|_F^2, R = s S - I_n, S = A A^T, s = n / tr S, summed over the matrices A of (layers, n, m), n <= m.
 
-    Its gradient is 4 eta s R A, and -4 eta <R, s S> / tr S A more through the trace: one product, where autograd, which
+    Its gradient is 4 eta s R A; one product, where autograd, which
     does not know that R is symmetric, computes two.
     """
 
     @staticmethod
-    def forward(ctx: Any, wide: Tensor, eta: float, through_trace: bool) -> Tensor:
+    def forward(ctx: Any, wide: Tensor, eta: float) -> Tensor:
         rest, n = wide @ wide.mT, wide.shape[1]
         trace = rest.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + TINY
         scale = n / trace
         rest.mul_(scale).diagonal(dim1=1, dim2=2).sub_(1)
         squares = rest.square().sum((1, 2), keepdim=True)
         if ctx.needs_input_grad[0]:
-            along = squares + rest.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # <R, R + I>
-            gradient = 4 * (rest.mul_(eta).mul_(scale) @ wide)
-            ctx.save_for_backward(gradient - 4 * eta * along / trace * wide if through_trace else gradient)
+            ctx.save_for_backward(4 * (rest.mul_(eta).mul_(scale) @ wide))
         return eta * squares.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        return slope * ctx.saved_tensors[0], None, None
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return slope * ctx.saved_tensors[0], None

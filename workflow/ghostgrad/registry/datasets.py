@@ -1,4 +1,9 @@
-"""Temporary copy of the table of data sets that registry/datasets.py will hold."""
+"""The table of data sets. Everything that depends on which data sets there are reads it: schemas,
+config.yaml's checks, estimates, the data rule and the loaders.
+
+A new data set is a row here, a module in `ghostgrad/data` that reads it, and its reader's entry in
+`ghostgrad/data/load.py`. Imports neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +38,11 @@ class DataSet:
     read_by: tuple[str, ...]
     """Tasks that may name it."""
     shipped: bool = False
-    """Made by the data rule from an installed package; the others are keys of `data` in
-    config.yaml."""
+    """Made by the data rule from an installed package; the others are keys of `data` in config.yaml."""
     location: str = ""
     """What the path in config.yaml points to."""
     counts: Counts | None = None
     """What must be found; None accepts any sizes."""
-    estimated: Counts | None = None
-    """What estimates assume where `counts` is None, if anything."""
     mean_std: MeanStd | None = None
     """Constants of `standardize: per_channel`; None has the data rule measure them."""
     side: int | None = None
@@ -106,6 +108,7 @@ DATA_SETS = {
             form="scenes",
             read_by=("detect",),
             shipped=True,
+            counts=Counts(400, 60, 10),
             mean_std=DIGITS_MEAN_STD,
             scene=(64, 64),
         ),

@@ -1,0 +1,251 @@
+"""How the parameters of a run are declared, checked, read and stored.
+
+A spec is a frozen dataclass, so that an editor completes `spec.batch` and a type checker knows its
+type; an `Option` beside the type says what the parameter means and which values it takes:
+
+    batch: Annotated[int, Option("Images per step.", minimum=2)]
+
+The JSON schema that refuses bad input is made from the dataclass, and nothing is said twice.
+
+The canonical JSON of a spec leaves out what equals the default, so that a new parameter with a
+default changes no identity and recomputes nothing. A parameter can be renamed in the same way:
+`stored_as` keeps the name under which existing runs are known. Imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, Literal, Self, TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a parameter means, its unit, and which values it takes beyond its type."""
+
+    meaning: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    pattern: str | None = None
+    choices: tuple[str, ...] | None = None
+    """The values of a string that come from a table."""
+    unique: bool = False
+    stored_as: str = ""
+    """The parameter's name in canonical JSON and in spec.json where it is not the field's."""
+    stored_values: Mapping[bool, str] | None = None
+    """What true and false are stored as where that is not a boolean."""
+    only_for: Mapping[str, tuple[str, ...]] | None = None
+    """Another parameter, and its values for which this one is read."""
+
+    def limits(self) -> dict[str, JSON]:
+        bounds: dict[str, JSON] = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "exclusiveMinimum": self.above,
+            "exclusiveMaximum": self.below,
+            "pattern": self.pattern,
+        }
+        return {key: bound for key, bound in bounds.items() if bound is not None}
+
+
+def _schema_of_type(kind: Any, option: Option) -> dict[str, JSON]:
+    """The JSON schema of a field's type; limits of a list are those of its items."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if option.choices is not None:
+        return {"enum": list(option.choices)}
+    if kind in SIMPLE:
+        return {"type": SIMPLE[kind], **option.limits()}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple:  # tuple[item, ...]
+        unique: dict[str, JSON] = {"uniqueItems": True} if option.unique else {}
+        return {"type": "array", "items": _schema_of_type(arguments[0], option), **unique}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _schema_of_type(arguments[1], option)}
+    if origin in (types.UnionType, typing.Union):
+        choices = [part for part in arguments if part is not type(None)]
+        if len(choices) == 1:
+            return _schema_of_type(choices[0], option)
+        return {"oneOf": [_schema_of_type(part, option) for part in choices]}
+    raise TypeError(f"a parameter cannot be of type {kind}")
+
+
+def _plain(value: Any) -> JSON:
+    """A default as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _default(field: Field[Any]) -> Any:
+    """A field's default; MISSING where it has none."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The parameters of one run of a task; every task has the seed or the number of a block."""
+
+    task: ClassVar[str]
+    description: ClassVar[str]
+    removed: ClassVar[Mapping[str, JSON]] = {}
+    """Parameters that runs were once stored with, and the only value with which they count."""
+
+    @classmethod
+    @cache
+    def options(cls) -> Mapping[str, Option]:
+        """The `Option` of every parameter, in the order of the fields."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
+
+    @classmethod
+    @cache
+    def defaults(cls) -> Mapping[str, JSON]:
+        """The default of every parameter that has one, as JSON."""
+        values = {field.name: _default(field) for field in fields(cls)}
+        return {name: _plain(value) for name, value in values.items() if value is not MISSING}
+
+    @classmethod
+    @cache
+    def required(cls) -> tuple[str, ...]:
+        """The parameters without a default but the seed, which is the number of a run."""
+        names = (field.name for field in fields(cls))
+        return tuple(name for name in names if name not in cls.defaults() and name != "seed")
+
+    @classmethod
+    @cache
+    def optional(cls) -> frozenset[str]:
+        """Parameters that are absent from a stored spec unless they are set: their default is None."""
+        return frozenset(name for name, value in cls.defaults().items() if value is None)
+
+    @classmethod
+    @cache
+    def schema(cls) -> dict[str, Any]:
+        """The JSON schema of a spec as a person writes it."""
+        hints = typing.get_type_hints(cls)
+        properties: dict[str, JSON] = {}
+        for name, option in cls.options().items():
+            unit = f" ({option.unit})" if option.unit else ""
+            properties[name] = {
+                **_schema_of_type(hints[name], option),
+                "description": option.meaning.removesuffix(".") + unit,
+            }
+        return {
+            "description": cls.description,
+            "type": "object",
+            "additionalProperties": False,
+            "required": [*cls.required(), "seed"],
+            "properties": properties,
+        }
+
+    @classmethod
+    @cache
+    def _field_names(cls) -> Mapping[str, str]:
+        """Stored name -> field name, where the two differ."""
+        options = cls.options().items()
+        return {option.stored_as: name for name, option in options if option.stored_as}
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` under the fields' names: the names of stored specs are read as well, and removed
+        parameters are dropped where they have the value with which they count."""
+        result: dict[str, Any] = {}
+        for key, value in values.items():
+            if key in cls.removed and value == cls.removed[key]:
+                continue
+            name = cls._field_names().get(key, key)
+            if name != key and (stored := cls.options()[name].stored_values):
+                inverse = {text: flag for flag, text in stored.items()}
+                value = inverse.get(value, value)
+            result[name] = value
+        return result
+
+    @classmethod
+    def expand(cls, values: Mapping[str, Any]) -> Self:
+        """The spec of valid `values`, under the fields' or the stored names, with the defaults."""
+        values = cls.renamed(values)
+        return cls(**{name: _frozen(value) for name, value in values.items()})
+
+    def values(self) -> dict[str, JSON]:
+        """Every parameter under its field's name, as JSON, in the order of the fields."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def stored(self) -> dict[str, JSON]:
+        """What spec.json holds: task and all parameters under their stored names."""
+        return {"task": self.task} | self._stored(self.values())
+
+    @classmethod
+    def _stored(cls, values: Mapping[str, JSON]) -> dict[str, JSON]:
+        result: dict[str, JSON] = {}
+        for name, value in values.items():
+            option = cls.options()[name]
+            if value is None and name in cls.optional():
+                continue
+            if option.stored_values is not None and isinstance(value, bool):
+                value = option.stored_values[value]
+            result[option.stored_as or name] = value
+        return result
+
+    @classmethod
+    def canonical_json(cls, values: Mapping[str, Any]) -> str:
+        """Sorted compact JSON of `values` without those that equal the default: the identity of a
+        run. KeyError for a key that the task does not have."""
+        values = cls.renamed(values)
+        for name in values:
+            cls.options()[name]
+        kept = {
+            name: _number(value)
+            for name, value in values.items()
+            if name not in cls.defaults() or cls.defaults()[name] != _plain(value)
+        }
+        stored = {"task": cls.task, **cls._stored(kept)}
+        return json.dumps(stored, sort_keys=True, separators=(",", ":"))
+
+    # TRANSITION: the mapping view goes when every module reads attributes.
+    def __getitem__(self, key: str) -> Any:
+        return self._stored(self.values())[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._stored(self.values()).get(key, default)
+
+    def keys(self) -> Any:
+        return self._stored(self.values()).keys()
+
+    def items(self) -> Any:
+        return self._stored(self.values()).items()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._stored(self.values())
+
+    def __iter__(self) -> Any:
+        return iter(self._stored(self.values()))
+
+    def canonical(self) -> str:
+        """The canonical JSON of this spec."""
+        return self.canonical_json(self.values())
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: Any) -> Any:
+    """2.0 as 2, in lists and mappings too: one number has one text."""
+    if isinstance(value, list | tuple):
+        return [_number(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _number(part) for key, part in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,73 @@
+"""The parameters of a random fully-connected network at initialization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from ghostgrad.registry.specs.base import Option, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSpec(Spec):
+    """One `simulate` run: a block of independent repeats of a random network (Ghost sec. 2.1)."""
+
+    task: ClassVar[str] = "simulate"
+    description: ClassVar[str] = (
+        "The parameters of one `simulate` run, a block of independent repeats of a random network "
+        "(Ghost sec. 2.1)."
+    )
+
+    net: Annotated[
+        Literal["plain", "residual", "preact", "seqnet"],
+        Option(
+            "plain, residual: Ghost sec. 2.1. preact: BN-ResNet paper sec. 4. seqnet: a stack of "
+            "y = B(M relu(W x)), Ghost sec. 4.2."
+        ),
+    ]
+    depth: Annotated[int, Option("Number of weight layers, or of modules of a seqnet.", minimum=1)]
+    width: Annotated[int, Option("Features d of every layer.", minimum=2)]
+    batch: Annotated[int, Option("Inputs B per repeat.", minimum=2)]
+    activation: Annotated[
+        Literal["relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear"],
+        Option("Activation function of plain and residual networks."),
+    ] = "relu"
+    norm: Annotated[
+        Literal["batch", "layer", "none"],
+        Option(
+            "Normalization after every weight layer, with gamma 1, beta 0 and eps 1e-5; a seqnet has "
+            "it after M only."
+        ),
+    ] = "batch"
+    weight_variance: Annotated[
+        str,
+        Option(
+            "plain, residual: c/d for weights from N(0, c/d).",
+            pattern="^([0-9]+([.][0-9]+)?|[.][0-9]+)/d$",
+        ),
+    ] = "2/d"
+    residual_sum: Annotated[
+        Literal["activation", "identity"],
+        Option(
+            "What follows the sum of shortcut and branch: x' = act(x + s F(x)) (fig. 1) or "
+            "x' = x + s F(x) (Prop. 3.17)."
+        ),
+    ] = "activation"
+    branch_scale: Annotated[
+        Literal["1", "1/sqrt(L)"],
+        Option("Factor s of the residual branch; L counts blocks."),
+    ] = "1"
+    expansion: Annotated[int, Option("seqnet: k, the hidden width over d.", minimum=2)] = 2
+    module_init: Annotated[
+        Literal["random", "orthogonal", "looks-linear", "untied"],
+        Option("seqnet: R-, O- or L-Init with M = W^T, or W and M independent (Ghost app. B.2)."),
+    ] = "random"
+    dependence: Annotated[
+        bool,
+        Option(
+            "plain: record how far each layer is from the assumptions of Prop. 3.4 and 3.8 (Ghost "
+            "Rem. 3.5, 3.9)."
+        ),
+    ] = False
+    repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=1024)]
+    seed: Annotated[int, Option("The number of the block.", minimum=0)]

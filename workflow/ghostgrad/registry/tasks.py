@@ -1,0 +1,70 @@
+"""The table of tasks. Everything that depends on which tasks there are reads it: the registry's
+schema, `ghostgrad run`, the rules, the logger, estimates and calibration.
+
+A new task is a row here, its parameters in `ghostgrad/registry/specs/<task>.py` and its function in
+`ghostgrad/tasks/<task>.py`. Imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ghostgrad.registry.specs.base import Spec
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
+from ghostgrad.registry.specs.initialize import InitializeSpec
+from ghostgrad.registry.specs.sample import SampleSpec
+from ghostgrad.registry.specs.simulate import SimulateSpec
+from ghostgrad.registry.specs.weights import WeightsSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of run. Its function is `ghostgrad.tasks.<name>.<name>`."""
+
+    spec: type[Spec]
+    meaning: str
+    trains: bool = False
+    """Trains a network, so that its runs have a series by step and a duration that `ghostgrad
+    calibrate` can measure."""
+    data_parallel: bool = False
+    """Computes on several GPUs, one process for each."""
+    publishing_rule: str = ""
+    """The rule of runs that leave their weights for others; empty where they cannot."""
+    result: tuple[str, str] | None = None
+    """Column of metrics.csv that `make` shows when a run ends, in percent, and what it calls it."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.task
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(spec=SimulateSpec, meaning="random fully-connected networks at initialization"),
+        Task(spec=SampleSpec, meaning="a single random operator"),
+        Task(spec=InitializeSpec, meaning="image networks at initialization"),
+        Task(
+            spec=ClassifySpec,
+            meaning="training of an image classifier",
+            trains=True,
+            data_parallel=True,
+            publishing_rule="pretrain",
+            result=("test_accuracy", "test accuracy"),
+        ),
+        Task(
+            spec=DetectSpec,
+            meaning="fine-tuning of Mask R-CNN",
+            trains=True,
+            data_parallel=True,
+            result=("box_ap", "box AP"),
+        ),
+        Task(spec=WeightsSpec, meaning="statistics of published weights"),
+    )
+}
+
+RUN_RULES = tuple(
+    rule for task in TASKS.values() for rule in (task.name, task.publishing_rule) if rule
+)
+"""The Snakemake rules that compute runs."""
