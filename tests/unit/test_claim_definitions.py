@@ -9,7 +9,9 @@ import pytest
 from ghostgrad.checks import InputError
 from ghostgrad.registry.claim import VERDICTS, count_verdicts, read_claims_csv
 from ghostgrad.registry.registry import Registry
-from ghostgrad.report import overview, page
+from ghostgrad.report import overview
+from ghostgrad.report.findings import write_findings
+from ghostgrad.report.ledger import write_ledger
 from tests.unit.commands import REGISTRY, refused, told
 from tests.unit.fabricate import experiment, one_line, registry, workflow
 
@@ -134,7 +136,7 @@ def ledger(tmp_path_factory) -> Path:
     here = tmp_path_factory.mktemp("ledger")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        page.write_ledger(REGISTRY, "smoke", Path("results/smoke"))
+        write_ledger(REGISTRY, "smoke", Path("results/smoke"))
     return here / "results" / "smoke" / "claims.csv"
 
 
@@ -192,7 +194,7 @@ def test_the_page_holds_every_claim(ledger):
 def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
     """No place is left open; what has not been run says so."""
     target = tmp_path / "findings.md"
-    page.write_findings(ledger, target)
+    write_findings(ledger, target)
     text = target.read_text()
     assert "{{" not in text
     assert "for a Gaussian the gap is 0.15915, not 0.19947" in " ".join(text.split())
@@ -206,13 +208,12 @@ def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
         ("E-G4|gap of a Gausian|ours", "did you mean 'gap of a Gaussian'?"),
     ],
 )
-def test_a_place_that_the_ledger_lacks_is_one_line(ledger, tmp_path, monkeypatch, place, expected):
+def test_a_place_that_the_ledger_lacks_is_one_line(ledger, tmp_path, place, expected):
     """An edited comparison's name would otherwise leave a hole in the text."""
     template = tmp_path / "findings.md"
     template.write_text("{{" + place + "}}")
-    monkeypatch.setattr(page, "FINDINGS", template)
     with pytest.raises(InputError) as error:
-        page.write_findings(ledger, tmp_path / "out.md")
+        write_findings(ledger, tmp_path / "out.md", template)
     assert expected in str(error.value)
 
 
@@ -221,5 +222,5 @@ def test_the_committed_findings_are_those_of_the_committed_ledger(tmp_path):
     root = REGISTRY.workflow.parent
     path = root / "docs" / "snapshots" / "paper" / "claims.csv"
     assert {row["scale"] for row in read_claims_csv(path)} == {"paper"}
-    page.write_findings(path, tmp_path / "findings.md")
+    write_findings(path, tmp_path / "findings.md")
     assert (tmp_path / "findings.md").read_bytes() == (root / "docs" / "findings.md").read_bytes()

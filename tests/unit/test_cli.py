@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.registry.registry import PAPERS
+from ghostgrad.report.verdicts import LEGEND
 from ghostgrad.runs.provenance import code_hash, task_hash
 from ghostgrad.tasks.run import state_folder
 from tests.unit.commands import REGISTRY, RUN, everything, refused, told
@@ -90,6 +91,7 @@ def test_show_a_table_that_the_scale_leaves_out(ghostgrad):
     row = next(line for line in out.splitlines() if line.strip().startswith("SeqNet"))
     assert re.findall(r"[\d.]+ %", row) == ["72.4 %", "75.7 %", "77.1 %", "76.7 %"]
     assert "not run (not at scale smoke)" in out
+    assert LEGEND in out, "glyphs are explained where they are shown"
     assert list(everything()) == ["config.yaml"]
 
 

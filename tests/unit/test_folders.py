@@ -18,7 +18,7 @@ from PIL import Image
 
 from ghostgrad.data import decoding, folders, transforms
 from ghostgrad.data.make import make
-from ghostgrad.figures import style
+from ghostgrad.figures import panels
 from ghostgrad.models.build import build_network
 from ghostgrad.registry.datasets import DATA_SETS, Counts
 from ghostgrad.registry.spec import expand
@@ -358,11 +358,11 @@ def test_a_figure_names_the_folder(tmp_path, monkeypatch):
     )
     texts = []
     for _ in range(2):
-        figure, _axes = style.panels()
-        style.note(figure, results)
+        figure, _axes = panels.new_panels()
+        panels.add_scale_note(figure, results)
         texts.append(figure.get_supxlabel().replace("\n", " "))
         Path("results/data").mkdir(parents=True, exist_ok=True)
         Path("results/data/images.json").write_text('{"title": "fashion-mnist"}')
     assert texts == [
-        f"scale substitute, not the paper's: data {name}" for name in ("images", "fashion-mnist")
+        f"scale substitute, unlike the paper: data {name}" for name in ("images", "fashion-mnist")
     ]

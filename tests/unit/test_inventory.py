@@ -1,7 +1,7 @@
-"""The registry against the papers: every artifact is listed, and every number of their tables is in workflow/reference.
+"""The registry against the papers: every artifact is listed, and every number of their tables is in
+workflow/reference.
 
-The ids and numbers below were read from the papers' text, not from the files under test.
-"""
+The ids and numbers below were read from the papers' text, not from the files under test."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ REGISTRY = Registry()
 REFERENCE = ROOT / "workflow" / "reference"
 
 IDS = {
-    "ghost": """fig1_left fig1_right fig2 fig3 fig4_left fig4_right fig5 fig6 fig7 fig8 fig9 fig10 tab1 tab2 tab3a tab3b
-        tab3c tab4 tab5 lr_grid eq1 c1_maxpool relu_ratios def3_1 prop3_4 cor3_7 prop3_8 prop3_12 prop3_14 cor3_15
-        prop3_17 prop4_1 fc_module c2_conceal c3 propC_2 c_gradnorm101 rem3_5 rem3_9 rem3_16 a_depth b2_resnet_orth
-        s6_vgg_input""",
+    "ghost": """fig1_left fig1_right fig2 fig3 fig4_left fig4_right fig5 fig6 fig7 fig8 fig9 fig10
+        tab1 tab2 tab3a tab3b tab3c tab4 tab5 lr_grid eq1 c1_maxpool relu_ratios
+        def3_1 prop3_4 cor3_7 prop3_8 prop3_12 prop3_14 cor3_15 prop3_17 prop4_1
+        fc_module c2_conceal c3 propC_2 c_gradnorm101 rem3_5 rem3_9 rem3_16 a_depth
+        b2_resnet_orth s6_vgg_input""",
     "ghost0": "fig1_left fig1_right fig2 fig3 propB_14",
-    "lalc": """fig1a fig1b fig2 fig3 fig4a fig4b fig5 tab_acc tab_eta prop1 thm1 cor1 cor2 thm2 rate claims clars_cost
-        self_disable abl_norm decay accum""",
-    "bnres": """fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 tab1 eq4 eq5 eq8 eq9
-        eq10 eq11 eq12 eq13 eq14 eq19 eq21 eq22 eq27 eq30 eq37 eq40 appE disc indep K""",
+    "lalc": """fig1a fig1b fig2 fig3 fig4a fig4b fig5 tab_acc tab_eta prop1 thm1 cor1 cor2 thm2
+        rate claims clars_cost self_disable abl_norm decay accum""",
+    "bnres": """fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15
+        tab1 eq4 eq5 eq8 eq9 eq10 eq11 eq12 eq13 eq14 eq19 eq21 eq22 eq27 eq30 eq37
+        eq40 appE disc indep K""",
 }
 ALL_IDS = [f"{paper}.{name}" for paper, names in IDS.items() for name in names.split()]
 
@@ -58,7 +60,7 @@ COUNTS = {
     "ghost.prop3_17": 6,  # forward and backward at three depths: a difference of 0
     "ghost.c1_maxpool": 2,
     "ghost.relu_ratios": 2,
-    "lalc.fig1a": 3,  # the rate of vanilla networks, and none with LayerNorm, with either activation
+    "lalc.fig1a": 3,  # the rate of vanilla networks, and none with LayerNorm, for two activations
     "lalc.fig1b": 2,  # none without an activation, none with DropOut
     "lalc.fig2": 3,  # the variance of each histogram
     "bnres.tab1": 3,
@@ -71,7 +73,8 @@ def test_every_reference_file_has_a_count():
 
 
 TAB2 = "APb APb50 APb75 APm APm50 APm75"
-# Artifact -> lines of "label: numbers" under a line of column (or metric) names, as the papers print them.
+# Artifact -> lines of "label: numbers" under a line of column (or metric) names, as the papers
+# print them.
 PRINTED = {
     "ghost.tab1": """18 34 50 101
         ResNet: 69.8 73.3 77.4 78.8
@@ -144,7 +147,8 @@ def test_every_result_of_the_papers_is_an_artifact(name):
     [("fig1_left", "fig1_left"), ("fig1_right", "fig1_right"), ("fig2", "fig6"), ("fig3", "fig5")],
 )
 def test_the_tiny_papers_figures_are_those_of_the_full_one(alias, name):
-    """000 numbers its figures differently; the alias has the same runs, functions and reference numbers."""
+    """The tiny paper (000) numbers its figures differently; the alias has the same runs, functions
+    and reference numbers."""
     one, other = REGISTRY.artifact(f"ghost0.{alias}"), REGISTRY.artifact(f"ghost.{name}")
     for what in ("cells", "table", "figure", "options", "source", "kind"):
         assert getattr(one, what) == getattr(other, what), what
@@ -152,7 +156,7 @@ def test_the_tiny_papers_figures_are_those_of_the_full_one(alias, name):
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
 def test_every_number_is_there(name, count):
-    """None missing, none twice."""
+    """No number is missing, and none is there twice."""
     keys = [(row["row"], row["column"], row["metric"]) for row in numbers(name)]
     assert (len(keys), len(set(keys))) == (count, count)
 
@@ -171,25 +175,31 @@ def printed(name: str) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_the_numbers_are_the_papers(name):
-    """Each cell, to the digit."""
-    found = {(row["row"], row["column"] or row["metric"]): float(row["value"]) for row in numbers(name)}
+    """Each cell equals the printed number, to the digit."""
+    found = {
+        (row["row"], row["column"] or row["metric"]): float(row["value"]) for row in numbers(name)
+    }
     assert found == printed(name)
 
 
 def test_table_4_is_the_papers():
-    """Three columns; the third is the difference of the other two, which the file must name."""
+    """There are three columns; the third is the difference of the other two, which the file must
+    name."""
     expected = {}
     for layers, (without, with_it, gain) in TAB4.items():
         expected[layers, "- OrthReg", ""] = without
         expected[layers, "+ OrthReg", ""] = with_it
         expected[layers, "Improvement", f"{layers}|+ OrthReg minus {layers}|- OrthReg"] = gain
-    found = {(row["row"], row["column"], row["minus"]): float(row["value"]) for row in numbers("ghost.tab4")}
+    found = {
+        (row["row"], row["column"], row["minus"]): float(row["value"])
+        for row in numbers("ghost.tab4")
+    }
     assert found == expected
 
 
 @pytest.mark.parametrize("name", ["ghost.tab3b", "ghost.tab4", "ghost.fig9", "ghost.lr_grid"])
 def test_differences_name_both_cells(name):
-    """A row `A - B` is that of A minus that of B; a column of differences takes both from its own row."""
+    """A row `A - B` is A minus B; a column of differences takes both cells from its own row."""
     rows = [row for row in numbers(name) if row["minus"]]
     assert rows
     for row in rows:
@@ -198,27 +208,29 @@ def test_differences_name_both_cells(name):
 
 
 def test_the_bound_is_a_bound():
-    """ "cannot reach a validation accuracy higher than 70%"."""
+    """The paper says "cannot reach a validation accuracy higher than 70%"."""
     (row,) = (row for row in numbers("ghost.tab3a") if row["row"] == "untied")
     assert row["relation"] == "<"
 
 
 def test_what_the_paper_cites_is_marked():
-    """Other people's numbers: DiracNet, ISONet and the Mask R-CNN baselines; nothing of the authors' own."""
+    """Marked are other people's numbers (DiracNet, ISONet and the Mask R-CNN baselines) and none of
+    the authors' own."""
     cited = {(name, row["row"]) for name in FILES for row in numbers(name) if row["cited"]}
     baselines = {("ghost.tab2", f"ResNet50 {kind}") for kind in ("BN 2X", "GN 2X", "GN 3X")}
     assert cited == {("ghost.tab1", "DiracNet"), ("ghost.tab1", "ISONet")} | baselines
 
 
 def test_what_the_paper_saw_diverge_is_marked():
-    """Model-3's loss "had quickly become undefined"."""
+    """The paper says that Model-3's loss "had quickly become undefined"."""
     diverging = [(name, row["row"]) for name in FILES for row in numbers(name) if row["diverges"]]
     assert diverging == [("bnres.tab1", "Model-3")]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_reference_file_is_well_formed(name):
-    """It belongs to an artifact, and each row has a number, a relation, a metric and where the paper prints it."""
+    """It belongs to an artifact, and each row has a number, a relation, a metric and its place in
+    the paper."""
     artifact = REGISTRY.artifact(name)
     assert artifact.source == name, "an alias reads another file"
     with (REFERENCE / f"{name}.csv").open(encoding="utf-8") as stream:
@@ -236,14 +248,22 @@ def test_reference_file_is_well_formed(name):
 
 
 @pytest.mark.parametrize(
-    "artifact", [a for a in ARTIFACTS if a.cells and a.source in FILES], ids=lambda artifact: artifact.id
+    "artifact",
+    [a for a in ARTIFACTS if a.cells and a.source in FILES],
+    ids=lambda artifact: artifact.id,
 )
 def test_every_reference_key_has_a_cell(artifact):
-    """A label that no run carries would show "not run" for ever; a difference names two of them, cited numbers none."""
+    """A label that no run carries would show "not run" forever. A difference names two such labels;
+    cited numbers need none."""
     cells = {(cell.row, cell.column) for cell in artifact.cells}
     rows = [row for row in numbers(artifact.source) if not row["cited"]]
     named = [(row["row"], row["column"]) for row in rows if not row["minus"]]
-    named += [tuple(cell.split("|")) for row in rows if row["minus"] for cell in row["minus"].split(" minus ")]
+    named += [
+        tuple(cell.split("|"))
+        for row in rows
+        if row["minus"]
+        for cell in row["minus"].split(" minus ")
+    ]
     assert named
     assert set(named) <= cells
 
@@ -253,9 +273,14 @@ def fabricated_series(run) -> CsvTable | None:
     place, places = "place", 4
     match run.task:
         case "simulate":
-            place, places = "layer", run.spec.depth * (2 if run.spec.net == "seqnet" else 1) + 1
+            place, places = (
+                "layer",
+                run.spec.depth * (2 if run.spec.net == "seqnet" else 1) + 1,
+            )
             names = ["gradient_norm", "forward_variance", "backward_variance"]
-            names += [f"{what}_{way}" for what in ("block", "branch") for way in ("forward", "backward")]
+            names += [
+                f"{what}_{way}" for what in ("block", "branch") for way in ("forward", "backward")
+            ]
         case "sample":
             names = sample.QUANTITIES[run.spec.quantity].columns
         case "initialize":
@@ -263,7 +288,11 @@ def fabricated_series(run) -> CsvTable | None:
         case _:
             return None
     values = np.random.default_rng(0).lognormal(sigma=0.1, size=(8, places, len(names)))
-    rows = [[repeat, index, *values[repeat, index].tolist()] for repeat in range(8) for index in range(places)]
+    rows = [
+        [repeat, index, *values[repeat, index].tolist()]
+        for repeat in range(8)
+        for index in range(places)
+    ]
     return CsvTable(("repeat", place, *names), rows)
 
 
@@ -272,14 +301,17 @@ TABLES = [a for a in ARTIFACTS if a.table not in (None, "claim")]  # test_claims
 
 @pytest.mark.parametrize("artifact", TABLES, ids=lambda artifact: artifact.id)
 def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypatch):
-    """With all its runs there, no row of a built table says "not run" but for the variants that the scale leaves out:
-    metric, row and column are what its table function yields."""
+    """When all of its runs exist, no row of a built table says "not run", except for variants that
+    the scale leaves out: the table function yields every metric, row and column."""
     monkeypatch.chdir(tmp_path)
     runs = {scale: REGISTRY.artifact_runs(scale, artifact) for scale in ("smoke", "paper")}
     scale = "smoke" if runs["smoke"] or not artifact.cells else "paper"
     for run in runs[scale]:
         accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0, "train_accuracy": 70.0}
-        names, places = ("bn_offset_mean", "gradient_variance", *measures.STATISTICS), run.spec.get("probe_at", [])
+        names, places = (
+            ("bn_offset_mean", "gradient_variance", *measures.STATISTICS),
+            run.spec.get("probe_at", []),
+        )
         probes = [[at, at, name, k, 0.5] for at in places for name in names for k in range(3)]
         metrics = {"classify": accuracy, "detect": dict.fromkeys(METRICS, 40.0)}.get(run.task, {})
         publish(run, metrics, fabricated_series(run), probes=probes)
@@ -300,7 +332,11 @@ def test_what_needs_no_run_matches_the_paper(name):
 def locked(python: str) -> dict[str, str]:
     """Package -> version of requirements.lock for a Python on Linux."""
     environment = {"python_version": python, "python_full_version": f"{python}.0"}
-    environment |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    environment |= {
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }
     pins = {}
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         match = re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)(?: *; *([^\\]+))?", line)
@@ -314,7 +350,11 @@ def locked(python: str) -> dict[str, str]:
 def test_conda_environments_have_the_locked_versions(path):
     """`--software-deployment-method conda` and `make` compute with the same packages."""
     channels = yaml.safe_load(path.read_text())["dependencies"]
-    (python,) = (entry.split("=")[1] for entry in channels if isinstance(entry, str) and entry.startswith("python="))
+    (python,) = (
+        entry.split("=")[1]
+        for entry in channels
+        if isinstance(entry, str) and entry.startswith("python=")
+    )
     (pins,) = (entry["pip"] for entry in channels if isinstance(entry, dict))
     assert pins
     versions = locked(python)

@@ -1,4 +1,5 @@
-"""The forms in which people meet the numbers: Markdown, HTML and LaTeX tables, and the list of all artifacts."""
+"""What people read: the forms of a table, the list of all artifacts, the last lines of a build, and
+snapshots."""
 
 from __future__ import annotations
 
@@ -14,10 +15,21 @@ from hypothesis import strategies as st
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.registry import PAPERS
-from ghostgrad.report import overview, render, tables
+from ghostgrad.report import overview, tables
+from ghostgrad.report.cells import cell_text, format_estimate, parse_row, pivot
+from ghostgrad.report.render import render_html, render_latex, render_markdown
+from ghostgrad.report.snapshot import write_snapshot
+from ghostgrad.report.verdicts import verdict_counts
 from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
 
-NOTHING = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "tab. 1", "code": ""}
+NOTHING = {
+    "relation": "",
+    "unit": "",
+    "column": "",
+    "metric": "rate",
+    "source": "tab. 1",
+    "code": "",
+}
 
 
 def line(row="A", paper="", ours="", se="", n="", n_diverged="", verdict="match", **more):
@@ -40,25 +52,33 @@ def line(row="A", paper="", ours="", se="", n="", n_diverged="", verdict="match"
     ],
 )
 def test_two_digits_of_the_standard_error(value, se, text):
-    """The value to the same place as its error, which has two digits."""
-    assert render.figures(value, se) == text
+    """The value is rounded to the same place as its error, which has two digits."""
+    assert format_estimate(value, se) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(float("nan"), ""), (0.5, "0.5"), (123456.0, "1.23e5"), (0.000012345, "1.2345e-5"), (-2.0, "-2"), (50.0, "50")],
+    [
+        (float("nan"), ""),
+        (0.5, "0.5"),
+        (123456.0, "1.23e5"),
+        (0.000012345, "1.2345e-5"),
+        (-2.0, "-2"),
+        (50.0, "50"),
+    ],
 )
 def test_a_number_without_error(value, text):
-    """A few significant digits, a short exponent, nothing for nothing."""
-    assert render.figures(value) == text
-    assert render.figures(value, float("nan")) == text
+    """It has five significant digits and a short exponent; NaN is an empty text."""
+    assert format_estimate(value) == text
+    assert format_estimate(value, float("nan")) == text
 
 
 @STEADY
 @given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e3))
-def test_what_is_shown_is_the_number(value, se):
-    """Rounding moves neither the value by more than a tenth of its error nor the error by more than 5 %."""
-    shown, _, error = render.figures(value, se).partition(" ± ")
+def test_rounding_keeps_the_number(value, se):
+    """Rounding moves neither the value by more than a tenth of its error nor the error by more than
+    6 %."""
+    shown, _, error = format_estimate(value, se).partition(" ± ")
     assert float(shown) == pytest.approx(value, abs=0.1 * se)
     assert float(error) == pytest.approx(se, rel=0.06)
 
@@ -78,49 +98,80 @@ CELLS = {
         line(paper=9.09, ours=10.0, n=3, n_diverged=2, verdict="diverged as reported"),
         "9.09 / div (2 of 3), 10 diverged as reported",
     ),
-    "text from a file": (line(paper="92.5", ours="92.4", se="", n="3", n_diverged="0"), "92.5 / 92.4 ✓"),
+    "text from a file": (
+        line(paper="92.5", ours="92.4", se="", n="3", n_diverged="0"),
+        "92.5 / 92.4 ✓",
+    ),
 }
 
 
 @pytest.mark.parametrize(("row", "text"), CELLS.values(), ids=CELLS)
 def test_cell(row, text):
-    """Paper / ours ± standard error, and a mark for the verdict."""
-    assert render.cell_text(row) == text
+    """A cell is `paper / ours ± standard error` and a glyph or word for the verdict."""
+    assert cell_text(parse_row(row)) == text
 
 
 def test_pivot_has_the_papers_shape():
-    """A line per row label and a column per column label, in the order in which they come; gaps stay empty."""
+    """There is a line per row label and a column per column label, in the order of the rows; a
+    place without a number is empty."""
     rows = [line("B", 1, column="18"), line("A", 2, column="34"), line("B", 3, column="34")]
-    header, body = render.pivot([{**row, "verdict": "cited"} for row in rows])
+    header, body = pivot([{**row, "verdict": "cited"} for row in rows])
     assert header == ["", "18", "34"]
     assert body == [["B", "1 / cited", "3 / cited"], ["A", "", "2 / cited"]]
 
 
 def test_several_metrics_are_named():
-    """A metric is named where there is more than one, or no column label."""
+    """A metric is named where there is more than one, or where no column label says what it is."""
     one = [line(metric="rate")]
-    several = [line(metric="rate", column="18"), line(metric="growth", column="18"), line(metric="odd", column="")]
-    assert render.pivot(one)[0] == ["", "factor per layer"]
-    assert render.pivot(several)[0] == ["", "18, factor per layer", "18, growth g₁/g_L", "odd"]
+    several = [
+        line(metric="rate", column="18"),
+        line(metric="growth", column="18"),
+        line(metric="odd", column=""),
+    ]
+    assert pivot(one)[0] == ["", "factor per layer"]
+    assert pivot(several)[0] == ["", "18, factor per layer", "18, growth g₁/g_L", "odd"]
 
 
 ROWS = [
-    line("R & D <b>", 77.1, 77.0, 0.1, 3, 0, column="50 %", unit="%", code="abcd0123", source='tab. "1"'),
-    line("under_score", 70, "", column="50 %", unit="%", relation="<", verdict="not run (data.cifar10 is not set)"),
+    line(
+        "R & D <b>",
+        77.1,
+        77.0,
+        0.1,
+        3,
+        0,
+        column="50 %",
+        unit="%",
+        code="abcd0123",
+        source='tab. "1"',
+    ),
+    line(
+        "under_score",
+        70,
+        "",
+        column="50 %",
+        unit="%",
+        relation="<",
+        verdict="not run (data.cifar10 is not set)",
+    ),
     line("a^2 ~ b#", 1.5, 2.5, column="√α′", verdict="off", n=5, n_diverged=0, code="ef012345"),
 ]
 
 
 def test_markdown():
-    """A heading, a table with one separator line and equally long rows, then scale, counts and reasons."""
-    text = render.markdown("ghost.x: Title", ROWS, "laptop").splitlines()
+    """A heading, a table with one separator and lines of equal length, then scale, counts and
+    reasons."""
+    text = render_markdown("ghost.x: Title", ROWS, "laptop").splitlines()
     assert text[0] == "### ghost.x: Title"
     table = [row for row in text if row.startswith("|")]
     assert table[0] == "|  | 50 % | √α′ |"
     assert table[1] == "| --- | --- | --- |"
     assert table[2] == "| R & D <b> | 77.1 % / 77.00 ± 0.10 % ✓ |  |"
     assert {row.count("|") for row in table} == {4}
-    assert "Scale: laptop. n = 3 to 5. not run (data.cifar10 is not set). Code abcd0123, ef012345." in text
+    assert (
+        "Scale: laptop. n = 3 to 5. not run (data.cifar10 is not set). Code abcd0123, ef012345."
+        in text
+    )
 
 
 class Page(HTMLParser):
@@ -150,20 +201,21 @@ class Page(HTMLParser):
 
 
 def test_html_is_whole_and_escaped():
-    """A person's label cannot break the page; the verdict is the cell's class, its source the hint."""
-    text = render.html_page('T <i> & "q"', ROWS, "laptop")
+    """A label cannot break the page; the verdict is the class of a cell, its source the hint."""
+    text = render_html('T <i> & "q"', ROWS, "laptop")
     page = Page(text)
     assert page.cells[:5] == ["", "50 %", "√α′", "R & D <b>", "77.1 % / 77.00 ± 0.10 % ✓"]
     assert page.kinds[4:] == ["match", None, None, "not-run", None, None, None, "off"]
     assert 'match; tab. "1"; code abcd0123' in page.attributes
     assert "<b>" not in text
     assert "&lt;70 % / not run" in text
-    assert "<title>T &lt;i&gt; &amp; &quot;q&quot;</title>" in text
+    assert "<title>T &lt;i&gt; &amp; &#34;q&#34;</title>" in text
 
 
 def test_html_needs_nothing_from_elsewhere():
-    """A page is read offline, from a cluster's file system: no address, script, style sheet or image."""
-    text = render.html_page("T", ROWS, "laptop")
+    """A page is read offline, from a cluster's file system: it has no address, script, linked style
+    sheet or image."""
+    text = render_html("T", ROWS, "laptop")
     assert not re.search(r"https?:|//|<script|<link|<img|@import|url\(", text)
 
 
@@ -172,16 +224,23 @@ def unescaped(text, character):
 
 
 def test_latex_is_balanced_and_escaped():
-    """It compiles as it is: environments and dollars pair up, and no character of a label is a command."""
-    lines = render.latex("ghost.x: T_1 of R_b/R_f", ROWS, "laptop").splitlines()
+    """The table compiles as it is: environments and dollars pair up, and no character of a label is
+    a command."""
+    lines = render_latex("ghost.x: T_1 of R_b/R_f", ROWS, "laptop").splitlines()
     assert lines[:2] == [r"\begin{table}", r"\centering"]
     caption = lines[2]
-    assert caption.startswith(r"\caption{ghost.x: T\_1 of $R_b$/$R_f$. Each cell: the paper's number / ours $\pm$ one")
+    assert caption.startswith(
+        r"\caption{ghost.x: T\_1 of $R_b$/$R_f$. Each cell: the paper's number / ours $\pm$ one"
+    )
     assert caption.endswith("not run (data.cifar10 is not set). Code abcd0123, ef012345.}")
     assert caption.isascii()
     assert lines[3] == r"\begin{tabular}{lrr}"
     assert lines[-2:] == [r"\end{tabular}", r"\end{table}"]
-    assert [text for text in lines if text.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert [text for text in lines if text.endswith("rule")] == [
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+    ]
     body = [text for text in lines if text.endswith(r"\\")]
     assert len(body) == 1 + len(ROWS)
     for text in body:
@@ -196,22 +255,25 @@ def test_latex_is_balanced_and_escaped():
 
 
 def test_a_built_table_renders_as_the_file_does(tmp_path, monkeypatch):
-    """From the DataFrame and from its CSV read back come the same pages: `show` and the rule agree."""
+    """`show` reads the CSV and the rule has the DataFrame; both give the same pages."""
     reg = finished(tmp_path, monkeypatch)
     frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)
     direct = frame.astype(object).where(frame.notna(), "").to_dict("records")
     frame.to_csv("table.csv", index=False)
     with Path("table.csv").open(newline="") as stream:
         read = list(csv.DictReader(stream))
-    for form in (render.markdown, render.html_page, render.latex):
+    for form in (render_markdown, render_html, render_latex):
         assert form("T", direct, "laptop") == form("T", read, "laptop")
 
 
 def finished(tmp_path, monkeypatch):
-    """A registry of one table, one figure and one claim that was not run; the table's only run matches the paper."""
+    """A registry of one table, one figure and one claim that was not run; the only run of the table
+    matches the paper."""
     monkeypatch.chdir(tmp_path)
     variants = {"a": {}, "b": {"lr": 0.2}}
-    body = experiment(task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {"seeds": 1}})
+    body = experiment(
+        task="classify", base=dict(CLASSIFY), variants=variants, scales={"laptop": {"seeds": 1}}
+    )
     options = {"table": {"metrics": ["test_accuracy"]}}
     place = {"title": "T & <T>", "section": "s"}
     table = {**place, "rows": {"A": "nets/a"}, "table": "final_metrics", "options": options}
@@ -222,7 +284,11 @@ def finished(tmp_path, monkeypatch):
         "ghost.z": {"like": "ghost.skip", **place, "artifact": own},
     }
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure}, claims)
-    reference(reg.workflow, "ghost.x", [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}])
+    reference(
+        reg.workflow,
+        "ghost.x",
+        [{"row": "A", "value": 92.5}, {"row": "B", "value": 1, "cited": "yes"}],
+    )
     publish(reg.run("laptop", "nets/a-s0"), {"test_accuracy": 92.5})
     frame = tables.build(reg, reg.artifact("ghost.x"), "laptop", None)
     Path("results/laptop/tables").mkdir()
@@ -231,32 +297,44 @@ def finished(tmp_path, monkeypatch):
 
 
 def test_files_of_an_artifact(tmp_path, monkeypatch):
-    """Tables in four forms, figures in three and their numbers."""
+    """A table has four forms; a figure has three, and the numbers that it shows."""
     reg = finished(tmp_path, monkeypatch)
-    names = {key: [Path(name).suffix for name in overview.files(a, "laptop")] for key, a in reg.artifacts.items()}
+    names = {
+        key: [Path(name).suffix for name in overview.artifact_files(a, "laptop")]
+        for key, a in reg.artifacts.items()
+    }
     tables_, figures_ = [".csv", ".md", ".tex", ".html"], [".svg", ".pdf", ".png", ".csv"]
     assert names == {"ghost.x": tables_, "ghost.y": figures_, "ghost.z": tables_}
-    assert overview.files(reg.artifact("ghost.y"), "laptop")[0] == "results/laptop/figures/ghost.y.svg"
+    assert (
+        overview.artifact_files(reg.artifact("ghost.y"), "laptop")[0]
+        == "results/laptop/figures/ghost.y.svg"
+    )
 
 
 def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
-    """artifacts.csv: status, verdicts or the reason, and files, for every artifact, built or not."""
+    """artifacts.csv has status, verdicts or reason, and files of every artifact, built or not."""
     reg = finished(tmp_path, monkeypatch)
     overview.write_overview(reg, "laptop", {"ghost.z": "no data"})
     with Path("results/laptop/artifacts.csv").open(newline="") as stream:
         rows = {row["id"]: row for row in csv.DictReader(stream)}
     assert tuple(rows["ghost.x"]) == overview.COLUMNS
-    told = {key: (row["kind"], row["status"], row["verdicts"], row["reason"]) for key, row in rows.items()}
+    told = {
+        key: (row["kind"], row["status"], row["verdicts"], row["reason"])
+        for key, row in rows.items()
+    }
     assert told == {
         "ghost.x": ("table", "built", "1 match, 1 cited", ""),
         "ghost.y": ("figure", "built", "", ""),
         "ghost.z": ("claim", "not run", "", "no data"),
     }
-    assert rows["ghost.x"]["files"] == "tables/ghost.x.csv tables/ghost.x.md tables/ghost.x.tex tables/ghost.x.html"
+    assert (
+        rows["ghost.x"]["files"]
+        == "tables/ghost.x.csv tables/ghost.x.md tables/ghost.x.tex tables/ghost.x.html"
+    )
 
 
 def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
-    """A section per paper with counts; escaped; offline."""
+    """It has a section per paper with counts, is escaped and needs nothing from elsewhere."""
     reg = finished(tmp_path, monkeypatch)
     overview.write_overview(reg, "laptop", {"ghost.z": "no data"})
     text = Path("results/laptop/artifacts.html").read_text()
@@ -269,78 +347,110 @@ def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
 
 
 def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
-    """How much stands there, the verdicts of all tables but those that repeat another one, what is left to build, and
-    each reason once with the artifacts it holds back."""
+    """They say how much is there, the verdicts of all tables but those that repeat another one,
+    what is left to build, and each reason once with the artifacts that it holds back."""
     reg = finished(tmp_path, monkeypatch)
-    first = "1 of 3 artifacts stand in results/laptop/; numbers: 1 match, 1 cited"
-    for name in overview.files(reg.artifact("ghost.x"), "laptop"):
+    first = "1 of 3 artifacts are in results/laptop/; numbers: 1 match, 1 cited"
+    for name in overview.artifact_files(reg.artifact("ghost.x"), "laptop"):
         Path(name).touch()
     more = "1 more can be built: snakemake --config scale=laptop"
-    assert overview.closing_lines(reg, "laptop", {"ghost.z": "no data"}) == [first, more, "not run (no data): ghost.z"]
+    assert overview.closing_lines(reg, "laptop", {"ghost.z": "no data"}) == [
+        first,
+        more,
+        "not run (no data): ghost.z",
+    ]
     reg.artifacts["ghost.again"] = dataclasses.replace(reg.artifact("ghost.x"), id="ghost.again")
-    for name in overview.files(reg.artifact("ghost.again"), "laptop"):
+    for name in overview.artifact_files(reg.artifact("ghost.again"), "laptop"):
         Path(name).write_bytes(Path(name.replace("again", "x")).read_bytes())
     lines = overview.closing_lines(reg, "laptop", {"ghost.z": "no data"})
-    assert lines[0] == "2 of 4 artifacts stand in results/laptop/; numbers: 1 match, 1 cited"
+    assert lines[0] == "2 of 4 artifacts are in results/laptop/; numbers: 1 match, 1 cited"
 
 
 def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
-    """Four names and how many more; a table of an artifact that was not run is not counted."""
+    """Four artifacts are named and the others counted; the table of an artifact that was not run is
+    not counted."""
     reg = finished(tmp_path, monkeypatch)
     reasons = {f"ghost.more{index}": "no data" for index in range(6)}
     reg.artifacts |= dict.fromkeys(reasons, reg.artifact("ghost.z"))
     reasons["ghost.x"] = "no finished run"
     lines = overview.closing_lines(reg, "laptop", reasons)
-    assert lines[0] == "0 of 9 artifacts stand in results/laptop/; numbers: none"
-    assert lines[2] == "not run (no data): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
+    assert lines[0] == "0 of 9 artifacts are in results/laptop/; numbers: none"
+    assert (
+        lines[2]
+        == "not run (no data): ghost.more0, ghost.more1, ghost.more2, ghost.more3 and 2 more"
+    )
     assert lines[3] == "not run (no finished run): ghost.x"
 
 
-def test_verdicts_of_a_table_that_is_not_there():
-    """Nothing to count is no error."""
-    assert overview.verdict_counts([Path("no/such/table.csv")]) == ""
+def test_verdicts_of_a_missing_table():
+    """A missing table counts nothing and is no error."""
+    assert verdict_counts([Path("no/such/table.csv")]) == ""
 
 
 def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
-    """What a build says of an artifact; reasons are dropped."""
-    verdicts = ["not run (no data)", "off", "match", "cited", "match", "diverged unexpectedly", "not run (data)"]
+    """Verdicts are counted in the order of VERDICTS, without their reasons."""
+    verdicts = [
+        "not run (no data)",
+        "off",
+        "match",
+        "cited",
+        "match",
+        "diverged unexpectedly",
+        "not run (data)",
+    ]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["verdict", *verdicts]) + "\n")
-    assert overview.verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"
+    assert verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"
 
 
 def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
-    """Whichever target built it; tables and figures of what was not run stay out."""
+    """It does not matter which target built them; tables and figures of what was not run stay
+    out."""
     reg = finished(tmp_path, monkeypatch)
     for name in ("ghost.x", "ghost.z"):
-        for file in map(Path, overview.files(reg.artifact(name), "laptop")):
+        for file in map(Path, overview.artifact_files(reg.artifact(name), "laptop")):
             file.write_text(f"### {name}\n\nthe table\n")
     target = tmp_path / "docs"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(InputError, match="docs: holds something else than a snapshot of scale laptop"):
-        overview.snapshot(reg, "laptop", target)
+    with pytest.raises(
+        InputError, match="docs: holds something else than a snapshot of scale laptop"
+    ):
+        write_snapshot(reg, "laptop", target)
     (target / "README.md").write_text("# Snapshot of scale laptop\n")
-    assert overview.snapshot(reg, "laptop", target) == ["ghost.x"], "ghost.y was not drawn, ghost.z not run"
+    assert write_snapshot(reg, "laptop", target) == ["ghost.x"], (
+        "ghost.y was not drawn, ghost.z not run"
+    )
     kept = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert kept == {"README.md", "tables/ghost.x.csv", "tables/ghost.x.md"}
     assert "## ghost.x: T & <T>" in (target / "README.md").read_text()
 
 
-CITED = {"relation": "", "unit": "", "column": "", "metric": "rate", "source": "", "code": "", "paper": 1, "ours": ""}
+CITED = {
+    "relation": "",
+    "unit": "",
+    "column": "",
+    "metric": "rate",
+    "source": "",
+    "code": "",
+    "paper": 1,
+    "ours": "",
+}
 CITED |= {"ours_se": "", "n": "", "n_diverged": "", "verdict": "cited"}
 
 
 def test_markdown_escapes_bars():
     """ghost0.propB_14's label has E|x|."""
-    text = render.markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
+    text = render_markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
     (line,) = (line for line in text.splitlines() if line.startswith("| E"))
     assert line == r"| E\|x\| | 1 / cited |"
 
 
 @pytest.mark.parametrize(
-    ("label", "text"), [("{a}", r"\{a\}"), ("5 $", r"5 \$"), ("a\\b", r"a\textbackslash{}b")], ids=["{}", "$", "\\"]
+    ("label", "text"),
+    [("{a}", r"\{a\}"), ("5 $", r"5 \$"), ("a\\b", r"a\textbackslash{}b")],
+    ids=["{}", "$", "\\"],
 )
 def test_latex_escapes_braces_dollars_and_backslashes(label, text):
     """As every other special character."""
-    assert f"{text} & 1 / cited" in render.latex("T", [{**CITED, "row": label}], "laptop")
+    assert f"{text} & 1 / cited" in render_latex("T", [{**CITED, "row": label}], "laptop")

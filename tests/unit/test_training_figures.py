@@ -1,14 +1,15 @@
-"""Figures of training sweeps, from runs written by hand: what is drawn is what was measured."""
+"""Figures of training sweeps, from runs written by hand: the figures show what was measured."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ghostgrad import figures
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.results import Results
-from ghostgrad.figures import ghost, lalc, style
+from ghostgrad.figures import ghost, lalc
+from ghostgrad.figures.draw import draw_artifact
+from ghostgrad.figures.style import apply_style
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.report import tables
@@ -20,14 +21,17 @@ SERIES = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_los
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """The data of an artifact's figure function, seeds one percent apart."""
+    """A function that publishes the runs of an artifact and returns what its figure function
+    draws."""
     monkeypatch.chdir(tmp_path)
 
     def draw(artifact_id: str, function, scale: str = "laptop", **options):
         artifact = REGISTRY.artifact(artifact_id)
         for run in REGISTRY.artifact_runs(scale, artifact):
             accuracy = 50.0 + run.seed + (30.0 if run.variant.startswith("lalc") else 0.0)
-            series = CsvTable(SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)])
+            series = CsvTable(
+                SERIES, [[s, s, s / 10, 0.1, 2.0 / s, accuracy, 1.0, accuracy] for s in (10, 20)]
+            )
             probes = [
                 [at, at, f"{place}_{name}", k, (1 + k) * (1 + run.seed)]
                 for at in (0, 100, 1950)
@@ -35,18 +39,26 @@ def drawn(tmp_path, monkeypatch):
                 for name in (*lalc.STATISTICS, "variance", "offset")
                 for k in range(5)
             ]
-            probes += [[at, at, "clipped_fraction", 0, 0.2 + run.seed / 10] for at in (0, 100, 1950)]
-            probes += [[at, at, "gradient_variance", k, 1 + k] for at in (0, 100, 1950) for k in range(5)]
-            probes += [[at, at, "weight_gradient", k, 1.0 + k + run.seed] for at in (0, 50) for k in range(5)]
+            probes += [
+                [at, at, "clipped_fraction", 0, 0.2 + run.seed / 10] for at in (0, 100, 1950)
+            ]
+            probes += [
+                [at, at, "gradient_variance", k, 1 + k] for at in (0, 100, 1950) for k in range(5)
+            ]
+            probes += [
+                [at, at, "weight_gradient", k, 1.0 + k + run.seed]
+                for at in (0, 50)
+                for k in range(5)
+            ]
             publish(run, {"test_accuracy": accuracy}, series, probes=probes)
-        style.use(artifact_id)
+        apply_style(artifact_id)
         return function(Results(REGISTRY, artifact, scale), **options)
 
     return draw
 
 
 def test_accuracy_by_batch(drawn):
-    """A curve per method over the paper's batch sizes, mean and range of the seeds."""
+    """A curve per method over the paper's batch sizes, with mean and range of the seeds."""
     figure, data = drawn("lalc.fig4a", lalc.accuracy_by_batch)
     rows = {(row.label, row.x): (row.mean, row.low, row.high, row.n) for row in data.itertuples()}
     assert rows["LALC", 0] == rows["LALC", 5] == (80.5, 80.0, 81.0, 2)
@@ -75,8 +87,8 @@ def test_layer_statistics_are_counted_from_the_output(drawn):
 
 
 def test_quantities_over_time(drawn):
-    """What the probe recorded at each position, and the rate that a curve over layers gives: here the first of five
-    layers has the smallest variance."""
+    """The value that the probe recorded at each position, and the rate fitted to a curve over
+    layers: here the first of five layers has the smallest variance."""
     _, data = drawn("lalc.self_disable", lalc.over_time, quantity="clipped_fraction")
     one = data[data["label"] == "batch 128"]
     assert one["x"].tolist() == [0, 100, 1950]
@@ -88,11 +100,17 @@ def test_quantities_over_time(drawn):
 
 
 def test_weight_gradients_and_accuracies_of_the_ghost_papers_networks(drawn):
-    """At paper scale, five seeds: convolutions counted from 1, both accuracies against the epoch."""
+    """At paper scale there are five seeds; convolutions are counted from 1, and both accuracies are
+    drawn against the epoch."""
     _, data = drawn("ghost.fig4_right", ghost.weight_gradients, scale="paper", at=50)
     one = data[data["label"] == "SeqNet50"]
     assert one["x"].tolist() == [1, 2, 3, 4, 5]
-    assert (one["mean"].iloc[0], one["low"].iloc[0], one["high"].iloc[0], one["n"].iloc[0]) == (3.0, 1.0, 5.0, 5)
+    assert (one["mean"].iloc[0], one["low"].iloc[0], one["high"].iloc[0], one["n"].iloc[0]) == (
+        3.0,
+        1.0,
+        5.0,
+        5,
+    )
     _, data = drawn("ghost.fig7", ghost.accuracy_curves, scale="paper")
     assert set(data["panel"]) == {"training accuracy (%)", "validation accuracy (%)"}
     assert set(data["label"]) == {"ResNet50", "SeqNet50"}
@@ -102,8 +120,10 @@ def test_a_model_that_diverged_before_its_probes_is_drawn_and_reported(tmp_path,
     """Divergence is a result: panels say that the run ended earlier, the table that it diverged."""
     monkeypatch.chdir(tmp_path)
     artifact = REGISTRY.artifact("bnres.fig13")
-    publish(REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"status": "diverged", "diverged_at": 2})
-    figures.draw(REGISTRY, artifact, "smoke", None, tmp_path / "fig13")
+    publish(
+        REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"status": "diverged", "diverged_at": 2}
+    )
+    draw_artifact(REGISTRY, artifact, "smoke", None, tmp_path / "fig13")
     assert (tmp_path / "fig13.csv").read_text().count("\n") == 1, "the header alone"
     table = tables.build(REGISTRY, artifact, "smoke", None)
     assert table["n_diverged"].tolist() == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""The report, the list of artifacts, and the house's own linters."""
+"""The report, the list of artifacts, and the linters of this repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
     assert "All artifacts" in page
     assert "Read from right to left. The last layers agree" in page
     for form in ("table", "figure"):
-        assert f'{{"artifact": "ghost.fig5", "form": "{form}"}}' in page, "both, under labels of their own"
+        assert f'{{"artifact": "ghost.fig5", "form": "{form}"}}' in page, (
+            "both, under labels of their own"
+        )
     for attribute in ('src="http', "src='http", 'rel="stylesheet" href="http', "@import url(http"):
         assert attribute not in page
 
@@ -34,7 +36,10 @@ def test_the_list_of_artifacts_says_of_each_whether_it_was_built(built: Checkout
     assert list(rows) == list(load_registry().artifacts)
     assert rows["ghost.fig5"]["status"] == "built"
     assert "match" in rows["ghost.eq1"]["verdicts"]
-    assert (rows["lalc.fig3"]["status"], rows["lalc.fig3"]["reason"]) == ("not run", "not at scale smoke")
+    assert (rows["lalc.fig3"]["status"], rows["lalc.fig3"]["reason"]) == (
+        "not run",
+        "not at scale smoke",
+    )
     for row in rows.values():
         for name in row["files"].split():
             assert built.path(f"results/smoke/{name}").exists(), name
@@ -70,7 +75,9 @@ def test_snakemake_lint_is_clean(checkout: Checkout):
 
 def test_ruff_and_snakefmt_are_clean():
     for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."]):
-        done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout
     done = subprocess.run(
         [BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"],

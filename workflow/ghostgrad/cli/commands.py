@@ -303,19 +303,19 @@ def _write_table(
     )
     rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
     title = f"{artifact.id}: {artifact.title} ({artifact.section})"
-    write_atomically(stem / f"{artifact.id}.md", render.markdown(title, rows, scale))
-    write_atomically(stem / f"{artifact.id}.html", render.html_page(title, rows, scale))
-    write_atomically(stem / f"{artifact.id}.tex", render.latex(title, rows, scale))
+    write_atomically(stem / f"{artifact.id}.md", render.render_markdown(title, rows, scale))
+    write_atomically(stem / f"{artifact.id}.html", render.render_html(title, rows, scale))
+    write_atomically(stem / f"{artifact.id}.tex", render.render_latex(title, rows, scale))
 
 
 @app.command(hidden=True)
 def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
     """Write results/<scale>/figures/<artifact>.{svg,pdf,png,csv}."""
-    from ghostgrad import figures
+    from ghostgrad.figures.draw import draw_artifact
 
     reg = load_registry()
     stem = results_of(scale) / "figures" / artifact
-    figures.draw(
+    draw_artifact(
         reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale)
     )
 
@@ -326,7 +326,7 @@ def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
 
     `reasons` is a JSON object with the reason for each artifact id.
     """
-    from ghostgrad import figures
+    from ghostgrad.figures.draw import draw_artifact
 
     reg = load_registry()
     for name, why in json.loads(reasons).items():
@@ -334,7 +334,7 @@ def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
         if artifact.has_table:
             _write_table(reg, artifact, scale, why)
         if artifact.has_figure:
-            figures.draw(reg, artifact, scale, why, results_of(scale) / "figures" / name)
+            draw_artifact(reg, artifact, scale, why, results_of(scale) / "figures" / name)
 
 
 @app.command(hidden=True)
@@ -342,17 +342,17 @@ def snapshot(
     scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
 ) -> None:
     """Copy what was built at a scale into the documentation."""
-    from ghostgrad.report import overview
+    from ghostgrad.report.snapshot import write_snapshot
 
-    print(f"{len(overview.snapshot(load_registry(), scale, target))} artifacts copied to {target}")
+    print(f"{len(write_snapshot(load_registry(), scale, target))} artifacts copied to {target}")
 
 
 @app.command("claims", hidden=True)
 def claims_command(scale: Annotated[str, typer.Option()]) -> None:
     """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
-    from ghostgrad.report import page
+    from ghostgrad.report.ledger import write_ledger
 
-    page.write_ledger(load_registry(), scale, results_of(scale))
+    write_ledger(load_registry(), scale, results_of(scale))
 
 
 @app.command(hidden=True)
@@ -360,14 +360,14 @@ def findings(
     scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
 ) -> None:
     """Write docs/findings.md from results/<scale>/claims.csv."""
-    from ghostgrad.report import page
+    from ghostgrad.report.findings import write_findings
 
-    page.write_findings(results_of(scale) / "claims.csv", target)
+    write_findings(results_of(scale) / "claims.csv", target)
 
 
 @app.command("artifacts", hidden=True)
 def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
     """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""
-    from ghostgrad.report import overview
+    from ghostgrad.report.overview import write_overview
 
-    overview.write_overview(load_registry(), scale, json.loads(reasons))
+    write_overview(load_registry(), scale, json.loads(reasons))

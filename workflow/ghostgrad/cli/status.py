@@ -154,7 +154,7 @@ def _print_totals(states: Mapping[RunSpec, str], other_code: set[RunSpec], scale
 
 
 def _verdicts(registry: Registry, artifact: Artifact, scale: str, config: dict[str, Any]) -> str:
-    from ghostgrad.report.overview import verdict_counts
+    from ghostgrad.report.verdicts import verdict_counts
 
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
     if path.exists():
@@ -175,14 +175,15 @@ def show(
     as_csv: Annotated[bool, typer.Option("--csv", help="print the table as CSV")] = False,
 ) -> None:
     """Show the paper's numbers beside ours for one artifact, from the runs that exist."""
-    from ghostgrad.report import render
+    from ghostgrad.report.cells import footer
+    from ghostgrad.report.verdicts import LEGEND
 
     config, scale = configured(scale)
     reg = load_registry()
     if artifact == "claims":
-        from ghostgrad.report import page
+        from ghostgrad.report.ledger import show_ledger
 
-        page.show(reg, scale, results_of(scale) / "claims.csv", as_csv)
+        show_ledger(results_of(scale) / "claims.csv", scale, as_csv)
         return
     found = reg.artifact(artifact)
     if runs:
@@ -209,7 +210,8 @@ def show(
         print(f"figure: {figure}")
     if found.has_table:
         _print_table(rows)
-        print(render.footer(rows, scale))
+        print(footer(rows, scale))
+        print(LEGEND)
     if other_code := _computed_by_other_code(done):
         print(f"different code: {len(other_code)}, {_other_code_advice(scale)}")
     if notes := reg.notes(found):
@@ -249,9 +251,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ghostgrad.report import render
+    from ghostgrad.report.cells import pivot
 
-    header, body = render.pivot(rows)
+    header, body = pivot(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")

@@ -202,12 +202,12 @@ class Registry:
 
     def figure_modules(self, artifact: Artifact) -> tuple[str, ...]:
         """The modules that draw the figure of an artifact."""
-        return ("figures", f"figures.{artifact.paper}")
+        return ("figures.draw", f"figures.{artifact.paper}")
 
     def claim_modules(self) -> tuple[str, ...]:
         """The modules that decide the claims."""
         modules = dict.fromkeys(claim.module for claim in self.claims.values() if claim.computed)
-        return ("report.page", *(f"claims.{module}" for module in modules))
+        return ("report.ledger", *(f"claims.{module}" for module in modules))
 
     def notes(self, artifact: Artifact) -> list[str]:
         """What the experiments of an artifact are expected to show, and where they deviate from the

@@ -1,1 +1,2 @@
-"""What people look at: tables with verdicts, their files, the list of artifacts, the page of findings."""
+"""What people read: tables with verdicts and their files, the list of artifacts, the ledger of
+claims, the findings, and snapshots of results for the documentation."""

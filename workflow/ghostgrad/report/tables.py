@@ -1,8 +1,6 @@
-"""The paper's numbers beside ours, with a verdict for each.
+"""The paper's numbers beside ours, with a verdict for each: the table of an artifact as a frame.
 
-Verdicts, a closed list: match | close | off | diverged as reported | diverged unexpectedly | scaled | cited |
-no paper value | not run (reason). A cell is judged only where the scale changes repeats or seeds of the paper's spec
-at most; it matches within hypot(tolerance, 2 standard errors), is close within hypot(2 tolerance, 2 standard errors).
+`report/verdicts.py` has the closed list of verdicts and the rule by which a cell is judged.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,36 +17,69 @@ from ghostgrad.analysis.measures import Measured
 from ghostgrad.analysis.results import Results
 from ghostgrad.claims import judge as claims
 from ghostgrad.registry.artifact import Artifact
-from ghostgrad.registry.reference import table_keys
+from ghostgrad.registry.reference import Key, ReferenceRow, read_reference, table_keys
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import missing_reason
 from ghostgrad.runs.provenance import code_hash
 
-COLUMNS = """row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged delta tolerance verdict
-scale code source""".split()
-KEYS = ["row", "column", "metric"]
+COLUMNS = """row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged
+delta tolerance verdict scale code source""".split()
 
-# Where neither the reference row nor the paper's own spread gives a tolerance, by metric.
-DEFAULT_TOLERANCE = {"test_accuracy": 0.5, "top1": 0.5}
-DEFAULT_TOLERANCE |= dict.fromkeys(("APb", "APb50", "APb75", "APm", "APm50", "APm75"), 0.5)
-OTHERWISE = 0.02  # relative
+# Where neither the reference row nor the paper's own spread gives a tolerance: by metric, in
+# percentage points, and relative to the number for all other metrics.
+DEFAULT_TOLERANCE = dict.fromkeys(
+    ("test_accuracy", "top1", "APb", "APb50", "APb75", "APm", "APm50", "APm75"), 0.5
+)
+RELATIVE_TOLERANCE = 0.02
 
-
-def tolerance(row: Mapping[str, Any]) -> float:
-    """The reference row's, else twice the paper's standard deviation, else the metric's default, else 2 %."""
-    if not math.isnan(row["tolerance"]):
-        return row["tolerance"]
-    if not math.isnan(row["std"]):
-        return 2 * row["std"]
-    return DEFAULT_TOLERANCE.get(row["metric"], OTHERWISE * abs(row["value"]))
+Place = tuple[str, str]  # row, column
+Record = dict[str, str | float | int | None]  # a row of the table; absent columns become NaN
 
 
-def judge(row: Mapping[str, Any], ours: float, se: float, allowed: float) -> str:
-    """match, close or off of a reference row's value and relation (= < <= > >=)."""
-    delta = ours - row["value"]
-    if row["relation"] in ("<", "<="):
+def paper_numbers(results: Results) -> list[ReferenceRow]:
+    """The numbers that the paper prints for an artifact, in its order."""
+    folder = results.registry.workflow / "reference"
+    return read_reference(folder / f"{results.artifact.source}.csv")
+
+
+def _unprinted(key: Key, unit: str, source: str) -> ReferenceRow:
+    """A place of the table for which the paper prints no number."""
+    row, column, metric = key
+    return ReferenceRow(
+        row=row,
+        column=column,
+        metric=metric,
+        unit=unit,
+        relation="",
+        minus="",
+        value=math.nan,
+        std=math.nan,
+        tolerance=math.nan,
+        diverges="",
+        cited="",
+        source=source,
+        line=0,
+    )
+
+
+def tolerance(number: ReferenceRow) -> float:
+    """The tolerance of the reference row, else twice the paper's standard deviation, else the
+    default of the metric, else 2 % of the number."""
+    if not math.isnan(number.tolerance):
+        return number.tolerance
+    if not math.isnan(number.std):
+        return 2 * number.std
+    return DEFAULT_TOLERANCE.get(number.metric, RELATIVE_TOLERANCE * abs(number.value))
+
+
+def judge(number: ReferenceRow, ours: float, se: float, allowed: float) -> str:
+    """`match`, `close` or `off`: how our number agrees with the paper's number and its relation
+    (= < <= > >=), within the tolerance `allowed` and our standard error, which may be NaN."""
+    delta = ours - number.value
+    # A bound is missed on one side only.
+    if number.relation in ("<", "<="):
         delta = max(delta, 0.0)
-    elif row["relation"] in (">", ">="):
+    elif number.relation in (">", ">="):
         delta = min(delta, 0.0)
     noise = 0.0 if math.isnan(se) else 2 * se
     if abs(delta) <= math.hypot(allowed, noise):
@@ -58,11 +88,12 @@ def judge(row: Mapping[str, Any], ours: float, se: float, allowed: float) -> str
 
 
 def measure(results: Results) -> list[Measured]:
-    """What the artifact's table function makes of the runs that exist."""
+    """What the table function of an artifact measures in the runs that exist."""
     artifact = results.artifact
     if artifact.table is None:
         return []
-    measured = list(getattr(measures, artifact.table)(results, **artifact.options.get("table", {})))
+    function = getattr(measures, artifact.table)
+    measured: list[Measured] = list(function(results, **artifact.options.get("table", {})))
     keys = table_keys(artifact)
     for number in measured:
         # The registry would refuse a number of the paper for a row that it does not know.
@@ -72,96 +103,121 @@ def measure(results: Results) -> list[Measured]:
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
-    """One row per number of the paper or of ours, in the paper's order, and per cell that has neither; `why_not` is the
-    reason where nothing ran."""
-    artifact, paper = results.artifact, results.paper
-    ours = {} if why_not else {(m.row, m.column, m.metric): m for m in measure(results)}
-    ours = _with_differences(paper, ours)
-    rows = [_row(results, reference_row, ours, why_not) for reference_row in paper.to_dict("records")]
-    known = {tuple(row[key] for key in KEYS) for row in rows}
-    blank = dict.fromkeys(["relation", "diverges", "cited", "source", "minus"], "")
-    blank |= dict.fromkeys(["value", "std", "tolerance"], math.nan)
+    """One row per number of the paper or of ours, and one per cell that has neither.
+
+    The rows have the paper's order, and after them come our numbers that the paper does not print.
+    `why_not` is the reason where nothing can be measured.
+    """
+    paper = paper_numbers(results)
+    ours: dict[Key, Measured] = {}
+    if not why_not:
+        ours = {(m.row, m.column, m.metric): m for m in measure(results)}
+        ours |= _differences(paper, ours)
+    rows = [_compare_number(results, number, ours, why_not) for number in paper]
+    printed = {number.key for number in paper}
     for key, measured in ours.items():
-        if key not in known:
-            row = dict(zip(KEYS, key, strict=True)) | {**blank, "unit": measured.unit, "source": artifact.section}
-            rows.append(_row(results, row, ours, why_not))
+        if key not in printed:
+            number = _unprinted(key, measured.unit, results.artifact.section)
+            rows.append(_compare_number(results, number, ours, why_not))
     shown = {(row["row"], row["column"]) for row in rows}
-    metric = rows[0]["metric"] if rows else ""
-    places = [(cell.row, cell.column) for cell in artifact.cells]
-    for place in places:  # neither the paper's number nor ours
+    metric = str(rows[0]["metric"]) if rows else ""
+    places = [(cell.row, cell.column) for cell in results.artifact.cells]
+    for place in places:
         if place not in shown:
-            row = dict(zip(KEYS, (*place, metric), strict=True)) | {**blank, "unit": "", "source": artifact.section}
-            rows.append(_row(results, row, {}, why_not))
-    if paper.empty:  # no order but that of the registry
+            # Neither the paper's number nor ours: the row says why ours is missing.
+            number = _unprinted((*place, metric), "", results.artifact.section)
+            rows.append(_compare_number(results, number, {}, why_not))
+    if not paper:
+        # Without the paper's order, that of the registry: what has run does not come first.
         order = {place: index for index, place in enumerate(places)}
-        rows.sort(key=lambda row: order.get((row["row"], row["column"]), len(order)))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.astype({"n": "Int64", "n_diverged": "Int64"})
+        rows.sort(key=lambda row: order.get((str(row["row"]), str(row["column"])), len(order)))
+    return _to_frame(rows)
 
 
-def _terms(minus: str) -> list[tuple[str, ...]]:
-    """The (row, column) of both cells of a difference, `row|column minus row|column`."""
-    return [tuple(cell.split("|")) for cell in minus.split(" minus ")]
+def _to_frame(rows: list[Record]) -> pd.DataFrame:
+    # Counts may be missing, and a column of floats would write 3 as 3.0.
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64", "n_diverged": "Int64"})
 
 
-def _with_differences(paper: pd.DataFrame, ours: dict) -> dict:
-    """Adds the rows of the paper that are a difference of two cells ("+0.4")."""
-    added = dict(ours)
-    for row in paper[paper["minus"] != ""].to_dict("records"):
-        first, second = (ours.get((*cell, row["metric"])) for cell in _terms(row["minus"]))
+def _differences(paper: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dict[Key, Measured]:
+    """Ours for the numbers of the paper that are a difference of two cells ("+0.4"), where both
+    cells have been measured."""
+    differences: dict[Key, Measured] = {}
+    for number in paper:
+        if not number.minus:
+            continue
+        first, second = (ours.get(term) for term in number.terms)
         if first and second:
-            se = float(np.hypot(first.se, second.se))
-            key = (row["row"], row["column"], row["metric"])
-            n = min(first.n or 0, second.n or 0) or None
-            added[key] = Measured(
-                *key,
+            differences[number.key] = Measured(
+                *number.key,
                 first.ours - second.ours,
-                se=se,
-                n=n,
+                se=float(np.hypot(first.se, second.se)),
+                n=min(first.n or 0, second.n or 0) or None,
                 n_diverged=first.n_diverged + second.n_diverged,
                 unit=first.unit,
                 of=((first.row, first.column), (second.row, second.column)),
             )
-    return added
+    return differences
 
 
-def _row(results: Results, row: Mapping[str, Any], ours: Mapping, why_not: str | None) -> dict[str, Any]:
-    measured: Measured | None = ours.get(tuple(row[key] for key in KEYS))
-    allowed = math.nan if math.isnan(row["value"]) else tolerance(row)
-    out = {
-        **{key: row[key] for key in ("row", "column", "metric", "unit", "relation", "source")},
-        "paper": row["value"],
-        "paper_std": row["std"],
+def _compare_number(
+    results: Results, number: ReferenceRow, ours: Mapping[Key, Measured], why_not: str | None
+) -> Record:
+    """A row of the table: the paper's number, ours if it was measured, and the verdict."""
+    is_printed = not math.isnan(number.value)
+    allowed = tolerance(number) if is_printed else math.nan
+    row: Record = {
+        "row": number.row,
+        "column": number.column,
+        "metric": number.metric,
+        "unit": number.unit,
+        "relation": number.relation,
+        "source": number.source,
+        "paper": number.value,
+        "paper_std": number.std,
         "tolerance": allowed,
         "scale": results.scale,
         "code": "",
     }
+    measured = ours.get(number.key)
     if measured is None:
-        reason = why_not or _why_missing(results, row)
-        return out | {"verdict": "cited" if row["cited"] else f"not run ({reason})"}
-    comparable, runs_code = (True, "") if measured.quadrature else _provenance(results, measured)
-    out |= {
+        reason = why_not or _why_missing(results, number)
+        row["verdict"] = "cited" if number.cited else f"not run ({reason})"
+        return row
+    if measured.quadrature:  # computed from a formula, so that no run and no scale matters
+        comparable, runs_code = True, ""
+    else:
+        comparable, runs_code = _provenance(results, measured.of or ((number.row, number.column),))
+    row |= {
+        "unit": number.unit or measured.unit,
         "ours": measured.ours,
         "ours_std": measured.std,
         "ours_se": measured.se,
         "n": measured.n,
-        "code": _code(results.registry.table_modules(results.artifact), runs_code),
+        "n_diverged": measured.n_diverged,
+        "code": _code(results, runs_code),
     }
-    out |= {"n_diverged": measured.n_diverged, "unit": row["unit"] or measured.unit}
-    if math.isnan(row["value"]):
-        return out | {"verdict": "no paper value"}
-    out["delta"] = measured.ours - row["value"]
+    if not is_printed:
+        row["verdict"] = "no paper value"
+        return row
+    row["delta"] = measured.ours - number.value
+    row["verdict"] = _verdict(number, measured, comparable, allowed)
+    return row
+
+
+def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed: float) -> str:
+    # Before everything else: a scaled run may match or diverge for reasons of its own.
     if not comparable:
-        verdict = "scaled"
-    elif measured.n_diverged:
-        verdict = "diverged as reported" if row["diverges"] else "diverged unexpectedly"
-    else:
-        verdict = judge(row, measured.ours, measured.se, allowed)
-    return out | {"verdict": verdict}
+        return "scaled"
+    # Divergence outweighs the number, which is from some step on the way.
+    if measured.n_diverged:
+        return "diverged as reported" if number.diverges else "diverged unexpectedly"
+    return judge(number, measured.ours, measured.se, allowed)
 
 
-def _why_missing(results: Results, row: Mapping[str, Any]) -> str:
-    places = _terms(row["minus"]) if row["minus"] else [(row["row"], row["column"])]
+def _why_missing(results: Results, number: ReferenceRow) -> str:
+    """Why a cell has no number of ours, although something of the artifact could be measured."""
+    places = [(row, column) for row, column, _ in number.terms]
     cells = [cell for cell in results.artifact.cells if (cell.row, cell.column) in places]
     runs = [run for cell in cells for run in results.registry.cell_runs(results.scale, cell)]
     if cells and not runs:
@@ -169,54 +225,62 @@ def _why_missing(results: Results, row: Mapping[str, Any]) -> str:
     return missing_reason(runs)
 
 
-def _provenance(results: Results, measured: Measured) -> tuple[bool, str]:
-    """Whether the cell may be judged, and the hash of the code that computed it (several joined by +)."""
-    frame = results.tidy
-    places = pd.MultiIndex.from_arrays([frame["row"], frame["column"].fillna("")])
-    mine = frame[places.isin(measured.of or [(measured.row, measured.column)])]
-    mine = frame if mine.empty else mine  # a number of several cells
-    codes = {code for codes in mine["code"] for code in codes.split("+")}
-    return bool(mine["comparable"].all()), "+".join(sorted(codes))
+def _provenance(results: Results, places: tuple[Place, ...]) -> tuple[bool, str]:
+    """Whether all runs of these cells may be judged, and the hashes of the code that computed them,
+    joined by +. Where no run has such labels, the number is made of all runs of the artifact."""
+    tidy = results.tidy
+    labels = pd.MultiIndex.from_arrays([tidy["row"], tidy["column"].fillna("")])
+    runs = tidy[labels.isin(list(places))]
+    if runs.empty:
+        runs = tidy
+    codes = {code for joined in runs["code"] for code in joined.split("+")}
+    return bool(runs["comparable"].all()), "+".join(sorted(codes))
 
 
-def _code(modules: tuple[str, ...], runs_code: str) -> str:
-    """`<hash of the code of the runs>/<hash of the code of the table>`; the latter alone for a number
-    that needs no run."""
-    return "/".join(filter(None, (runs_code, code_hash(*modules))))
+def _code(results: Results, runs_code: str) -> str:
+    """`<code of the runs>/<code of the table>`; the latter alone for a number without runs."""
+    table_code = code_hash(*results.registry.table_modules(results.artifact))
+    return f"{runs_code}/{table_code}" if runs_code else table_code
 
 
 def build(
-    registry: Registry, artifact: Artifact, scale: str, why_not: str | None, tidy_file: Path | None = None
+    registry: Registry,
+    artifact: Artifact,
+    scale: str,
+    why_not: str | None,
+    tidy_file: Path | None = None,
 ) -> pd.DataFrame:
-    """The table of an artifact at a scale, from its tidy file or, without one, from the runs that exist."""
+    """The table of an artifact at a scale, with COLUMNS, from its tidy file or, without one, from
+    the runs that exist. `why_not` is the reason where nothing can be measured."""
     results = Results(registry, artifact, scale, tidy_file)
-    return _of_claim(results) if artifact.table == "claim" and not why_not else compare(results, why_not)
+    if artifact.table == "claim" and not why_not:
+        return _claim_table(results)
+    return compare(results, why_not)
 
 
-def _of_claim(results: Results) -> pd.DataFrame:
-    """The comparisons that decide a claim, each with the paper's number and, where that is wrong, the corrected one."""
-    artifact, rows = results.artifact, []
+def _claim_table(results: Results) -> pd.DataFrame:
+    """The comparisons that decide a claim: each with the number as printed and, where that is
+    wrong, as corrected. A claim without comparisons has one row with its verdict."""
+    artifact = results.artifact
     claim = results.registry.claims[artifact.id]
-    told, found, _ = claims.judge(results.registry, claim, results.scale)
-    modules = results.registry.table_modules(artifact)
-    of_runs = _provenance(results, Measured("", "", "", math.nan))[1] if len(results.tidy) else ""
-    for one, column, number, agrees in claims.measured(found):
-        rows.append(
-            {
-                "row": one.name,
-                "column": column,
-                "relation": one.relation if column == "as printed" else one.corrected_relation,
-                "paper": number,
-                "ours": one.ours,
-                "ours_se": one.error or math.nan,
-                "delta": one.ours - number,
-                "tolerance": one.tolerance,
-                "verdict": "match" if agrees else "off",
-                "code": _code(modules, of_runs),
-            }
-        )
-    rows = rows or [{"row": artifact.title, "verdict": told}]
-    blank = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
-    common = {"scale": results.scale, "source": claim.section}
-    table = pd.DataFrame([{**blank, **row, **common} for row in rows], columns=COLUMNS)
-    return table.astype({"n": "Int64", "n_diverged": "Int64"})
+    verdict, comparisons, _ = claims.judge(results.registry, claim, results.scale)
+    runs_code = _provenance(results, ())[1] if len(results.tidy) else ""
+    blank: Record = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
+    blank |= {"scale": results.scale, "source": claim.section}
+    rows: list[Record] = []
+    for comparison, column, number, agrees in claims.measured(comparisons):
+        is_printed = column == "as printed"
+        row: Record = {
+            "row": comparison.name,
+            "column": column,
+            "relation": comparison.relation if is_printed else comparison.corrected_relation,
+            "paper": number,
+            "ours": comparison.ours,
+            "ours_se": comparison.error or math.nan,
+            "delta": comparison.ours - number,
+            "tolerance": comparison.tolerance,
+            "verdict": "match" if agrees else "off",
+            "code": _code(results, runs_code),
+        }
+        rows.append({**blank, **row})
+    return _to_frame(rows or [{**blank, "row": artifact.title, "verdict": verdict}])

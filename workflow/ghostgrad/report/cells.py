@@ -1,0 +1,188 @@
+"""From the rows of a table's CSV to the texts of its cells, in the shape that the paper gives it.
+
+Rows come from a DataFrame or from a file, so their values are numbers or text. Imports neither
+torch nor pandas, because `ghostgrad show` prints tables where loading those would take longer than
+everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ghostgrad.report.verdicts import GLYPHS
+
+Record = Mapping[str, object]
+
+METRIC_NAMES = {
+    "rate": "factor per layer",
+    "growth": "growth g₁/g_L",
+    "alpha": "α = √r",
+    "largest_deviation": "largest deviation",
+    "R2_exponential": "R² exponential",
+    "R2_linear": "R² linear",
+    "variance_rate": "variance factor per module",
+    "norm_rate": "norm factor per module",
+    "test_accuracy": "test accuracy",
+    "best_test_accuracy": "best test accuracy",
+    "first_block_rate": "R_b/R_f of the first block",
+    "first_block_formula": "formula, first block",
+    "last_block_rate": "R_b/R_f of the last block",
+    "last_block_formula": "formula, last block",
+    "exponent": "exponent p, growth ~ Lᵖ",
+    "r": "r = E[s′²]/Var[s]",
+    "sqrt_r": "√r",
+    "as_printed": "E[s′]²/Var[s], as printed",
+    "R_f": "R_f",
+    "R_b": "R_b",
+}
+
+
+def parse_number(value: object) -> float:
+    """The number in a cell of the CSV; NaN where it is empty."""
+    try:
+        return float(value)  # type: ignore[arg-type]  # what is no number raises, as intended
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _parse_count(value: object) -> int | None:
+    number = parse_number(value)
+    return None if math.isnan(number) else int(number)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One number of the paper or of ours: a row of the CSV, a cell of the table. Numbers that do
+    not exist are NaN, counts None."""
+
+    row: str
+    column: str
+    metric: str
+    unit: str
+    relation: str
+    paper: float
+    ours: float
+    ours_se: float
+    n: int | None
+    n_diverged: int | None
+    verdict: str
+    source: str
+    code: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.row, self.column, self.metric
+
+
+def parse_row(record: Record) -> TableRow:
+    """A row of the CSV; columns that only machines read are left out."""
+    return TableRow(
+        row=str(record["row"]),
+        column=str(record["column"]),
+        metric=str(record["metric"]),
+        unit=str(record["unit"]),
+        relation=str(record["relation"]),
+        paper=parse_number(record["paper"]),
+        ours=parse_number(record["ours"]),
+        ours_se=parse_number(record["ours_se"]),
+        n=_parse_count(record["n"]),
+        n_diverged=_parse_count(record["n_diverged"]),
+        verdict=str(record["verdict"]),
+        source=str(record["source"]),
+        code=str(record["code"]),
+    )
+
+
+def format_estimate(value: float, se: float = math.nan) -> str:
+    """A number of ours with its standard error, both to the second digit of the error; five
+    significant digits where there is no error, and nothing for NaN."""
+    if math.isnan(value):
+        return ""
+    if se > 0:
+        digits = max(0, 1 - math.floor(math.log10(se)))
+        if abs(value) < 1e5 and digits <= 9:
+            return f"{value:.{digits}f} ± {se:.{digits}f}"
+    text = f"{value:.5g}" if abs(value) < 1e5 else f"{value:.3g}"
+    return text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+
+
+def format_paper_value(value: float, percentage: bool = False) -> str:
+    """A number as the paper prints it, up to six significant digits; percentages have one decimal,
+    unless the paper prints more. Nothing for NaN."""
+    if math.isnan(value):
+        return ""
+    if percentage and round(value, 1) == value:
+        return f"{value:.1f}"
+    return f"{value:.6g}"
+
+
+def cell_text(row: TableRow) -> str:
+    """`paper / ours ± standard error ✓`; a dash where the paper prints no number."""
+    unit = f" {row.unit}" if row.unit else ""
+    relation = "" if row.relation == "=" else row.relation
+    # A bound such as "higher than 70 %" is a round number in the paper's text.
+    paper = format_paper_value(row.paper, percentage=row.unit == "%" and not relation)
+    left = f"{relation}{paper}{unit}" if paper else "–"
+    if row.verdict == "cited":
+        return f"{left} / cited"
+    if row.verdict.startswith("not run"):
+        return f"{left} / not run"
+    right = "" if math.isnan(row.ours) else format_estimate(row.ours, row.ours_se) + unit
+    if row.n_diverged:
+        # Runs that diverged early leave no number.
+        diverged = f"div ({row.n_diverged} of {row.n})"
+        right = f"{diverged}, {right}" if right else diverged
+    glyph = GLYPHS.get(row.verdict, row.verdict)
+    return f"{left} / {right} {glyph}" if glyph else f"{left} / {right}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table in the paper's shape. A line is its label and one row of the CSV per column, None
+    where there is none; `header` begins with the empty name of the labels' column."""
+
+    header: list[str]
+    lines: list[tuple[str, list[TableRow | None]]]
+
+
+def arrange(rows: Sequence[TableRow]) -> Grid:
+    """A line per row label, a column per column label and metric, in the order of the CSV."""
+    columns = list(dict.fromkeys((row.column, row.metric) for row in rows))
+    by_place = {row.place: row for row in rows}
+    # One metric is named only where no column label says what is measured.
+    several_metrics = len({metric for _, metric in columns}) > 1
+    header = [""]
+    for column, metric in columns:
+        metric_name = METRIC_NAMES.get(metric, metric)
+        names = [column, metric_name if several_metrics or not column else ""]
+        header.append(", ".join(name for name in names if name))
+    labels = dict.fromkeys(row.row for row in rows)
+    lines = [
+        (label, [by_place.get((label, column, metric)) for column, metric in columns])
+        for label in labels
+    ]
+    return Grid(header, lines)
+
+
+def pivot(records: Iterable[Record]) -> tuple[list[str], list[list[str]]]:
+    """The header and the lines of a table as texts, from the rows of its CSV."""
+    grid = arrange([parse_row(record) for record in records])
+    body = [[label, *(cell_text(row) if row else "" for row in rows)] for label, rows in grid.lines]
+    return grid.header, body
+
+
+def footer(records: Iterable[Record], scale: str) -> str:
+    """The line under a table: its scale, how many runs or repeats are behind a number, why cells
+    were not run, and the hashes of the code."""
+    rows = [parse_row(record) for record in records]
+    parts = [f"Scale: {scale}."]
+    if counts := [row.n for row in rows if row.n is not None]:
+        low, high = min(counts), max(counts)
+        parts.append(f"n = {low} to {high}." if high > low else f"n = {low}.")
+    not_run = [row.verdict for row in rows if row.verdict.startswith("not run")]
+    parts += [f"{reason}." for reason in dict.fromkeys(not_run)]
+    if codes := sorted({row.code for row in rows if row.code}):
+        parts.append(f"Code {', '.join(codes)}.")
+    return " ".join(parts)
