@@ -134,6 +134,14 @@ def test_code_inputs_are_relative_files_of_the_library(monkeypatch):
     assert all(Path(path).is_file() for path in paths)
 
 
+@pytest.mark.parametrize("page", ["table", "claims", "artifacts"])
+def test_pages_are_made_from_relative_files_of_the_workflow(monkeypatch, page):
+    monkeypatch.chdir(ROOT)
+    paths = rules.page_templates(page)
+    assert {"workflow/report/style.css", f"workflow/report/{page}.html.j2"} <= set(paths)
+    assert all(Path(path).is_file() for path in paths)
+
+
 def test_jobs_find_this_checkouts_command_and_then_this_python(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     environment = rules.job_environment(CONFIG)

@@ -23,6 +23,7 @@ from ghostgrad.cli.rules import (
     Build,
     job_environment,
     library_files,
+    page_templates,
     report_labels,
     run_files,
 )

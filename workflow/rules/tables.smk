@@ -6,8 +6,9 @@ OUTPUTS: results/{scale}/tidy/{artifact}.csv, results/{scale}/tables/{artifact}.
 for what cannot be measured here, the tables and frames that say why; results/{scale}/artifacts.csv,
 the list of all artifacts; results/{scale}/claims.{csv,html}.
 
-The modules that draw are inputs: editing one redraws what it draws and reruns no run. The parameter
-`definition` holds what the registry says of an artifact, so that an edited definition redraws too.
+The modules that draw and the templates of the pages are inputs: editing one redraws what it draws
+and reruns no run. The parameter `definition` holds what the registry says of an artifact, so that
+an edited definition redraws too.
 """
 
 
@@ -44,6 +45,7 @@ rule table:
         runs=BUILD.artifact_metrics,
         tidy="results/{scale}/tidy/{artifact}.csv",
         code=BUILD.table_code,
+        page=page_templates("table"),
     output:
         multiext("results/{scale}/tables/{artifact}", ".csv", ".md", ".tex"),
         html=report(
@@ -69,6 +71,7 @@ rule claims:
     input:
         BUILD.claim_metrics,
         code=library_files(*REGISTRY.claim_modules()),
+        page=page_templates("claims"),
     output:
         csv=f"results/{SCALE}/claims.csv",
         html=report(
@@ -90,7 +93,8 @@ rule claims:
 rule not_run:
     input:
         BUILD.references(BUILD.not_run),
-        code=library_files("report.tables", "report.render", "figures.style"),
+        code=library_files("report.tables", "report.render", "figures.draw"),
+        page=page_templates("table"),
     output:
         BUILD.files_not_run(),
     log:
@@ -109,6 +113,7 @@ rule artifacts:
     input:
         BUILD.leading_files(),
         code=library_files("report.overview"),
+        page=page_templates("artifacts"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",
         html=report(

@@ -23,7 +23,7 @@ from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.config import machine_facts
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec, available, short_hash
-from ghostgrad.report import overview
+from ghostgrad.report import overview, pages
 from ghostgrad.runs.record import FILES
 
 NO_MATCH = "(?!)"  # a regular expression that matches nothing
@@ -82,6 +82,11 @@ def library_files(*modules: str) -> list[str]:
     a checkout that is moved or copied together with its results redraws nothing.
     """
     return [os.path.relpath(path) for path in dependencies.files(modules)]
+
+
+def page_templates(page: str) -> list[str]:
+    """The templates and the style sheet of an HTML page, as relative paths like the above."""
+    return [os.path.relpath(path) for path in pages.template_files(page)]
 
 
 def report_labels(form: str) -> Callable[[Wildcards], dict[str, str]]:
@@ -147,7 +152,9 @@ class Build:
 
     def files_of(self, artifacts: Iterable[Artifact]) -> list[str]:
         """Every file of these artifacts."""
-        return [name for artifact in artifacts for name in overview.files(artifact, self.scale)]
+        return [
+            name for artifact in artifacts for name in overview.artifact_files(artifact, self.scale)
+        ]
 
     def files_not_run(self) -> list[str]:
         """Every file of the artifacts that cannot be measured; they say why."""
