@@ -1,4 +1,4 @@
-"""Registries, reference numbers and run directories written by hand, for tests that need no training."""
+"""Registries, reference numbers and run directories written by hand, for tests without training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from ghostgrad.runs.record import PROBE_COLUMNS
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
 
-# For property tests: the same examples in every run and no time limit, which a busy machine would break.
+# For property tests: the same examples in every run, and no time limit, which a busy machine would
+# exceed.
 STEADY = settings(
     derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -42,8 +43,8 @@ def workflow(
     artifacts: Mapping[str, Any] | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A workflow folder whose files ghost.yaml hold these experiments, artifacts and claims; the other two papers
-    are empty."""
+    """A workflow folder whose files ghost.yaml hold these experiments, artifacts and claims; the
+    other two papers are empty."""
     for name in ("experiments", "reference", "claims"):
         (folder / name).mkdir(parents=True)
     if claims:
@@ -85,12 +86,12 @@ def publish(
     probes: Iterable[list] = (),
     **spec: Any,
 ) -> Path:
-    """The run's directory below the working directory, complete and of this checkout's code; `spec` changes what
-    spec.json says."""
+    """The run's directory below the working directory, complete and computed by this checkout's
+    code; `spec` changes what spec.json says."""
     folder = Path(run.directory)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"status": "done", **(metrics or {})}
-    found = {"task": run.task, **run.spec, **spec}
+    written = {"task": run.task, **run.spec, **spec}
     environment = {
         "code": code or task_hash(run.task),
         "commit": "0" * 40,
@@ -98,7 +99,7 @@ def publish(
         "machine": "Linux x86_64, 2 cores",
         "device": "cpu",
     }
-    (folder / "spec.json").write_text(json.dumps(found))
+    (folder / "spec.json").write_text(json.dumps(written))
     (folder / "series.csv").write_text((series or CsvTable(("step",))).text())
     (folder / "probes.csv").write_text(CsvTable(PROBE_COLUMNS, probes).text())
     (folder / "env.json").write_text(json.dumps([environment, environment]))

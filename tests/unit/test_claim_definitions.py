@@ -1,4 +1,5 @@
-"""The claims: their definitions in workflow/claims/, claims.csv and what is shown of it, and docs/findings.md."""
+"""Claims: their definitions in workflow/claims/, claims.csv and what is shown of it, and
+docs/findings.md."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ MISTAKES = {
     ),
     "no function": (
         {"ghost.prop3_13": CLAIM},
-        "ghost.prop3_13: no function 'prop3_13' in ghostgrad/claims/ghost.py; did you mean 'prop3_1",
+        "no function 'prop3_13' in ghostgrad/claims/ghost.py; did you mean 'prop3_1",
     ),
     "a function of another file": (
         {"E-G1": CLAIM},
@@ -76,8 +77,8 @@ MISTAKES = {
     ),
     "unknown table function": (
         {"ghost.eq1": {**TITLED, "artifact": {"table": "activation_rate", "from": "none"}}},
-        "ghost.eq1.artifact.table: no function 'activation_rate' in ghostgrad/analysis/measures.py; "
-        "did you mean 'activation_rates'?",
+        "ghost.eq1.artifact.table: no function 'activation_rate' in "
+        "ghostgrad/analysis/measures.py; did you mean 'activation_rates'?",
     ),
     "an artifact of the same id": (
         {"ghost.x": {**TITLED, "like": "ghost.eq1"}, "ghost.eq1": CLAIM},
@@ -108,7 +109,8 @@ def test_a_claim_in_two_files(tmp_path):
 
 
 def test_a_claim_with_a_title_is_an_artifact(tmp_path):
-    """Its table has the comparisons, unless it names another; one that repeats it is no second artifact."""
+    """Its table has the comparisons, unless it names another one. A claim that repeats it is no
+    second artifact."""
     own = {"table": "activation_rates", "from": "none", "caption": "Rates."}
     claims = {
         "ghost.eq1": {**TITLED, "artifact": own},

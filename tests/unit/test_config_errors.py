@@ -133,7 +133,8 @@ def test_initialize_refuses_the_same_depths(depth):
 
 @pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
 def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
-    """`ghostgrad run` refuses them before it starts anything, and the registry before anything is submitted."""
+    """`ghostgrad run` refuses them before it starts anything, and the registry before a job is
+    submitted."""
     text = json.dumps({**CLASSIFIER, **changes})
     code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", str(gpus))
     assert code == 1
@@ -160,7 +161,10 @@ def test_only_training_uses_more_than_one_gpu(ghostgrad):
     text = json.dumps({"task": "simulate", **SIMULATE, "seed": 0})
     code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", "2")
     assert code == 1
-    assert err == "ghostgrad: --spec: 2 GPUs for a run of simulate; only classify and detect can use more than one\n"
+    assert (
+        err == "ghostgrad: --spec: 2 GPUs for a run of simulate; "
+        "only classify and detect can use more than one\n"
+    )
 
 
 def test_more_gpus_than_there_are(monkeypatch):
@@ -241,7 +245,8 @@ TARGETS = {
     ),
     "bare artifact": (
         "ghost.fig5",
-        "ghost.fig5: name a file; build results/<scale>/tables/ghost.fig5.md or results/<scale>/figures/ghost.fig5.svg",
+        "ghost.fig5: name a file; build results/<scale>/tables/ghost.fig5.md or "
+        "results/<scale>/figures/ghost.fig5.svg",
     ),
     "bare artifact without a figure": (
         "ghost.eq1",
@@ -257,7 +262,8 @@ TARGETS = {
 
 @pytest.mark.parametrize(("target", "expected"), TARGETS.values(), ids=TARGETS)
 def test_a_target_that_no_rule_makes(target, expected):
-    """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact does not have."""
+    """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact
+    does not have."""
     with pytest.raises(InputError) as error:
         check_target(load_registry(), target, RULES)
     assert one_line(error).endswith(expected)

@@ -1,4 +1,5 @@
-"""workflow/reference/*.csv: a row that no table has, or that cannot be read, is refused with its line."""
+"""workflow/reference/*.csv: a row that no table has, or that cannot be read, is refused with its
+line."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SGD = {"row": "SGD", "column": "128", "value": 92.5}
 
 
 def folder(tmp_path, rows, name="ghost.x"):
-    """A workflow folder with a table of three cells, its repetition ghost.y, and a figure, and these numbers."""
+    """A workflow folder with a table of three cells, its repetition ghost.y, a figure, and these
+    numbers."""
     variants = {"a": {}, "b": {"batch": 32}, "c": {"batch": 16}}
     nets = experiment(task="classify", base=dict(CLASSIFY), variants=variants)
     artifacts = {
@@ -77,7 +79,8 @@ REFUSED = {
     ),
     "metric of a difference": (
         {**DIFFERENCE, "metric": "top1"},
-        "minus: metric: 'top1' is not in the table of ghost.x; valid: test_accuracy, train_accuracy",
+        "minus: metric: 'top1' is not in the table of ghost.x; "
+        "valid: test_accuracy, train_accuracy",
     ),
     "difference in the place of a cell": (
         {**SGD, "minus": "SGD|4k minus LALC|128"},
@@ -88,7 +91,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("row", "expected"), REFUSED.values(), ids=REFUSED)
 def test_a_row_that_the_table_does_not_have(tmp_path, row, expected):
-    """It would stand in the table beside the row that was meant, which would have no number of the paper."""
+    """It would add a row to the table, and leave the row that was meant without its number."""
     with pytest.raises(InputError) as error:
         Registry(folder(tmp_path, [{**SGD, "column": "4k"}, row]))
     assert one_line(error) == f"{tmp_path}/workflow/reference/ghost.x.csv, line 3: {expected}"
@@ -106,7 +109,8 @@ UNREAD = {
     "ghost.xx": "no artifact 'ghost.xx'; did you mean 'ghost.x'?",
     "ghost.y": "ghost.y repeats ghost.x; its numbers belong in ghost.x.csv",
     "ghost.curve": "ghost.curve has no table; its numbers would not be read",
-    "ghost.rem3_16": "the table of ghost.rem3_16 has the comparisons of a claim; its numbers would not be read",
+    "ghost.rem3_16": "the table of ghost.rem3_16 has the comparisons of a claim; "
+    "its numbers would not be read",
 }
 
 

@@ -1,7 +1,9 @@
-"""How workflow/experiments/*.yaml become runs: the order of merging, canonical specs, and what may be compared.
+"""How workflow/experiments/*.yaml become runs: the order of merging, canonical specs, and what may
+be compared.
 
-A mistake here is silent and expensive: a sweep that collapses trains one point many times, a canonical spec that moves
-retrains weeks of finished runs, and a scaled cell that counts as comparable is judged against the paper.
+A mistake here is silent and expensive: a sweep that collapses trains one point many times, a
+canonical spec that changes repeats weeks of finished training, and a scaled cell that counts as
+comparable is judged against the paper.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ LAYERS = ("base", "scale", "variant", "adjust", "variant's scale")
 
 
 def layered(names):
-    """An experiment with one point, `p-q`, in which each named layer sets `depth` to its place in LAYERS, from 1."""
+    """An experiment with one point, `p-q`, in which each named layer sets `depth` to its place in
+    LAYERS, from 1."""
     depth = {name: {"depth": LAYERS.index(name) + 1} if name in names else {} for name in LAYERS}
     point = {**depth["variant"], "scales": {"laptop": depth["variant's scale"]}}
     return experiment(
@@ -59,7 +62,8 @@ def test_a_scale_says_nothing_about_another(tmp_path, names):
 
 
 def test_what_a_variant_sets_survives_the_scale(tmp_path):
-    """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to one point."""
+    """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to
+    one point."""
     sweep = {f"depth-{depth}": {"depth": depth} for depth in (2, 3, 5)}
     reg = registry(tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})})
     assert {run.id: (run.spec.depth, run.spec.width) for run in reg.runs("laptop")} == {
@@ -103,7 +107,7 @@ def test_axes_make_every_combination(tmp_path):
 
 
 def test_adjust_reaches_exactly_the_named_points(tmp_path):
-    """A rule holds where every axis it names has one of its points; a later rule wins over an earlier one."""
+    """A rule applies where every axis it names has one of its points; a later rule wins."""
     axes = {
         "method": {name: {"activation": name} for name in ("relu", "tanh", "selu")},
         "batch": {f"b{n}": {"batch": n} for n in (8, 16)},
@@ -179,7 +183,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("level", ["experiment", "scale", "variant", "variant's scale"])
 def test_settings_merge_at_every_level_and_never_enter_the_spec(tmp_path, level):
-    """Seeds, resources, expectations and `optional` may be said anywhere, key by key, and change no number."""
+    """Seeds, resources, expectations and `optional` may be set at any level and change no number."""
     plain = experiment(expect={"seconds": 1, "result": "nothing"}, scales={"laptop": {}})
     told = json.loads(json.dumps(plain))
     told["variants"]["a"]["scales"] = {"laptop": {}}
@@ -224,7 +228,7 @@ def test_the_nearer_setting_wins(tmp_path):
 
 
 def test_only_leaves_variants_out(tmp_path):
-    """`only` takes names and shell patterns; a variant left out has no runs and cannot be asked for."""
+    """`only` takes names and shell patterns; a variant that it leaves out has no runs."""
     variants = {
         name: {"depth": depth} for depth, name in enumerate(("relu", "relu-bn", "tanh", "selu"), 1)
     }
@@ -238,7 +242,7 @@ def test_only_leaves_variants_out(tmp_path):
 
 
 def test_only_paper_runs_unnamed(tmp_path):
-    """An experiment that names no scale runs at `paper` alone: nothing reaches a laptop by accident."""
+    """An experiment that names no scale runs at `paper` only: nothing is run by accident."""
     small = experiment(base={**SIMULATE, "width": 4}, scales={"smoke": {}})
     reg = registry(tmp_path, {"nets": experiment(), "small": small})
     counts = {scale: [run.experiment for run in reg.runs(scale)] for scale in SCALES}
@@ -318,7 +322,7 @@ SPECS = st.fixed_dictionaries(
 @STEADY
 @given(SPECS, st.randoms(use_true_random=False))
 def test_a_default_written_out_is_the_same_run(spec, random):
-    """Canonical text depends neither on order nor on defaults being written, and leads back to the same spec."""
+    """Canonical text depends neither on order nor on written defaults, and gives the same spec."""
     expanded = expand("simulate", spec)
     items = list(expanded.values().items())
     random.shuffle(items)
@@ -349,7 +353,7 @@ COMPARABLE = {
 
 @pytest.mark.parametrize(("override", "expected"), COMPARABLE.values(), ids=COMPARABLE)
 def test_comparable_with_the_paper(tmp_path, override, expected):
-    """Fewer repeats or seeds give the same mean with more noise; anything else is another experiment."""
+    """Fewer repeats or seeds give a noisier mean; any other change makes another experiment."""
     nets = registry(
         tmp_path, {"nets": experiment(seeds=4, scales={"laptop": override})}
     ).experiments["nets"]
@@ -395,7 +399,7 @@ def test_an_artifact_lists_each_run_once(tmp_path):
 
 
 def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
-    """The reason is the scale, the data key, or that nothing has run; None where something can be made."""
+    """The reason is the scale, the data key, or that nothing has run; None if something can run."""
     monkeypatch.chdir(tmp_path)
     body = experiment(task="classify", base={**CLASSIFY, "data": "cifar10"})
     built = {"title": "T", "section": "s", "table": "block_ratios", "rows": {"A": "nets/a"}}

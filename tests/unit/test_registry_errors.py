@@ -1,6 +1,8 @@
-"""Every mistake in a registry or configuration file is one line with its file, its place and the nearest valid value.
+"""Every mistake in a file of the registry is one line with its file, its place and the nearest
+valid value.
 
-People edit these files by hand; a traceback, a silent default or an error without a place costs them an afternoon.
+People edit these files by hand; a traceback, a silent default or an error without a place costs
+them an afternoon.
 """
 
 from __future__ import annotations
@@ -214,7 +216,8 @@ ARTIFACTS = {
     "no run's name": (artifact(rows={"A": "nets"}), "rows.A: 'nets' is not of the form"),
     "number for a run": (
         artifact(rows={"A": 3}),
-        "ghost.x.rows.A: expected experiment/variant, experiment/a-* or {column label: experiment/variant}, found 3",
+        "ghost.x.rows.A: expected experiment/variant, experiment/a-* or "
+        "{column label: experiment/variant}, found 3",
     ),
     "axes of an unknown experiment": (
         artifact(axes={"experiment": "nts", "row": "method"}),
@@ -242,11 +245,13 @@ ARTIFACTS = {
     "no run": (artifact(), "ghost.x: names no run; give rows or axes, or set from: none"),
     "probe that no schema knows": (
         artifact(rows={"A": "probed/a"}, probes=["gradient"]),
-        "ghost.x.probes: 'gradient' is not recorded by probed/a at scale paper; did you mean 'gradients'?",
+        "ghost.x.probes: 'gradient' is not recorded by probed/a at scale paper; "
+        "did you mean 'gradients'?",
     ),
     "probe that one of its runs does not record": (
         artifact(rows={"A": "probed/a", "B": "probed/b"}, probes=["gradients"]),
-        "ghost.x.probes: 'gradients' is not recorded by probed/b at scale paper; valid: weight_norm",
+        "ghost.x.probes: 'gradients' is not recorded by probed/b at scale paper; "
+        "valid: weight_norm",
     ),
     "probe of a run that records none": (
         artifact(rows={"A": "nets/a"}, probes=["gradients"]),
@@ -254,7 +259,8 @@ ARTIFACTS = {
     ),
     "unknown table function": (
         artifact(table="final_metric", rows=NETS),
-        "ghost.x.table: no function 'final_metric' in ghostgrad/analysis/measures.py; did you mean 'final_metrics'?",
+        "ghost.x.table: no function 'final_metric' in ghostgrad/analysis/measures.py; "
+        "did you mean 'final_metrics'?",
     ),
     "helper for a table function": (
         artifact(table="jackknife", rows=NETS),
@@ -270,7 +276,8 @@ ARTIFACTS = {
     ),
     "unknown figure function": (
         artifact(figure="gradient_norm", rows=NETS),
-        "ghost.x.figure: no function 'gradient_norm' in ghostgrad/figures/ghost.py; did you mean 'gradient_norms'?",
+        "ghost.x.figure: no function 'gradient_norm' in ghostgrad/figures/ghost.py; "
+        "did you mean 'gradient_norms'?",
     ),
     "figure of another paper": (
         artifact(figure="block_curves", rows=NETS),
@@ -322,7 +329,7 @@ def probed():
 
 @pytest.mark.parametrize(("artifacts", "expected"), ARTIFACTS.values(), ids=ARTIFACTS)
 def test_mistake_in_an_artifact(tmp_path, artifacts, expected):
-    """As for experiments; an artifact that asks for a run or probe that is not there never reaches a build."""
+    """As for experiments. An artifact that names a missing run or probe never reaches a build."""
     with pytest.raises(InputError) as error:
         registry(tmp_path, {**variant(), "probed": probed()}, artifacts)
     assert one_line(error).startswith(f"{tmp_path}/workflow/experiments/ghost.yaml: artifacts")

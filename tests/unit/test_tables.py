@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghostgrad.analysis import measures
 from ghostgrad.analysis.tidy import tidy
 from ghostgrad.checks import InputError
 from ghostgrad.registry.reference import ReferenceRow
@@ -416,6 +417,17 @@ def test_a_difference_with_a_diverged_cell(bench):
     finish(bench, "b", [9.0])
     publish(bench.run("laptop", "nets/c-s0"), {"status": "diverged", "test_accuracy": 10.0})
     assert compared(bench)["C - B", ""]["verdict"] == "diverged unexpectedly"
+
+
+def test_a_table_function_reports_what_it_declares(bench, monkeypatch):
+    """Otherwise the registry would refuse the paper's number for a row that exists."""
+
+    def undeclared(results, **_options):
+        yield measures.Measured("A", "", "top5", 1.0)
+
+    monkeypatch.setattr(measures, "final_metrics", undeclared)
+    with pytest.raises(ValueError, match=r"final_metrics reports .*top5.* does not declare"):
+        compared(bench)
 
 
 def test_a_metric_that_no_run_has(tmp_path, monkeypatch):
