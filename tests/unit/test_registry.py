@@ -183,7 +183,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("level", ["experiment", "scale", "variant", "variant's scale"])
 def test_settings_merge_at_every_level_and_never_enter_the_spec(tmp_path, level):
-    """Seeds, resources, expectations and `optional` may be set at any level and change no number."""
+    """Seeds, resources, `expect` and `optional` may be set at any level, and change no number."""
     plain = experiment(expect={"seconds": 1, "result": "nothing"}, scales={"laptop": {}})
     told = json.loads(json.dumps(plain))
     told["variants"]["a"]["scales"] = {"laptop": {}}
