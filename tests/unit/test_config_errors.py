@@ -52,30 +52,79 @@ def test_bad_spec(text, expected):
 
 
 TOGETHER = {
-    "a batch that micro-batches do not fill": (1, {"micro_batch": 12}, "micro_batch: 12 does not divide the 64 images"),
+    "a batch that micro-batches do not fill": (
+        1,
+        {"micro_batch": 12},
+        "micro_batch: 12 does not divide the 64 images",
+    ),
     "clars, compiled": (1, {"optimizer": "clars", "compile": True}, "compile: clars needs hooks"),
-    "a batch that does not divide": (3, {"micro_batch": 2}, "batch: 64 images cannot be divided among 3 GPUs"),
-    "several GPUs without micro-batches": (2, {}, "micro_batch: missing; with 2 GPUs, set how many"),
-    "a share that micro-batches do not fill": (4, {"micro_batch": 32}, "micro_batch: 32 does not divide the 16 images"),
+    "a batch that does not divide": (
+        3,
+        {"micro_batch": 2},
+        "batch: 64 images cannot be divided among 3 GPUs",
+    ),
+    "several GPUs without micro-batches": (
+        2,
+        {},
+        "micro_batch: missing; with 2 GPUs, set how many",
+    ),
+    "a share that micro-batches do not fill": (
+        4,
+        {"micro_batch": 32},
+        "micro_batch: 32 does not divide the 16 images",
+    ),
 }
 VGG = {"model": "vgg", "depth": 21}
 SEQNET = {"model": "seqnet50", "init": "default"}
 UNFIT = {
-    "Nesterov without momentum": ({"nesterov": True, "momentum": 0}, "nesterov: it needs a momentum above 0"),
-    "Nesterov, of LALC": ({"nesterov": True, "momentum": 0, "optimizer": "lalc"}, "nesterov: it needs a momentum"),
-    "Nesterov, of LARS": ({"nesterov": True, "momentum": 0.9, "optimizer": "lars"}, "nesterov: optimizer lars does not use it"),
-    "raw_norm of SGD": ({"raw_norm": True}, "raw_norm: optimizer sgd does not use it, only lalc; leave it out"),
-    "decay_in_trust of LARS": ({"decay_in_trust": True, "optimizer": "lars"}, "decay_in_trust: optimizer lars does not use it"),
+    "Nesterov without momentum": (
+        {"nesterov": True, "momentum": 0},
+        "nesterov: it needs a momentum above 0",
+    ),
+    "Nesterov, of LALC": (
+        {"nesterov": True, "momentum": 0, "optimizer": "lalc"},
+        "nesterov: it needs a momentum",
+    ),
+    "Nesterov, of LARS": (
+        {"nesterov": True, "momentum": 0.9, "optimizer": "lars"},
+        "nesterov: optimizer lars does not use it",
+    ),
+    "raw_norm of SGD": (
+        {"raw_norm": True},
+        "raw_norm: optimizer sgd does not use it, only lalc; leave it out",
+    ),
+    "decay_in_trust of LARS": (
+        {"decay_in_trust": True, "optimizer": "lars"},
+        "decay_in_trust: optimizer lars does not use it",
+    ),
     "BN of one image": ({"micro_batch": 1}, "micro_batch: BN has no variance over 1 image"),
-    "a VGG of 20 layers": ({**VGG, "depth": 20}, "depth: a vgg has five equal groups and a classifier, 5n + 1 layers"),
+    "a VGG of 20 layers": (
+        {**VGG, "depth": 20},
+        "depth: a vgg has five equal groups and a classifier, 5n + 1 layers",
+    ),
     "boundaries that go back": ({"lr_boundaries": [2, 1]}, "lr_boundaries: not in ascending order"),
-    "cosine with boundaries": ({"lr_boundaries": [2], "schedule": "cosine"}, "lr_boundaries: schedule cosine does not use them"),
+    "cosine with boundaries": (
+        {"lr_boundaries": [2], "schedule": "cosine"},
+        "lr_boundaries: schedule cosine does not use them",
+    ),
     "a crop without a border": ({"augment": ["crop"]}, "pad: missing; without padding, crop"),
-    "a stem in VGG19": ({"model": "vgg19_bn", "cifar_stem": True}, "cifar_stem: vgg19_bn has no such stem"),
+    "a stem in VGG19": (
+        {"model": "vgg19_bn", "cifar_stem": True},
+        "cifar_stem: vgg19_bn has no such stem",
+    ),
     "a stem in an MLP": ({"model": "mlp", "small_stem": True}, "small_stem: mlp has no such stem"),
-    "a small stem alone": ({"model": "resnet18", "small_stem": True}, "small_stem: it is a form of the CIFAR stem"),
-    "zero gamma in a VGG": ({**VGG, "zero_gamma": True}, "zero_init_residual: vgg has no residual branches"),
-    "zero gamma without shortcuts": ({"model": "plainnet50", "zero_gamma": True}, "zero_init_residual: plainnet50 has"),
+    "a small stem alone": (
+        {"model": "resnet18", "small_stem": True},
+        "small_stem: it is a form of the CIFAR stem",
+    ),
+    "zero gamma in a VGG": (
+        {**VGG, "zero_gamma": True},
+        "zero_init_residual: vgg has no residual branches",
+    ),
+    "zero gamma without shortcuts": (
+        {"model": "plainnet50", "zero_gamma": True},
+        "zero_init_residual: plainnet50 has",
+    ),
     "windows of memory": (
         {"data": "images", "augment": ["resized_crop"], "size": 6},
         "augment: resized_crop cuts windows out of image files; set input: files",
@@ -86,9 +135,13 @@ UNFIT = {
     ),
     "files of a data set that has none": (
         {"input": "files"},
-        "input: files: data digits is not a folder of images; set data to images or imagenet, or input to memory",
+        "input: files: data digits is not a folder of images; "
+        "set data to images or imagenet, or input to memory",
     ),
-    "He's weights in an ISONet": ({"model": "isonet18", "init": "he_normal"}, "init: isonet18 has its own initialization"),
+    "He's weights in an ISONet": (
+        {"model": "isonet18", "init": "he_normal"},
+        "init: isonet18 has its own initialization",
+    ),
     "CLARS of shared weights": (
         {"model": "seqnet50", "init": "default", "optimizer": "clars"},
         "optimizer: clars has no per-sample norms for seqnet50",
@@ -119,7 +172,11 @@ UNFIT = {
 @pytest.mark.parametrize(("changes", "expected"), UNFIT.values(), ids=UNFIT)
 def test_options_that_training_would_stumble_over_or_ignore(changes, expected):
     with pytest.raises(InputError) as error:
-        check_together(parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **changes})), 0, "here")
+        check_together(
+            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **changes})),
+            0,
+            "here",
+        )
     assert one_line(error).startswith(f"here: {expected}")
 
 
@@ -128,7 +185,9 @@ def test_initialize_refuses_the_same_depths(depth):
     spec = {"model": "vgg", "data": "digits", "batch": 8, "repeats": 16, "seed": 0, "depth": depth}
     with pytest.raises(InputError, match=f"depth: a vgg .*; {depth} is not of this form$"):
         check_together(parse_spec(json.dumps({"task": "initialize", "seed": 0, **spec})), 0, "here")
-    check_together(parse_spec(json.dumps({"task": "initialize", "seed": 0, **spec, "depth": 6})), 0, "here")
+    check_together(
+        parse_spec(json.dumps({"task": "initialize", "seed": 0, **spec, "depth": 6})), 0, "here"
+    )
 
 
 @pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
@@ -148,13 +207,23 @@ def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
 
 def test_values_that_fit_each_other():
     fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "compile": True}
-    check_together(parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **fitting})), 4, "here")
+    check_together(
+        parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **fitting})), 4, "here"
+    )
     check_together(parse_spec(json.dumps({"task": "simulate", "seed": 0, **SIMULATE})), 1, "here")
     untied = {**SEQNET, "seqnet_init": "untied", "tie_conv2": False}
     for one in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
-        check_together(parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one})), 1, "here")
+        check_together(
+            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one})), 1, "here"
+        )
     for one in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
-        check_together(parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one, "micro_batch": 1})), 1, "here")
+        check_together(
+            parse_spec(
+                json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one, "micro_batch": 1})
+            ),
+            1,
+            "here",
+        )
 
 
 def test_only_training_uses_more_than_one_gpu(ghostgrad):
