@@ -91,7 +91,7 @@ def publish(
     folder = Path(run.directory)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"status": "done", **(metrics or {})}
-    written = {"task": run.task, **run.spec, **spec}
+    written = {**run.spec.stored(), **spec}
     environment = {
         "code": code or task_hash(run.task),
         "commit": "0" * 40,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostgrad.checks import validate
-from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.rng import generator
 from ghostgrad.tasks import simulate
 
@@ -30,14 +30,14 @@ ACTIVATIONS = {
 NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
 
 
-def make_spec(**keys) -> dict:
-    """A valid, expanded spec, small unless told otherwise."""
+def make_spec(**keys) -> SimulateSpec:
+    """A valid, small spec with these changes."""
     small = {"net": "plain", "depth": 4, "width": 12, "batch": 10, "repeats": 5, "seed": 0}
-    validate(small | keys, "simulate", "test")
-    return expand("simulate", small | keys)
+    validate(small | keys, SimulateSpec.schema(), "test")
+    return SimulateSpec.expand(small | keys)
 
 
-def paper_spec(**keys) -> dict:
+def paper_spec(**keys) -> SimulateSpec:
     """The widths of Ghost sec. 2.1."""
     return make_spec(**{"width": 256, "batch": 128, "depth": 20, **keys})
 
@@ -46,7 +46,7 @@ def generators(repeats: int, first: int = 0) -> list[torch.Generator]:
     return [generator(0, "repeat", first + i) for i in range(repeats)]
 
 
-def measured(spec: dict, chunk: int, repeats: int | None = None) -> Tensor:
+def measured(spec: SimulateSpec, chunk: int, repeats: int | None = None) -> Tensor:
     """All repeats, `chunk` at a time."""
     streams = generators(repeats or spec.repeats)
     parts = [streams[i : i + chunk] for i in range(0, len(streams), chunk)]
@@ -67,7 +67,7 @@ def var(x: Tensor) -> float:
 class Loop:
     """A network from its weights, written layer by layer."""
 
-    def __init__(self, spec: dict, weights: list[Tensor]):
+    def __init__(self, spec: SimulateSpec, weights: list[Tensor]):
         self.spec = spec
         self.linears = [linear(weight) for weight in weights]
         self.act = ACTIVATIONS[spec.activation]()
@@ -130,7 +130,7 @@ class Loop:
         return found
 
 
-def reference(spec: dict, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.ndarray:
+def reference(spec: SimulateSpec, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.ndarray:
     """What measure() reports of one repeat, (layers + 1, columns)."""
     net = Loop(spec, weights)
     signals = net.signals(x.clone().requires_grad_())
@@ -146,7 +146,7 @@ def reference(spec: dict, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.n
     return out
 
 
-def looped(spec: dict, repeats: int, dtype: torch.dtype | None = None) -> np.ndarray:
+def looped(spec: SimulateSpec, repeats: int, dtype: torch.dtype | None = None) -> np.ndarray:
     """reference() of repeats 0, 1, …, fed with what measure() draws for them."""
     out = []
     for stream in generators(repeats):

@@ -133,8 +133,8 @@ MECHANISMS = {
     "ghost.rem3_9": {"plainnet_dependence/relu-bn": {"norm": "none"}},
     "bnres.eq22_conv": {f"preact_conv_init/{init}": {"batch_norm": False} for init in ("he", "xavier")},
     "ghost.def3_1": {"plainnet_init/relu-bn": {"width": 8}},
-    "ghost.s6_vgg_input": {"vgg_input/resnet50-zero-gamma": {"zero_gamma": False}},
-    "E-G25": {"vgg_input/resnet50-zero-gamma": {"zero_gamma": False}},
+    "ghost.s6_vgg_input": {"vgg_input/resnet50-zero-gamma": {"zero_init_residual": False}},
+    "E-G25": {"vgg_input/resnet50-zero-gamma": {"zero_init_residual": False}},
     "bnres.eq21": {"preact_init/blocks-10": {"activation": "linear"}},
 }
 

@@ -36,7 +36,7 @@ BASE = {
     "lr": 0.1,
     "momentum": 0.9,
     "weight_decay": 1e-3,
-    "decay": "weights",
+    "weight_decay_on": "weights",
     "eval_every": 3,
     "seed": 0,
 }
@@ -93,11 +93,11 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
 
 def test_decay_acts_on_weights_only_or_on_everything():
     model = build_network(spec(), 10, (3, 8, 8))
-    groups = optim.optimizer(spec(decay="weights"), model).param_groups
+    groups = optim.optimizer(spec(weight_decay_on="weights"), model).param_groups
     assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
     assert all(p.ndim == 1 for p in groups[1]["params"])
-    assert len(optim.optimizer(spec(decay="all"), model).param_groups) == 1
+    assert len(optim.optimizer(spec(weight_decay_on="all"), model).param_groups) == 1
 
 
 def test_an_epoch_visits_every_image_at_most_once_in_an_order_of_its_own(digits):
@@ -346,7 +346,7 @@ class Kept(State):
 @pytest.mark.parametrize("rule", ["sgd", "lalc"])
 def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
     """The probe at t is of update t + 1; a layer-wise rule tells of how many tensors it holds, sgd has no such rate."""
-    more = {"optimizer": rule, "eta": 0.3, "probes": ["updates"], "probe_at": [0, 4, 6]}
+    more = {"optimizer": rule, "trust_coefficient": 0.3, "probes": ["updates"], "probe_at": [0, 4, 6]}
     with Kept(tmp_path) as state:
         record = classify.classify(spec(**more), state, CPU, digits)
     found = rows(record.probes)

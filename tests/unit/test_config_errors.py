@@ -118,12 +118,12 @@ UNFIT = {
         "small_stem: it is a form of the CIFAR stem",
     ),
     "zero gamma in a VGG": (
-        {**VGG, "zero_gamma": True},
-        "zero_init_residual: vgg has no residual branches",
+        {**VGG, "zero_init_residual": True},
+        "zero_init_residual: vgg cannot start so",
     ),
     "zero gamma without shortcuts": (
-        {"model": "plainnet50", "zero_gamma": True},
-        "zero_init_residual: plainnet50 has",
+        {"model": "plainnet50", "zero_init_residual": True},
+        "zero_init_residual: plainnet50 cannot",
     ),
     "windows of memory": (
         {"data": "images", "augment": ["resized_crop"], "size": 6},
@@ -163,8 +163,8 @@ UNFIT = {
         "seqnet_init: untied leaves nothing to tie",
     ),
     "zero gamma in a SeqNet": (
-        {"model": "seqnet18", "init": "default", "zero_gamma": True},
-        "zero_init_residual: seqnet18 has",
+        {"model": "seqnet18", "init": "default", "zero_init_residual": True},
+        "zero_init_residual: seqnet18 cannot",
     ),
 }
 

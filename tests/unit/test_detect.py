@@ -221,7 +221,7 @@ def published(tmp_path_factory) -> tuple[Path, dict]:
     spec = expand("classify", UPSTREAM)
     with State(folder / "state") as state:
         record = classify(spec, state, CPU, load_images("digits", folder / "digits.json"))
-        state.finish(record, {"task": "classify", **spec}, weights=True)
+        state.finish(record, spec.stored(), weights=True)
     return folder / "state" / "record" / "weights.pt", record.weights
 
 

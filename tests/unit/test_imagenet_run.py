@@ -32,9 +32,9 @@ def manifest(tmp_path, monkeypatch) -> Path:
 
 def test_jpegs_killed_and_resumed_equal_undisturbed(tmp_path, manifest):
     """SIGKILL between gradient and update, and SIGTERM as Slurm sends it; the same bytes, weights among them."""
-    spec = {**load_registry().run("paper", "imagenet/seqnet18-s0").spec, **SMALLER, "probe_batches": 2}
+    spec = {**load_registry().run("paper", "imagenet/seqnet18-s0").spec.stored(), **SMALLER, "probe_batches": 2}
     whole, parts = (
-        Runner(tmp_path / name, "classify", manifest, {"task": "classify", **spec}) for name in ("whole", "parts")
+        Runner(tmp_path / name, "classify", manifest, spec) for name in ("whole", "parts")
     )
     for runner in (whole, parts):
         runner.output.parent.mkdir()

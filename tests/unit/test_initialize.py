@@ -115,7 +115,7 @@ def test_layernorm_over_channels_is_layernorms():
 
 def test_zero_gamma_silences_the_branches():
     """No gradient inside a branch, all of it on the shortcuts."""
-    values = one(spec("resnet50", init="default", zero_gamma=True))[2:, 1].reshape(16, 3)
+    values = one(spec("resnet50", init="default", zero_init_residual=True))[2:, 1].reshape(16, 3)
     assert (values[:, :2] == 0).all()
     assert (values[:, 2] > 0).all()
 

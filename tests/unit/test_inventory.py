@@ -310,7 +310,7 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
         accuracy = {"test_accuracy": 50.0, "best_test_accuracy": 60.0, "train_accuracy": 70.0}
         names, places = (
             ("bn_offset_mean", "gradient_variance", *measures.STATISTICS),
-            run.spec.get("probe_at", []),
+            getattr(run.spec, "probe_at", ()),
         )
         probes = [[at, at, name, k, 0.5] for at in places for name in names for k in range(3)]
         metrics = {"classify": accuracy, "detect": dict.fromkeys(METRICS, 40.0)}.get(run.task, {})

@@ -49,7 +49,7 @@ def test_hours_by_hand():
 
 def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
     found, rate = estimates.Counts(0, 10**9, 1), 1000.0
-    spec = {"precision": "bf16", "optimizer": "sgd"}
+    spec = replace(run("resnet15_cifar/model1-s0").spec, precision="bf16", optimizer="sgd")
     plain = estimates.seconds(spec, found, 100, rate)
     assert plain == pytest.approx(0.1)
     assert estimates.seconds(replace(spec, precision="tf32"), found, 100, rate) == pytest.approx(2 * plain)
@@ -100,7 +100,7 @@ def test_a_detector_by_hand():
 )
 def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
     """As torchvision's transform has it: the short side to min_size, the long one to at most max_size, up to 32s."""
-    spec = run("coco/seqnet50-2x-s0").spec | changes
+    spec = replace(run("coco/seqnet50-2x-s0").spec, **changes)
     assert estimates.size(spec) == side
     transform = GeneralizedRCNNTransform(spec.min_size, spec.max_size, [0.0] * 3, [1.0] * 3)
     images, _ = transform([torch.zeros(3, 480, 640), torch.zeros(3, 640, 480)])
@@ -110,7 +110,7 @@ def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
 def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
     """A network that is not counted, of a run without the registry's guess."""
     seqnet = run("imagenet/seqnet50-s0")
-    other = replace(seqnet, spec={**seqnet.spec, "size": 128})
+    other = replace(seqnet, spec=replace(seqnet.spec, size=128))
     assert estimate(other, {}, GMACS_PER_S) == Estimate(0.0, "unknown")
     monkeypatch.setattr(estimates, "networks", dict)
     out = told(ghostgrad("plan", "--scale", "paper"))

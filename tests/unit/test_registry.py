@@ -459,7 +459,7 @@ def test_what_a_variant_sets_survives_the_scale_of_the_one_it_is_like(tmp_path):
     }
     reg = registry(tmp_path, {"nets": experiment(variants=variants, scales={"laptop": {}})})
     spec = reg.run("laptop", "nets/b-s0").spec
-    assert (spec["width"], spec["repeats"]) == (16, 2)
+    assert (spec.width, spec.repeats) == (16, 2)
 
 
 def test_seeds_written_as_a_float(tmp_path):

@@ -88,10 +88,10 @@ def test_one_more_activation_is_yaml_only_and_builds_one_run(built: Checkout):
 
 
 def test_a_new_defaulted_option_reruns_nothing(built: Checkout):
-    option = "  repeats: {type: integer"
-    new = "  dropout: {type: number, default: 0}\n"
-    built.edit("workflow/schemas/simulate.yaml", option, new + option)
-    built.edit("workflow/schemas/classify.yaml", "  seed: {type: integer", new + "  seed: {type: integer")
+    specs = "workflow/ghostgrad/registry/specs"
+    new = '    dropout: Annotated[float, Option("Probability.", minimum=0)] = 0\n'
+    for task, option in (("simulate", "    repeats: Annotated["), ("classify", "    seed: Annotated[")):
+        built.edit(f"{specs}/{task}.py", option, new + option)
     assert built.planned_jobs() == {}
 
 

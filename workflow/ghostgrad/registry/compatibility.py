@@ -45,7 +45,7 @@ def _architecture_problems(spec: ClassifySpec | InitializeSpec) -> Iterator[str]
     if small_stem and not spec.cifar_stem:
         yield "small_stem: it is a form of the CIFAR stem; set cifar_stem too"
     if spec.zero_init_residual and not model.startswith("resnet"):
-        yield f"zero_init_residual: {model} has no residual branches; leave it out"
+        yield f"zero_init_residual: {model} cannot start so, only ResNets can; leave it out"
 
 
 def _self_initialized_problems(spec: ClassifySpec) -> Iterator[str]:

@@ -73,13 +73,7 @@ class Experiment:
         """The parameters in a block, under the names of the spec's fields; `others` are keys of the
         block that are no parameters."""
         written = {key: value for key, value in layer.items() if key not in others}
-        parameters = self._spec.renamed(written)
-        if len(parameters) < len(written):
-            twice = next(key for key in written if key not in parameters)
-            raise InputError(
-                f"{place}: '{twice}' is another name of a parameter that is set here too"
-            )
-        return parameters
+        return self._spec.renamed(written, place)
 
     def _check_adjust(self) -> None:
         """A misspelt axis or point would match nothing, silently."""

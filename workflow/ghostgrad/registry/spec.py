@@ -100,7 +100,7 @@ def parse_spec(text: str) -> Spec:
         task = values.get("task") if isinstance(values, dict) else values
         raise InputError(f"--spec: task: '{task}' is not allowed{nearest(str(task), TASKS)}")
     spec = TASKS[values.pop("task")].spec
-    values = spec.renamed(values)
+    values = spec.renamed(values, "--spec")
     validate(values, spec.schema(), "--spec")
     return spec.expand(values)
 

@@ -9,7 +9,8 @@ The JSON schema that refuses bad input is made from the dataclass, and nothing i
 
 The canonical JSON of a spec leaves out what equals the default, so that a new parameter with a
 default changes no identity and recomputes nothing. A parameter can be renamed in the same way:
-`stored_as` keeps the name under which existing runs are known. Imports neither torch nor pandas.
+`stored_as` keeps the name under which existing runs are known. The order of the fields is the order
+of the keys in spec.json. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+from ghostgrad.checks import InputError, nearest
 
-SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string"}
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+Schema: TypeAlias = dict[str, Any]
+"""A JSON schema."""
+
+SIMPLE_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Option:
     choices: tuple[str, ...] | None = None
     """The values of a string that come from a table."""
     unique: bool = False
+    """A list must not hold a value twice."""
     stored_as: str = ""
     """The parameter's name in canonical JSON and in spec.json where it is not the field's."""
     stored_values: Mapping[bool, str] | None = None
@@ -49,6 +55,7 @@ class Option:
     """Another parameter, and its values for which this one is read."""
 
     def limits(self) -> dict[str, JSON]:
+        """The keywords of the JSON schema for the limits that are set."""
         bounds: dict[str, JSON] = {
             "minimum": self.minimum,
             "maximum": self.maximum,
@@ -59,13 +66,13 @@ class Option:
         return {key: bound for key, bound in bounds.items() if bound is not None}
 
 
-def _schema_of_type(kind: Any, option: Option) -> dict[str, JSON]:
+def _schema_of_type(kind: object, option: Option) -> dict[str, JSON]:
     """The JSON schema of a field's type; limits of a list are those of its items."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if option.choices is not None:
         return {"enum": list(option.choices)}
-    if kind in SIMPLE:
-        return {"type": SIMPLE[kind], **option.limits()}
+    if isinstance(kind, type) and kind in SIMPLE_TYPES:
+        return {"type": SIMPLE_TYPES[kind], **option.limits()}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:  # tuple[item, ...]
@@ -81,11 +88,19 @@ def _schema_of_type(kind: Any, option: Option) -> dict[str, JSON]:
     raise TypeError(f"a parameter cannot be of type {kind}")
 
 
-def _plain(value: Any) -> JSON:
-    """A default as JSON has it."""
+def _as_json(value: Any) -> JSON:
+    """A field's value as JSON has it: a tuple as a list."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return dict(value) if isinstance(value, Mapping) else value
+        return [_as_json(part) for part in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    plain: JSON = value
+    return plain
+
+
+def _as_field(value: JSON) -> JSON | tuple[JSON, ...]:
+    """A value from JSON as a field has it: a list as a tuple, which cannot be changed."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _default(field: Field[Any]) -> Any:
@@ -116,7 +131,7 @@ class Spec:
     def defaults(cls) -> Mapping[str, JSON]:
         """The default of every parameter that has one, as JSON."""
         values = {field.name: _default(field) for field in fields(cls)}
-        return {name: _plain(value) for name, value in values.items() if value is not MISSING}
+        return {name: _as_json(value) for name, value in values.items() if value is not MISSING}
 
     @classmethod
     @cache
@@ -128,12 +143,12 @@ class Spec:
     @classmethod
     @cache
     def optional(cls) -> frozenset[str]:
-        """Parameters that are absent from a stored spec unless they are set: their default is None."""
+        """Parameters that a stored spec has only if they are set: their default is None."""
         return frozenset(name for name, value in cls.defaults().items() if value is None)
 
     @classmethod
     @cache
-    def schema(cls) -> dict[str, Any]:
+    def schema(cls) -> Schema:
         """The JSON schema of a spec as a person writes it."""
         hints = typing.get_type_hints(cls)
         properties: dict[str, JSON] = {}
@@ -159,29 +174,44 @@ class Spec:
         return {option.stored_as: name for name, option in options if option.stored_as}
 
     @classmethod
-    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` under the fields' names: the names of stored specs are read as well, and removed
-        parameters are dropped where they have the value with which they count."""
-        result: dict[str, Any] = {}
+    def renamed(cls, values: Mapping[str, JSON], where: str = "spec") -> dict[str, JSON]:
+        """`values` under the names of the fields.
+
+        The names of stored specs are accepted as well. A removed parameter is dropped if it has the
+        value with which it counts, and else kept, so that validation refuses it. InputError, with
+        `where` in front, for a parameter that is given under both of its names.
+        """
+        result: dict[str, JSON] = {}
         for key, value in values.items():
-            if key in cls.removed and value == cls.removed[key]:
+            # The type is compared too: in Python, 0 equals False.
+            if key in cls.removed and repr(value) == repr(cls.removed[key]):
                 continue
             name = cls._field_names().get(key, key)
-            if name != key and (stored := cls.options()[name].stored_values):
-                inverse = {text: flag for flag, text in stored.items()}
-                value = inverse.get(value, value)
-            result[name] = value
+            if name in result:
+                raise InputError(f"{where}: '{name}' is set twice, once under its older name")
+            result[name] = value if name == key else cls._value_of_stored(name, value, where)
         return result
 
     @classmethod
-    def expand(cls, values: Mapping[str, Any]) -> Self:
+    def _value_of_stored(cls, name: str, value: JSON, where: str) -> JSON:
+        """The value of field `name` that is stored as `value` under its stored name."""
+        option = cls.options()[name]
+        if option.stored_values is None:
+            return value
+        for flag, text in option.stored_values.items():
+            if value == text:
+                return flag
+        hint = nearest(str(value), option.stored_values.values())
+        raise InputError(f"{where}: {option.stored_as}: '{value}' is not allowed{hint}")
+
+    @classmethod
+    def expand(cls, values: Mapping[str, JSON]) -> Self:
         """The spec of valid `values`, under the fields' or the stored names, with the defaults."""
-        values = cls.renamed(values)
-        return cls(**{name: _frozen(value) for name, value in values.items()})
+        return cls(**{name: _as_field(value) for name, value in cls.renamed(values).items()})
 
     def values(self) -> dict[str, JSON]:
         """Every parameter under its field's name, as JSON, in the order of the fields."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}
 
     def stored(self) -> dict[str, JSON]:
         """What spec.json holds: task and all parameters under their stored names."""
@@ -189,6 +219,7 @@ class Spec:
 
     @classmethod
     def _stored(cls, values: Mapping[str, JSON]) -> dict[str, JSON]:
+        """`values` of fields under their stored names."""
         result: dict[str, JSON] = {}
         for name, value in values.items():
             option = cls.options()[name]
@@ -200,52 +231,30 @@ class Spec:
         return result
 
     @classmethod
-    def canonical_json(cls, values: Mapping[str, Any]) -> str:
+    def canonical_json(cls, values: Mapping[str, JSON]) -> str:
         """Sorted compact JSON of `values` without those that equal the default: the identity of a
-        run. KeyError for a key that the task does not have."""
+        run. KeyError for a parameter that the task does not have."""
         values = cls.renamed(values)
         for name in values:
-            cls.options()[name]
+            if name not in cls.options():
+                raise KeyError(name)
         kept = {
-            name: _number(value)
+            name: _shortest_number(value)
             for name, value in values.items()
-            if name not in cls.defaults() or cls.defaults()[name] != _plain(value)
+            if name not in cls.defaults() or cls.defaults()[name] != value
         }
         stored = {"task": cls.task, **cls._stored(kept)}
         return json.dumps(stored, sort_keys=True, separators=(",", ":"))
-
-    # TRANSITION: the mapping view goes when every module reads attributes.
-    def __getitem__(self, key: str) -> Any:
-        return self._stored(self.values())[key]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._stored(self.values()).get(key, default)
-
-    def keys(self) -> Any:
-        return self._stored(self.values()).keys()
-
-    def items(self) -> Any:
-        return self._stored(self.values()).items()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._stored(self.values())
-
-    def __iter__(self) -> Any:
-        return iter(self._stored(self.values()))
 
     def canonical(self) -> str:
         """The canonical JSON of this spec."""
         return self.canonical_json(self.values())
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _number(value: Any) -> Any:
-    """2.0 as 2, in lists and mappings too: one number has one text."""
-    if isinstance(value, list | tuple):
-        return [_number(part) for part in value]
-    if isinstance(value, Mapping):
-        return {key: _number(part) for key, part in value.items()}
+def _shortest_number(value: JSON) -> JSON:
+    """2.0 as 2, in lists and mappings too, so that equal numbers have the same text."""
+    if isinstance(value, list):
+        return [_shortest_number(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _shortest_number(part) for key, part in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
