@@ -150,7 +150,7 @@ def _detect_problems(spec: DetectSpec, gpus: int) -> Iterator[str]:
     if spec.min_size > spec.max_size:
         yield f"min_size: {spec.min_size} is above max_size, {spec.max_size}"
     if len(spec.anchor_sizes) != 5:
-        yield f"anchor_sizes: {len(spec.anchor_sizes)} sizes for five levels of the pyramid; give one for each"
+        yield f"anchor_sizes: {len(spec.anchor_sizes)} given for the five levels of the pyramid; give one for each"
     if spec.small_stem and not spec.cifar_stem:
         yield "small_stem: it is a form of the CIFAR stem; set cifar_stem too"
     if spec.backbone_norm == "sync" and spec.model == "resnet50_gn":
