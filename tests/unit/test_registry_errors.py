@@ -477,7 +477,7 @@ UNMATCHED = {
     "seed": (
         {"nets": experiment(base={**SIMULATE, "seed": 3})},
         {},
-        "nets.base: 'seed' is given by",
+        "nets.base: 'seed' is the number of each run; set seeds to how many there are",
     ),
     "one depth in two forms": (
         {"nets": experiment(variants={"a": {"depth": 5}, "b": {"depth": 5.0}})},
