@@ -56,7 +56,7 @@ def test_a_build_that_counts_on_a_stale_run_names_the_key(bench, key, value):
     """Snakemake may hold it for current, where its own record was lost or a default was renamed."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
     spec = json.loads((folder / "spec.json").read_text())
-    del spec.blocks  # merely older than a default
+    del spec["blocks"]  # merely older than a default
     (folder / "spec.json").write_text(json.dumps(spec))
     with pytest.raises(InputError) as error:
         refuse_stale(bench.run("laptop", "nets/a-s0"))
@@ -70,7 +70,7 @@ def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
     run = bench.run("laptop", "nets/a-s0")
     folder = publish(run, {"test_accuracy": 1.0})
     spec = json.loads((folder / "spec.json").read_text())
-    del spec.batch
+    del spec["batch"]
     (folder / "spec.json").write_text(json.dumps(spec))
     with pytest.raises(InputError, match=r"spec\.json: batch is None, in the registry 32;"):
         refuse_stale(run)
@@ -92,7 +92,7 @@ def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
     """A spec.json that lacks a key which has a default is the same run."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
     spec = json.loads(Path(folder, "spec.json").read_text())
-    del spec.momentum
+    del spec["momentum"]
     Path(folder, "spec.json").write_text(json.dumps(spec))
     assert len(tidy_rows(bench)) == 1
 
