@@ -65,7 +65,9 @@ def test_what_a_variant_sets_survives_the_scale(tmp_path):
     """A laptop override of the swept key leaves the sweep as it is, so that it never collapses to
     one point."""
     sweep = {f"depth-{depth}": {"depth": depth} for depth in (2, 3, 5)}
-    reg = registry(tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})})
+    reg = registry(
+        tmp_path, {"nets": experiment(variants=sweep, scales={"laptop": {"depth": 1, "width": 4}})}
+    )
     assert {run.id: (run.spec.depth, run.spec.width) for run in reg.runs("laptop")} == {
         "nets/depth-2-s0": (2, 4),
         "nets/depth-3-s0": (3, 4),

@@ -91,7 +91,7 @@ _validators: dict[tuple[int, bool], tuple[Schema, Draft202012Validator]] = {}
 
 
 def _validator(schema: Schema, partial: bool) -> Draft202012Validator:
-    """The validator of a schema, made once; the schema is kept with it, so that its id stays its own."""
+    """The validator of a schema, made once; it keeps the schema, so that no other gets its id."""
     key = (id(schema), partial)
     if key not in _validators:
         left_out = {"required"} if partial else set()

@@ -89,7 +89,8 @@ def _check_header(header: Sequence[str], path: Path) -> None:
     if tuple(header) != COLUMNS:
         unknown = next((name for name in header if name not in COLUMNS), None)
         found = f"'{unknown}'{nearest(unknown, COLUMNS)}" if unknown else ",".join(header)
-        raise InputError(f"{display_path(path)}: columns: expected {','.join(COLUMNS)}, found {found}")
+        expected = ",".join(COLUMNS)
+        raise InputError(f"{display_path(path)}: columns: expected {expected}, found {found}")
 
 
 def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
