@@ -1,5 +1,7 @@
-"""Evidence for claims computed on the spot: the registry's runs with fewer repeats, in this process, and with
-changes."""
+"""Evidence for claims that is computed in the test process.
+
+It has the registry's runs with fewer repeats and, if a test asks for them, with changed spec keys.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
-FEWER = {4: 24}  # of operators this much wider, which take long
+WIDE_REPEATS = {4: 24}  # for operators with this expansion, which take long
 DIGITS = read_digits()
 
 
-class Nothing:
-    """A state without a past, which asks for no stop."""
+class FreshState:
+    """A run's state without a checkpoint, which asks for no stop."""
 
     def load(self) -> None:
         return None
@@ -36,12 +38,12 @@ class Nothing:
         pass
 
 
-FOLDER: list[Path] = []  # where parallel test processes share what they have computed
+FOLDER: list[Path] = []  # at most one: where parallel test processes share what they computed
 
 
 @cache
 def series_and_probes(spec: str) -> dict[str, str]:
-    """The CSV texts of a run from its canonical spec, computed once by all processes together."""
+    """The CSV texts of a run from its canonical spec, computed once for all test processes."""
     if not FOLDER:
         return compute(spec)
     path = FOLDER[0] / f"{short_hash(spec)}.json"
@@ -58,11 +60,16 @@ def compute(spec: str) -> dict[str, str]:
     images = [DIGITS] if "data" in expanded else []
     module = importlib.import_module(f"ghostgrad.tasks.{task}")
     torch.set_num_threads(1)
-    return getattr(module, task)(expanded, Nothing(), torch.device("cpu"), *images).files(expanded)
+    return getattr(module, task)(expanded, FreshState(), torch.device("cpu"), *images).files(
+        expanded
+    )
 
 
 class Computed(Evidence):
-    """`changes` are spec keys by experiment/variant, to take a mechanism away."""
+    """Evidence from runs that are computed when a claim asks for them.
+
+    `changes` are spec keys by experiment/variant, which take a mechanism away.
+    """
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None):
         super().__init__(load_registry(), "test", [])
@@ -74,8 +81,8 @@ class Computed(Evidence):
         scale = "paper" if experiment.task in REPEATS else "laptop"
         spec = experiment.runs(scale, point)[0].spec
         if experiment.task in REPEATS:
-            most = FEWER.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
-            spec = replace(spec, repeats=min(spec.repeats, most))
+            enough = WIDE_REPEATS.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
+            spec = replace(spec, repeats=min(spec.repeats, enough))
         spec = spec.expand({**spec.values(), **self.changes.get(variant, {})})
         self.used.append((f"results/test/runs/{variant}-s0/{file}", rows))
         text = series_and_probes(spec.canonical())[file]

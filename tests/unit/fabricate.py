@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, settings
 
-from ghostgrad.analysis.tidy import tidy
+from ghostgrad.analysis.tidy import tidy_table
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.reference import COLUMNS
 from ghostgrad.registry.registry import PAPERS, Registry
@@ -120,7 +120,7 @@ def compared(reg, scale="laptop", why_not=None):
 
 
 def tidy_rows(reg, scale="laptop"):
-    return list(csv.DictReader(io.StringIO(tidy(reg, reg.artifact("ghost.x"), scale).text())))
+    return list(csv.DictReader(io.StringIO(tidy_table(reg, reg.artifact("ghost.x"), scale).text())))
 
 
 def one_line(error) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostgrad.analysis.tidy import provenance
+from ghostgrad.analysis.tidy import read_provenance
 from ghostgrad.registry.spec import run_status
 from ghostgrad.runs.provenance import task_hash
 from ghostgrad.runs.record import FILES
@@ -155,7 +155,7 @@ def test_a_run_computed_by_name(ghostgrad):
     subprocess.run(command, check=True, capture_output=True)
     assert sorted(path.name for path in Path(run.directory).iterdir()) == sorted({*FILES} - {"weights.pt"})
     assert run_status(run) == "done"
-    assert provenance(run)["code"] == task_hash("simulate")
+    assert read_provenance(run)["code"] == task_hash("simulate")
     folder = state_folder(Path("state"), Path(run.directory), run.canonical, [])
     assert (folder / "record" / "metrics.csv").read_bytes() == Path(run.directory, "metrics.csv").read_bytes()
     (environment,) = json.loads(Path(run.directory, "env.json").read_text())

@@ -73,7 +73,7 @@ def test_parameters_are_those_counted_by_hand(case):
 
 def test_multiply_adds_are_the_closed_forms():
     """Tied or not, a weight is applied at every position."""
-    _, expected = costs.seqnet50()
+    _, expected = costs.seqnet50_cost()
     assert {counts(unbuilt("seqnet50", tie_conv2=two, tie_conv4=four), 224)[1] for two, four in TIES} == {expected}
 
 

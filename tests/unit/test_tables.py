@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostgrad.analysis import measures
-from ghostgrad.analysis.tidy import tidy
+from ghostgrad.analysis.measured import Measured
+from ghostgrad.analysis.tidy import tidy_table
 from ghostgrad.checks import InputError
 from ghostgrad.registry.reference import ReferenceRow
 from ghostgrad.report import tables
@@ -343,7 +344,7 @@ def test_tables_are_made_from_the_tidy_file(bench, tmp_path):
     finish(bench, "a", [1.0, 2.0])
     path = tmp_path / "tidy.csv"
     path.write_text(
-        tidy(bench, bench.artifact("ghost.x"), "laptop").text().replace("done,2,", "done,4,")
+        tidy_table(bench, bench.artifact("ghost.x"), "laptop").text().replace("done,2,", "done,4,")
     )
     table = tables.build(bench, bench.artifact("ghost.x"), "laptop", None, path)
     assert table.loc[table["row"] == "A", "ours"].tolist() == [2.5]
@@ -423,7 +424,7 @@ def test_a_table_function_reports_what_it_declares(bench, monkeypatch):
     """Otherwise the registry would refuse the paper's number for a row that exists."""
 
     def undeclared(results, **_options):
-        yield measures.Measured("A", "", "top5", 1.0)
+        yield Measured("A", "", "top5", 1.0)
 
     monkeypatch.setattr(measures, "final_metrics", undeclared)
     with pytest.raises(ValueError, match=r"final_metrics reports .*top5.* does not declare"):

@@ -1,4 +1,4 @@
-"""From run directories to tidy rows: which runs are let in, and what is said of those that are not."""
+"""From run directories to tidy rows: which runs count, and what is reported about the others."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tests.unit.fabricate import compared, finish, publish, reference, table_cod
 
 
 def test_tidy_is_one_row_per_run_and_cell(bench):
-    """Identity, metrics, provenance; unfinished runs leave no row."""
+    """A row has identity, metrics and provenance; unfinished runs have no row."""
     finish(bench, "a", [1.0, 2.0])
     finish(bench, "c", [5.0], code="12345678")
     rows = tidy_rows(bench)
-    assert [(r["row"], r["column"], r["variant"], r["seed"], r["test_accuracy"]) for r in rows] == [
+    columns = ("row", "column", "variant", "seed", "test_accuracy")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
         ("A", "", "a", "0", "1"),
         ("A", "", "a", "1", "2"),
         ("C", "left", "c", "0", "5"),
@@ -31,17 +32,27 @@ def test_tidy_is_one_row_per_run_and_cell(bench):
 
 
 def test_tidy_marks_what_is_not_comparable(bench):
-    """The judgement of the table hangs on it."""
+    """The table judges only rows that are comparable."""
     finish(bench, "a", [1.0], scale="smoke")
     assert [row["comparable"] for row in tidy_rows(bench, "smoke")] == ["False"]
 
 
-OTHER = [("lr", 0.2), ("batch", 64), ("bn_eps", 0.001), ("seed", 1), ("task", "simulate"), ("label_smoothing", 0.1)]
+OTHER = [
+    ("lr", 0.2),
+    ("batch", 64),
+    ("bn_eps", 0.001),
+    ("seed", 1),
+    ("task", "simulate"),
+    ("label_smoothing", 0.1),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), OTHER)
-def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
-    """A run left from before an edit of the registry is not passed off as the edited one, and the table says why."""
+def test_a_run_with_another_spec_counts_as_not_run(bench, key, value):
+    """A run from before an edit of the registry does not count as the edited run.
+
+    The table gives the reason.
+    """
     reference(bench.workflow, "ghost.x", [{"row": "A", "value": 1.0}])
     publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
     assert tidy_rows(bench) == []
@@ -52,21 +63,21 @@ def test_a_run_of_another_spec_counts_as_not_run(bench, key, value):
 
 
 @pytest.mark.parametrize(("key", "value"), OTHER)
-def test_a_build_that_counts_on_a_stale_run_names_the_key(bench, key, value):
-    """Snakemake may hold it for current, where its own record was lost or a default was renamed."""
+def test_a_build_that_depends_on_a_stale_run_names_the_key(bench, key, value):
+    """Snakemake may take the run for current if its own record of it was lost."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
     spec = json.loads((folder / "spec.json").read_text())
-    del spec["blocks"]  # merely older than a default
+    del spec["blocks"]  # only older than this option, whose default applies
     (folder / "spec.json").write_text(json.dumps(spec))
     with pytest.raises(InputError) as error:
         refuse_stale(bench.run("laptop", "nets/a-s0"))
-    said = str(error.value)
-    assert said.startswith(f"results/laptop/runs/nets/a-s0/spec.json: {key} is {value!r}, in the registry ")
-    assert said.endswith("compute it again: snakemake --force results/laptop/runs/nets/a-s0/metrics.csv")
+    message, run = str(error.value), "results/laptop/runs/nets/a-s0"
+    assert message.startswith(f"{run}/spec.json: {key} is {value!r}, in the registry ")
+    assert message.endswith(f"compute it again: snakemake --force {run}/metrics.csv")
 
 
-def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
-    """The registry may have moved away from it since."""
+def test_a_required_key_that_the_stored_spec_lacks_is_named(bench):
+    """A key without a default, such as the batch size, counts as None."""
     run = bench.run("laptop", "nets/a-s0")
     folder = publish(run, {"test_accuracy": 1.0})
     spec = json.loads((folder / "spec.json").read_text())
@@ -77,7 +88,7 @@ def test_a_key_that_the_stored_spec_lacks_is_at_its_default(bench):
 
 
 def test_what_several_processes_computed_names_each_code_and_commit(bench):
-    """A run that was stopped, edited and taken up again is nobody's alone; uncommitted changes are told."""
+    """A run may be stopped and resumed with other code; uncommitted changes are marked as dirty."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, code="bbbb0000")
     first, last = json.loads((folder / "env.json").read_text())
     processes = [{**first, "code": "aaaa0000", "commit": "1" * 40, "dirty": True}, last, last]
@@ -97,9 +108,16 @@ def test_tidy_accepts_a_run_from_before_an_option_existed(bench):
     assert len(tidy_rows(bench)) == 1
 
 
-DAMAGED = [("spec.json", ""), ("spec.json", "[1]"), ("env.json", ""), ("env.json", "[]"), ("env.json", "[{}]")]
+DAMAGED = [
+    ("spec.json", ""),
+    ("spec.json", "[1]"),
+    ("env.json", ""),
+    ("env.json", "[]"),
+    ("env.json", "[{}]"),
+]
 DAMAGED += [
-    ("metrics.csv", text) for text in ("", "\n", "status\n", "status,test_accuracy\ndone,9", "status,a\ndone\n")
+    ("metrics.csv", text)
+    for text in ("", "\n", "status\n", "status,test_accuracy\ndone,9", "status,a\ndone\n")
 ]
 
 

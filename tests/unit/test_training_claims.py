@@ -1,4 +1,7 @@
-"""Claims that training runs decide, on runs written by hand: each can hold, fail, and be left open by its seeds."""
+"""Claims that training runs decide, on runs written by hand.
+
+Each claim can hold, fail, and be left open by too few seeds.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ghostgrad.claims.comparison import between_seeds, over_seeds
+from ghostgrad.claims.comparison import Comparison, between_seeds, over_seeds
 from ghostgrad.claims.comparison import verdict as verdict_of
 from ghostgrad.claims.judge import judge
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.registry import load_registry
+from ghostgrad.registry.spec import RunSpec
 from ghostgrad.report import tables
 from tests.unit.fabricate import publish
 
 REGISTRY = load_registry()
-# Final test and training accuracy as the papers say, by variant or by its beginning.
+# Final test and training accuracy in percent as the papers claim, by the beginning of the variant.
 ACCURACY = {
     "lalc": 95.0,
     "lalc_raw": 93.0,
@@ -47,10 +51,11 @@ ACCURACY = {
     "resnet101": 78.8,
     "seqnet101": 76.7,
 }
-GROWTH = {"plainnet50": 1.2, "seqnet50": 1.06, "resnet50": 1.03}  # of the gradient, a convolution toward the input
+# Growth of the gradient norm per convolution toward the input.
+GROWTH = {"plainnet50": 1.2, "seqnet50": 1.06, "resnet50": 1.03}
 SPREAD = np.array([-0.04, 0.0, 0.04])  # of the seeds
 SHAPE = np.tile([3.0, 2.0, 1.0, 0.5, 0.0], 3)  # log variance over the blocks of three scales
-# Claim -> what to change so that its first number is on the wrong side: accuracies or probes by variant.
+# Claim -> accuracies or probes to change, by variant, so that its first number is wrong.
 WRONG = {
     "lalc.self_disable": {"lalc-128": {"late": 0.9}},
     "lalc.abl_norm": {"lalc_raw-128": {"accuracy": 97.0}},
@@ -79,83 +84,112 @@ WRONG = {
 }
 
 
-def value(variant: str) -> float:
-    """The longest beginning decides."""
+def usual_accuracy(variant: str) -> float:
+    """The accuracy of the longest entry of ACCURACY with which the variant's name begins."""
     return ACCURACY[max((name for name in ACCURACY if variant.startswith(name)), key=len)]
 
 
-def write(claim: str, changes: dict, wide: bool = False, scale: str = "paper") -> None:
-    """All runs of a claim at a scale; `wide` spreads the seeds far apart."""
+def write_runs(claim: str, changes: dict, wide: bool = False, scale: str = "paper") -> None:
+    """Publish all runs of a claim at a scale; `wide` spreads the seeds far apart."""
     for run in REGISTRY.claim_runs(scale, REGISTRY.claims[claim]):
         own = changes.get(run.variant, {})
-        noise = (2000 if wide else 1) * SPREAD[run.seed % 3] * (-1 if run.variant.endswith("-free") else 1)
-        accuracy = own.get("accuracy", value(run.variant)) + noise
+        noise = (2000 if wide else 1) * SPREAD[run.seed % 3]
+        # Gains are differences seed by seed, in which equal noise would cancel.
+        if run.variant.endswith("-free"):
+            noise = -noise
+        accuracy = own.get("accuracy", usual_accuracy(run.variant)) + noise
         early = own.get("early", 40.0 if run.variant.startswith("sgd") else 60.0) + noise
-        series = CsvTable(("step", "at", "train_accuracy"), [[step, 25 * step, early] for step in range(1, 9)])
+        rows = [[step, 25 * step, early] for step in range(1, 9)]
+        series = CsvTable(("step", "at", "train_accuracy"), rows)
         if run.experiment == "imagenet":
-            seqnet = run.variant.startswith("seqnet")  # fast at first, then behind, ahead at the end
-            first, then = own.get("early", 60.0 + 10 * seqnet) + noise, accuracy - 5 * seqnet
-            columns = ("step", "at", "train_accuracy", "test_accuracy")
-            series = CsvTable(columns, [[at, at, first if at <= 2 else then, accuracy] for at in range(1, 21)])
+            series = imagenet_series(run.variant, accuracy, own.get("early"), noise)
         probes = []
-        for at in run.spec.probe_at:
-            late = own.get("late", 0.05) if at else 0.5
-            probes.append([at, at, "clipped_fraction", 0, late + bool(at) * noise / 100])
-            curve = own.get("shape", SHAPE) + noise * np.linspace(-1, 1, 15)
-            if run.experiment == "vgg_statistics":
-                curve = -(2 * late + bool(at) * noise / 100) * np.arange(15.0)
-            probes += [[at, at, "gradient_variance", k, math.exp(v)] for k, v in enumerate([0.0, *curve])]
-            if run.variant in GROWTH:
-                growth = own.get("growth", GROWTH[run.variant]) + noise / 100
-                probes += [[at, at, "weight_gradient", k, growth**-k] for k in range(49)]
+        for position in run.spec.probe_at:
+            probes += probe_rows(run, own, position, noise)
         metrics = {"test_accuracy": accuracy, "train_accuracy": accuracy}
         publish(run, metrics, series, probes=probes)
 
 
+def imagenet_series(variant: str, accuracy: float, early: float | None, noise: float) -> CsvTable:
+    """20 epochs; a SeqNet is ahead in the first two and then behind its final accuracy."""
+    ahead, behind = (10, 5) if variant.startswith("seqnet") else (0, 0)
+    first = (60.0 + ahead if early is None else early) + noise
+    rows = [
+        [epoch, epoch, first if epoch <= 2 else accuracy - behind, accuracy]
+        for epoch in range(1, 21)
+    ]
+    return CsvTable(("step", "at", "train_accuracy", "test_accuracy"), rows)
+
+
+def probe_rows(run: RunSpec, own: dict, position: float, noise: float) -> list[list]:
+    """The rows of probes.csv at a position; only the later positions have noise in these."""
+    late, late_noise = (own.get("late", 0.05), noise / 100) if position else (0.5, 0.0)
+    place = (position, position)
+    rows = [[*place, "clipped_fraction", 0, late + late_noise]]
+    curve = own.get("shape", SHAPE) + noise * np.linspace(-1, 1, 15)
+    if run.experiment == "vgg_statistics":
+        curve = -(2 * late + late_noise) * np.arange(15.0)
+    logarithms = enumerate([0.0, *curve])
+    rows += [[*place, "gradient_variance", k, math.exp(value)] for k, value in logarithms]
+    if run.variant in GROWTH:
+        growth = own.get("growth", GROWTH[run.variant]) + noise / 100
+        rows += [[*place, "weight_gradient", k, growth**-k] for k in range(49)]
+    return rows
+
+
 def verdict(claim: str, scale: str = "paper") -> str:
-    return judge(REGISTRY, REGISTRY.claims[claim], scale)[0]
+    return judge(REGISTRY, REGISTRY.claims[claim], scale).verdict
 
 
 @pytest.mark.parametrize("claim", WRONG)
 def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert verdict(claim).startswith("not run (")
-    write(claim, {})
+    write_runs(claim, {})
     assert verdict(claim) == ("holds as corrected" if REGISTRY.claims[claim].corrected else "holds")
-    write(claim, WRONG[claim])
+    write_runs(claim, WRONG[claim])
     assert verdict(claim) == "fails"
-    write(claim, {}, wide=True)
+    write_runs(claim, {}, wide=True)
     assert re.match(r"not run \([358] seeds leave it open: ", verdict(claim)), verdict(claim)
+
+
+def interval(comparison: Comparison) -> tuple[float, float]:
+    return comparison.ours - comparison.noise, comparison.ours + comparison.noise
 
 
 @pytest.mark.parametrize("relation", ["=", "<"])
 def test_the_intervals_are_scipys(relation, level=0.9):
-    """Welch's of two samples, Student's of one; one-sided ones of 95 % are those of 90 % on both sides."""
+    """Welch's for two samples, Student's for one.
+
+    One-sided bounds of 95 % are the ends of the two-sided interval of 90 %.
+    """
     first, second = np.array([91.0, 92.5, 91.7]), np.array([90.1, 94.0])
-    one = between_seeds("x", first, second, relation=relation)
-    low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
-    assert (one.ours - one.noise, one.ours + one.noise) == pytest.approx((low, high))
-    one = over_seeds("x", first, 0.0, relation=relation)
-    low, high = stats.ttest_1samp(first, 0.0).confidence_interval(level)
-    assert (one.ours - one.noise, one.ours + one.noise) == pytest.approx((low, high))
+    difference = between_seeds("x", first, second, relation=relation)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    assert interval(difference) == pytest.approx(tuple(expected))
+    mean = over_seeds("x", first, 0.0, relation=relation)
+    expected = stats.ttest_1samp(first, 0.0).confidence_interval(level)
+    assert interval(mean) == pytest.approx(tuple(expected))
 
 
 def test_what_a_scale_changes_is_shown_and_not_judged(tmp_path, monkeypatch):
-    """Small images and few updates are not the paper's; of them the ledger says what it sees and no more."""
+    """With small images and few updates the verdict only says what the runs show."""
     monkeypatch.chdir(tmp_path)
-    write("bnres.order", {}, scale="laptop")
+    write_runs("bnres.order", {}, scale="laptop")
     assert verdict("bnres.order", "laptop") == "not run (shows at scale laptop)"
-    write("bnres.order", WRONG["bnres.order"], scale="laptop")
+    write_runs("bnres.order", WRONG["bnres.order"], scale="laptop")
     assert verdict("bnres.order", "laptop") == "not run (does not show at scale laptop)"
 
 
 def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
-    """However far apart the two are."""
+    """This holds however far apart the two accuracies are."""
     monkeypatch.chdir(tmp_path)
-    write("bnres.order", {})
+    write_runs("bnres.order", {})
     claim = REGISTRY.claims["bnres.order"]
     first = {run.variant: (run,) for run in REGISTRY.claim_runs("paper", claim) if not run.seed}
-    monkeypatch.setattr(REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant])
+    monkeypatch.setattr(
+        REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant]
+    )
     assert judge(REGISTRY, claim, "paper")[0].startswith("not run (one seed leaves it open")
     table = tables.build(REGISTRY, REGISTRY.artifact("bnres.order"), "paper", None)
     assert table["ours"].tolist() == pytest.approx([2.0, 80.0, 2.0, 9.96])
@@ -163,36 +197,40 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-@pytest.mark.parametrize(("seconds", "told"), [(250.0, "holds"), (150.0, "holds as corrected")])
-def test_the_cost_of_clars_is_measured(seconds, told, gpu, tmp_path, monkeypatch):
-    """From env.json, over all process starts of a run: on a GPU its time and memory, else the CPU's."""
+@pytest.mark.parametrize(("seconds", "expected"), [(250.0, "holds"), (150.0, "holds as corrected")])
+def test_the_cost_of_clars_is_measured(seconds, expected, gpu, tmp_path, monkeypatch):
+    """It comes from env.json, over all processes of a run: the GPU's or, without one, the CPU's."""
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
         folder = publish(run, {"test_accuracy": 90.0})
         cost = seconds if run.variant.startswith("clars") else 100.0
-        count = 2 if run.variant.startswith("clars") else 1  # of process starts
-        starts = [{"cpu_s": 1.0, "gpu_s": cost / count, "peak_mb": 1, "gpu_peak_mb": cost}] * count
+        count = 2 if run.variant.startswith("clars") else 1  # of processes
+        process = {"cpu_s": 1.0, "gpu_s": cost / count, "peak_mb": 1, "gpu_peak_mb": cost}
         if not gpu:
-            starts = [{"cpu_s": cost / count, "gpu_s": 0.0, "peak_mb": cost, "gpu_peak_mb": None}] * count
-        (Path(folder) / "env.json").write_text(json.dumps(starts))
-    assert verdict("lalc.clars_cost") == told
+            process = {"cpu_s": cost / count, "gpu_s": 0.0, "peak_mb": cost, "gpu_peak_mb": None}
+        (Path(folder) / "env.json").write_text(json.dumps([process] * count))
+    assert verdict("lalc.clars_cost") == expected
 
 
-def test_a_killed_start_leaves_the_cost_unknown(tmp_path, monkeypatch):
-    """It never told what it took."""
+def test_a_killed_process_leaves_the_cost_unknown(tmp_path, monkeypatch):
+    """It was killed before it could write its time and memory."""
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
-        starts = [{}, {"cpu_s": 1.0, "gpu_s": 1.0, "peak_mb": 1, "gpu_peak_mb": 1}]
-        Path(publish(run, {"test_accuracy": 90.0}), "env.json").write_text(json.dumps(starts))
-    assert verdict("lalc.clars_cost") == "not run (no gpu_s of a process of cifar_sweep/lars_1e2-128 that was killed)"
+        processes = [{}, {"cpu_s": 1.0, "gpu_s": 1.0, "peak_mb": 1, "gpu_peak_mb": 1}]
+        folder = publish(run, {"test_accuracy": 90.0})
+        (folder / "env.json").write_text(json.dumps(processes))
+    reason = "no gpu_s of a process of cifar_sweep/lars_1e2-128 that was killed"
+    assert verdict("lalc.clars_cost") == f"not run ({reason})"
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("claim", ["lalc.self_disable", "lalc.decay", "bnres.gradient_range", "bnres.init_shape"])
-def test_probes_that_a_diverged_run_lacks(claim, seeds, tmp_path, monkeypatch):
-    """A non-finite loss is a result, and the ledger goes on."""
+@pytest.mark.parametrize(
+    "claim", ["lalc.self_disable", "lalc.decay", "bnres.gradient_range", "bnres.init_shape"]
+)
+def test_a_diverged_run_without_probes_leaves_the_claim_open(claim, seeds, tmp_path, monkeypatch):
+    """A non-finite loss is a result and must not stop the other claims."""
     monkeypatch.chdir(tmp_path)
-    write(claim, {})
+    write_runs(claim, {})
     last = REGISTRY.claim_runs("paper", REGISTRY.claims[claim])[-1].variant
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims[claim]):
         if run.variant == last and run.seed < seeds:
@@ -201,19 +239,22 @@ def test_probes_that_a_diverged_run_lacks(claim, seeds, tmp_path, monkeypatch):
 
 
 def test_sgd_that_diverges_at_once_is_unstable(tmp_path, monkeypatch):
-    """Before its first evaluation: its one row counts."""
+    """It diverges before its first evaluation, so that its only row counts."""
     monkeypatch.chdir(tmp_path)
-    write("lalc.instability", {})
+    write_runs("lalc.instability", {})
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.instability"]):
         if run.variant == "sgd-4k":
-            publish(run, {"status": "diverged"}, CsvTable(("step", "at", "train_accuracy"), [[1, 0.1, 9.0 + run.seed]]))
+            series = CsvTable(("step", "at", "train_accuracy"), [[1, 0.1, 9.0 + run.seed]])
+            publish(run, {"status": "diverged"}, series)
     assert verdict("lalc.instability") == "holds"
 
 
 @pytest.mark.parametrize(
-    ("gap", "told"), [(0.0, "holds"), (0.4, "not run (3 seeds"), (0.6, "not run (3 seeds"), (1.5, "fails")]
+    ("gap", "expected"),
+    [(0.0, "holds"), (0.4, "not run (3 seeds"), (0.6, "not run (3 seeds"), (1.5, "fails")],
 )
-def test_equality_has_to_be_shown(gap, told):
-    """Within half a percent, noise included; as far from it, noise included, it fails."""
+def test_equality_has_to_be_shown(gap, expected):
+    """It holds if the whole interval lies within half a percent and fails if it lies outside."""
     values = np.array([95.0, 95.2, 95.1])
-    assert verdict_of([between_seeds("x", values + gap, values, tolerance=0.5)]).startswith(told)
+    comparison = between_seeds("x", values + gap, values, tolerance=0.5)
+    assert verdict_of([comparison]).startswith(expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ghostgrad.analysis import measures
+from ghostgrad.analysis import statistics
 from ghostgrad.analysis.results import Results
 from ghostgrad.figures import ghost, lalc
 from ghostgrad.figures.draw import draw_artifact
@@ -94,7 +94,7 @@ def test_quantities_over_time(drawn):
     assert one["x"].tolist() == [0, 100, 1950]
     assert one["mean"].tolist() == [0.25] * 3
     _, data = drawn("lalc.decay", lalc.over_time, quantity="explosion_rate")
-    rate = measures.fitted_rate(np.sqrt(np.arange(1, 6)))
+    rate = statistics.fit_growth_rate(np.sqrt(np.arange(1, 6)))
     assert data["mean"].tolist() == pytest.approx([rate] * 3)
     assert rate < 1
 

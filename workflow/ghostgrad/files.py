@@ -42,6 +42,23 @@ class CsvTable:
         return out.getvalue()
 
 
+def read_single_row(path: Path) -> dict[str, str]:
+    """The only row of a CSV file such as metrics.csv, as a mapping from column name to text.
+
+    Raises OSError if the file cannot be read, UnicodeDecodeError if it is not UTF-8, and ValueError
+    if it is not exactly one header and one row of the same length that ends with a newline, as
+    after a copy that was cut short.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        lines = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if len(lines) != 2 or len(lines[0]) != len(lines[1]) or not text.endswith("\n"):
+        raise ValueError("not one whole row")
+    return dict(zip(*lines, strict=True))
+
+
 def write_atomically(
     path: Path, *content: str | bytes, previous: Path | None = None, durable: bool = True
 ) -> None:

@@ -1,4 +1,4 @@
-"""What tables and figures are made from: an artifact's tidy rows, series and probes at one scale."""
+"""What tables and figures are made from: an artifact's tidy rows, series and probes at a scale."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.analysis.tidy import damaged, tidy
+from ghostgrad.analysis.statistics import FloatArray
+from ghostgrad.analysis.tidy import damaged_file, tidy_table
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry.artifact import Artifact, Cell
 from ghostgrad.registry.reference import COLUMNS, NUMBERS, read_reference
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import published
 
-TEXT = ("row", "column", "experiment", "variant", "code", "commit")  # of tidy rows: a hash may look like a number
+# Columns of tidy rows that stay text: a hash such as 12345678 would otherwise become a number.
+TEXT_COLUMNS = ("row", "column", "experiment", "variant", "code", "commit")
 
 
 @dataclass(frozen=True)
 class Results:
-    """An artifact at a scale, read lazily: its tidy rows from `tidy_file`, or without one gathered now from the run
-    directories that exist."""
+    """An artifact at a scale, read lazily.
+
+    The tidy rows come from `tidy_file`. Without one they are gathered from the run directories that
+    exist, so that partial results can be shown while a build is running.
+    """
 
     registry: Registry
     artifact: Artifact
@@ -34,13 +39,25 @@ class Results:
 
     @cached_property
     def tidy(self) -> pd.DataFrame:
-        file = self.tidy_file or io.StringIO(tidy(self.registry, self.artifact, self.scale).text())
-        return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, str))
+        """The tidy rows, one per cell and finished run."""
+        file: Path | io.StringIO | None = self.tidy_file
+        if file is None:
+            file = io.StringIO(tidy_table(self.registry, self.artifact, self.scale).text())
+        # Only an empty field is missing. By default pandas takes more words for missing values,
+        # among them some that are good labels, such as NA and None.
+        text = dict.fromkeys(TEXT_COLUMNS, str)
+        return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=text)
 
     @cached_property
     def paper(self) -> pd.DataFrame:
-        """The paper's numbers; empty where it prints none."""
-        return reference(self.registry.workflow, self.artifact)
+        """The paper's numbers, with the columns of the reference file; empty if it prints none.
+
+        `value`, `std` and `tolerance` are NaN where the field is empty.
+        """
+        path = self.registry.workflow / "reference" / f"{self.artifact.source}.csv"
+        rows = [[getattr(row, name) for name in COLUMNS] for row in read_reference(path)]
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        return frame.astype(dict.fromkeys(NUMBERS, float))
 
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
         for run in self.registry.cell_runs(self.scale, cell):
@@ -52,74 +69,98 @@ class Results:
         return {}
 
     def frame(self, cell: Cell, name: str) -> pd.DataFrame:
-        """series.csv or probes.csv of a cell's finished seeds, with a column `seed`; empty where there is none. Read
-        once: figures ask for a file at every position, tables for every column."""
+        """series.csv or probes.csv of a cell's finished runs, with a column `seed`.
+
+        Empty if no run is finished. Each file is read once: figures ask for it at every position
+        and tables for every column.
+        """
         if (cell, name) not in self._frames:
             frames = [frame.assign(seed=seed) for seed, frame in self._files(cell, name)]
-            self._frames[cell, name] = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+            self._frames[cell, name] = (
+                pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+            )
         return self._frames[cell, name]
 
-    def probe(self, cell: Cell, name: str, at: float) -> pd.DataFrame:
-        """The rows of probes.csv of one probe at one of the paper's positions, over all seeds."""
-        frame = self.frame(cell, "probes.csv")
-        return frame[(frame["probe"] == name) & (frame["at"] == at)]
+    def probe(self, cell: Cell, name: str, position: float) -> pd.DataFrame:
+        """The rows of probes.csv of one probe, over all seeds.
 
-    def layers(self, cell: Cell, column: str) -> np.ndarray:
-        """A block's values of `column`, (repeats, layers + 1), all blocks pooled; InputError where it records no
-        such column."""
+        `position` is a position in training in the paper's unit (the column `at`), not in steps of
+        this run.
+        """
+        frame = self.frame(cell, "probes.csv")
+        return frame[(frame["probe"] == name) & (frame["at"] == position)]
+
+    def layers(self, cell: Cell, column: str) -> FloatArray:
+        """The values of a column of series.csv, (repeats, layers + 1), layer 0 being the input.
+
+        An experiment with many repeats is divided into blocks (`ghostgrad.tasks.blocks`): runs with
+        the seeds 0, 1, ... Every repeat has its own random streams, so the blocks pool exactly.
+        Raises InputError if there is no such column or a file is cut short.
+        """
         frame = self.frame(cell, "series.csv")
         if column not in frame:
             run = f"{cell.experiment}/{cell.variant}"
-            raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{nearest(column, frame.columns)}")
-        places = frame.iloc[:, 1].max() + 1  # repeat, then layer or place
-        for run in self.registry.cell_runs(self.scale, cell):
-            if (frame["seed"] == run.seed).sum() % places:
-                raise damaged(Path(run.directory, "series.csv"), "cut short")
-        return frame[column].to_numpy().reshape(-1, places)
+            hint = nearest(column, frame.columns)
+            raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{hint}")
+        # The first column is the repeat, the second the layer (or the place of a network), which
+        # counts fastest: one repeat is one contiguous group of rows.
+        places = int(frame.iloc[:, 1].max()) + 1
+        for run_spec in self.registry.cell_runs(self.scale, cell):
+            # A file cut at the end of a line would shift all later repeats by some layers.
+            if (frame["seed"] == run_spec.seed).sum() % places:
+                raise damaged_file(Path(run_spec.directory, "series.csv"), "cut short")
+        values: FloatArray = frame[column].to_numpy()
+        return values.reshape(-1, places)
 
     def repeats(self, cell: Cell) -> np.ndarray:
-        """The number of the repeat in each row of `layers`."""
+        """The number of the repeat in each row of `layers`, (repeats,)."""
         frame = self.frame(cell, "series.csv")
-        return frame["repeat"].to_numpy()[frame.iloc[:, 1].to_numpy() == 0]
+        first_rows: np.ndarray = frame["repeat"].to_numpy()[frame.iloc[:, 1].to_numpy() == 0]
+        return first_rows
 
     def paper_values(self, cell: Cell, metric: str) -> list[float]:
-        """The paper's number of a cell's metric, or nothing."""
-        mine = self.paper[["row", "column", "metric"]] == [cell.row, cell.column, metric]
-        return self.paper[mine.all(axis=1)]["value"].tolist()
+        """The paper's numbers of a cell's metric: usually one, or none."""
+        is_asked = self.paper[["row", "column", "metric"]] == [cell.row, cell.column, metric]
+        values: list[float] = self.paper[is_asked.all(axis=1)]["value"].tolist()
+        return values
 
     def rows(self, cell: Cell) -> pd.DataFrame:
         """The tidy rows of a cell, one per finished run."""
-        return self.tidy[(self.tidy["row"] == cell.row) & (self.tidy["column"].fillna("") == cell.column)]
+        in_column = self.tidy["column"].fillna("") == cell.column
+        return self.tidy[(self.tidy["row"] == cell.row) & in_column]
 
     @cached_property
     def measured_cells(self) -> list[Cell]:
         """The cells that have a finished run."""
-        done = set(zip(self.tidy["row"], self.tidy["column"].fillna(""), strict=True)) if len(self.tidy) else set()
+        if self.tidy.empty:
+            return []
+        done = set(zip(self.tidy["row"], self.tidy["column"].fillna(""), strict=True))
         return [cell for cell in self.artifact.cells if (cell.row, cell.column) in done]
 
 
 def data_title(name: str) -> str:
-    """What a reader knows a data set by: its name, of a folder of images the folder's own (from its manifest)."""
+    """The title of a data set for readers, from its manifest; its name if there is no manifest.
+
+    A folder of images has the name of that folder as its title.
+    """
+    manifest = Path(f"results/data/{name}.json")
     try:
-        return str(json.loads(Path(f"results/data/{name}.json").read_text(encoding="utf-8"))["title"])
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["title"])
     except (OSError, ValueError, TypeError, KeyError):
         return name
 
 
 def read_frame(path: Path) -> pd.DataFrame:
+    """A CSV file that a run has published.
+
+    Raises InputError if it is not readable or does not end with a newline, that is if it was cut
+    short.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         frame = pd.read_csv(io.StringIO(text))
     except (OSError, ValueError):
-        raise damaged(path) from None
+        raise damaged_file(path) from None
     if not text.endswith("\n"):
-        raise damaged(path, "cut short")
+        raise damaged_file(path, "cut short")
     return frame
-
-
-def reference(workflow: Path, artifact: Artifact) -> pd.DataFrame:
-    """The paper's numbers of an artifact, reference/<artifact>.csv; empty where it prints none. InputError names the
-    line and the column of what is wrong."""
-    rows = read_reference(workflow / "reference" / f"{artifact.source}.csv")
-    frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in rows], columns=COLUMNS)
-    return frame.astype(dict.fromkeys(NUMBERS, float))

@@ -1,4 +1,9 @@
-"""The claims of the BN-ResNet paper (004), each a function of the evidence; see workflow/claims/bnres.yaml."""
+"""The claims of the BN-ResNet paper (004), one function each.
+
+The statements, the runs and the corrected forms are in workflow/claims/bnres.yaml. The formulas of
+the paper, as printed and as corrected, are in `ghostgrad.theory.residual`; a = beta/gamma is the
+offset of a BN, y = relu(z + a) its output behind ReLU. C = pi/(pi-1) is RELU_GROWTH_RATE.
+"""
 
 from __future__ import annotations
 
@@ -7,298 +12,384 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ghostgrad.analysis.measures import block_ratios_by_scale
+from ghostgrad.analysis.statistics import FloatArray, split_block_ratios
+from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import Comparison, average, between_seeds, over_seeds
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.theory import residual
-from ghostgrad.theory.activations import ACTIVATIONS
+from ghostgrad.theory.activations import ACTIVATIONS, RELU_GROWTH_RATE, Activation
 
-C = math.pi / (math.pi - 1)
-SHIFTS = (0.0, 0.5, 1.0)
-
-
-def _bn(x: np.ndarray, gamma: float) -> np.ndarray:
-    """Batch normalization of a batch (B,); complex numbers pass, for the derivative by a complex step."""
-    centred = x - x.mean()
-    return gamma * centred / np.sqrt((centred * centred).mean())
+OFFSETS = (0.0, 0.5, 1.0)  # values of a
 
 
-def _through_bn(batch: int = 16, gamma: float = 1.7) -> tuple[np.ndarray, ...]:
-    """A batch x, its standard normal variate z, dl/dy, and dl/dx from the complex-step Jacobian, exact to rounding."""
-    rng = np.random.default_rng(0)
-    x, dy, step = rng.normal(2, 3, batch), rng.normal(1, 1, batch), 1e-30
-    jacobian = np.array([_bn(x + 1j * step * unit, gamma).imag / step for unit in np.eye(batch)])
-    return x, _bn(x, 1.0), dy, jacobian @ dy
+# --- section 3: one layer ---
 
 
 def eq4(_: Evidence) -> Iterator[Comparison]:
-    x, z, dy, dx = _through_bn()
+    """Eq. 4, the gradient through BN, against its derivative."""
+    x, z, dy, dx = layers.differentiate_batch_norm()
     formula = 1.7 / x.std() * ((dy - dy.mean()) - z * (dy * z).mean())
-    yield Comparison(
-        "largest difference of dx from the formula", float(np.abs(dx - formula).max()), 0.0, tolerance=1e-12
-    )
-    yield Comparison("largest |dx|", float(np.abs(dx).max()), float(np.abs(formula).max()), tolerance=1e-12)
+    difference, largest = float(np.abs(dx - formula).max()), float(np.abs(formula).max())
+    yield Comparison("largest difference of dx from the formula", difference, 0.0, tolerance=1e-12)
+    yield Comparison("largest |dx|", float(np.abs(dx).max()), largest, tolerance=1e-12)
 
 
 def eq5(_: Evidence) -> Iterator[Comparison]:
-    x, z, dy, dx = _through_bn()
+    """Eq. 5, mean and variance of the gradient through BN."""
+    x, z, dy, dx = layers.differentiate_batch_norm()
     yield Comparison("E dx", float(dx.mean()), 0.0, tolerance=1e-12)
     formula = 1.7**2 / x.var() * (dy.var() - (dy * z).mean() ** 2)
     yield Comparison("Var dx", float(dx.var()), float(formula), tolerance=1e-12)
 
 
-def _at_shifts(what: str, ours: Callable, paper: Callable, corrected: Callable) -> Iterator[Comparison]:
+def _compare_at_offsets(
+    quantity: str,
+    ours: Callable[[Activation], float],
+    paper: Callable[[float], float],
+    corrected: Callable[[float], float],
+) -> Iterator[Comparison]:
     relu = ACTIVATIONS["ReLU"]
-    for a in SHIFTS:
-        yield Comparison(f"{what} at a = {a:g}", ours(relu.at(mean=a)), paper(a), corrected(a))
+    for a in OFFSETS:
+        name = f"{quantity} at a = {a:g}"
+        yield Comparison(name, ours(relu.with_input(mean=a)), paper(a), corrected(a))
 
 
 def eq8(_: Evidence) -> Iterator[Comparison]:
-    yield from _at_shifts("E(y)", lambda relu: relu.mean, residual.mean_printed, residual.mean_true)
+    """Eq. 8 (and 27), E(y), by quadrature against the printed and the corrected formula."""
+    yield from _compare_at_offsets(
+        "E(y)", lambda relu: relu.mean, residual.mean_printed, residual.mean_corrected
+    )
 
 
 def eq9(_: Evidence) -> Iterator[Comparison]:
-    numbers = (residual.second_moment_printed, residual.second_moment_true)
-    yield from _at_shifts("E(y^2)", lambda relu: relu.second_moment, *numbers)
+    """Eq. 9 (and 30), E(y^2), by quadrature against the printed and the corrected formula."""
+    formulas = (residual.second_moment_printed, residual.second_moment_corrected)
+    yield from _compare_at_offsets("E(y^2)", lambda relu: relu.second_moment, *formulas)
 
 
-def elements(rng: np.random.Generator, batch: int, count: int) -> np.ndarray:
-    """Independent elements, N(0, 1), (batch, count)."""
-    return rng.normal(size=(batch, count))
+def _compare_each_row(name: str, ratios: FloatArray, batch: int = 500) -> Iterator[Comparison]:
+    """The ratios of a fixed W, (repeats, rows): their mean is 1, and so is each of them.
 
-
-def linear(into: int, out: int, seed: int = 0, repeats: int = 64, batch: int = 500) -> np.ndarray:
-    """Measured Var(W y) over W^2 Var(y), for y with elements of unequal variance, (repeats, rows)."""
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(repeats):
-        weight, deviation = rng.normal(size=(out, into)), rng.uniform(0.5, 2, into)
-        y = elements(rng, batch, into) * deviation
-        found.append((y @ weight.T).var(0, ddof=1) / (weight**2 @ deviation**2))
-    return np.array(found)
-
-
-def _of_each_row(name: str, ratios: np.ndarray, batch: int = 500) -> Iterator[Comparison]:
-    """Over rows of one fixed W the ratio leaves 1 by no more than the batch's sampling, 2/(B - 1) in square."""
+    A mean of 1 alone would also hold for dependent elements. For independent ones each row's ratio
+    leaves 1 only by the sampling error of a variance over the batch, whose square is 2/(B - 1).
+    """
     yield average(name, ratios.mean(1), 1.0)
-    yield average(f"{name}: its square over rows, over 2/(B-1)", ((ratios - 1) ** 2).mean(1) * (batch - 1) / 2, 1.0)
+    squares = ((ratios - 1) ** 2).mean(1) * (batch - 1) / 2
+    yield average(f"{name}: its square over rows, over 2/(B-1)", squares, 1.0)
 
 
 def eq10(_: Evidence) -> Iterator[Comparison]:
-    yield from _of_each_row("Var(W y) over W^2 Var(y)", linear(60, 80))
+    """Eq. 10, the variance through a linear layer, by Monte Carlo."""
+    ratios = layers.linear_variance_ratios(60, 80)
+    yield from _compare_each_row("Var(W y) over W^2 Var(y)", ratios)
 
 
 def eq11(_: Evidence) -> Iterator[Comparison]:
-    yield from _of_each_row("Var(W^T dy) over (W^T)^2 Var(dy)", linear(80, 60))
+    """Eq. 11, the same for the gradient: W^T has inputs and outputs exchanged."""
+    ratios = layers.linear_variance_ratios(80, 60)
+    yield from _compare_each_row("Var(W^T dy) over (W^T)^2 Var(dy)", ratios)
 
 
-def passes(x: np.ndarray) -> np.ndarray:
-    """The derivative of ReLU."""
+def relu_derivative(x: FloatArray) -> NDArray[np.bool_]:
+    """The derivative of ReLU, in the shape of x."""
     return x > 0
 
 
 def eq12(_: Evidence) -> Iterator[Comparison]:
+    """Eq. 12, the gradient's variance through ReLU, by Monte Carlo."""
     rng = np.random.default_rng(0)
-    for a in SHIFTS:
+    for a in OFFSETS:
         z, dy = rng.normal(size=(200, 5000)), rng.normal(size=(200, 5000))
-        factor = (dy * passes(z + a)).var(1) / dy.var(1)
+        factor = (dy * relu_derivative(z + a)).var(1) / dy.var(1)
         yield average(f"factor at a = {a:g}", factor, 0.5 + residual.p(a))
 
 
-def eq13(e: Evidence) -> Iterator[Comparison]:
-    value, se = e.rate("plainnet_init/relu-bn", "backward_variance")
-    numbers = (residual.layer_factor_printed(0.0), residual.layer_factor_true(0.0))
-    yield Comparison("factor of the gradient's variance per layer, a = 0", value, *numbers, se=se, tolerance=0.01 * C)
-
-
-def _scale(paper: float, corrected: float | None = None) -> Comparison:
-    """Row sums of squared weights of a scale of one block whose width doubles, in units of n Var(W): the shortcut's n x
-    n/2 gives 1/2 (it holds the 1/k already), the branch's last n x n gives 1."""
-    rng, n, found = np.random.default_rng(0), 128, []
-    for _ in range(64):
-        shortcut, branch = (rng.normal(size=(n, into)) for into in (n // 2, n))
-        y = elements(rng, 500, n // 2) @ shortcut.T + elements(rng, 500, n) @ branch.T
-        found.append(y.var(0, ddof=1).mean() / n)
-    return average("Var(y_1)/(c_2 n Var(W)), k = 2", np.array(found), paper, corrected)
-
-
-def eq19(_: Evidence) -> Iterator[Comparison]:
-    yield _scale((0.5 + 1) / 2, 1.5)
-
-
-def eq37(_: Evidence) -> Iterator[Comparison]:
-    yield _scale(1.5)
-
-
-def _branch_share(e: Evidence) -> np.ndarray:
-    """(R_b(block) - 1) L of blocks 2 to 10, averaged: what the branch adds to the gradient's variance, times L."""
-    ratios = e.layers("preact_init/blocks-10", "block_backward")[:, 4::2]
-    return ((ratios - 1) * np.arange(2, 2 + ratios.shape[1])).mean(1)
-
-
-def eq21(e: Evidence) -> Iterator[Comparison]:
-    yield average("L (ratio - 1)", _branch_share(e), C, C**2, tolerance=0.03 * C**2)
-
-
-def eq40(e: Evidence) -> Iterator[Comparison]:
-    yield average("L (ratio - 1)", _branch_share(e), C**2, tolerance=0.03 * C**2)
-
-
-def eq22(e: Evidence) -> Iterator[Comparison]:
-    ratios = e.layers("preact_init/blocks-10", "block_backward")
-    for block in (2, 5, 10):
-        numbers = (residual.block_ratio_printed(block), residual.block_ratio_true(block))
-        # 3 % of the branch's term, which is a product of two layers of width 256
-        tolerance = 0.03 * (numbers[1] - 1)
-        yield average(f"ratio of block {block}", ratios[:, 2 * block], *numbers, tolerance=tolerance)
-
-
-def eq22_conv(e: Evidence) -> Iterator[Comparison]:
-    for init, shortcut in (("He", 1 / 2), ("Xavier", 2 / 3)):
-        variances = e.layers(f"preact_conv_init/{init.lower()}", "gradient_variance")
-        for scale, ratios in enumerate(block_ratios_by_scale(variances), 1):
-            if scale == 1:
-                continue  # the stem's 16 channels are mixtures of three, far from independent
-            for block in (2, 5):
-                numbers = (residual.block_ratio_printed(block), residual.block_ratio_true(block, shortcut))
-                tolerance = 0.03 * (numbers[1] - 1)
-                name = f"ratio of block {block} of scale {scale}, {init}"
-                yield average(name, ratios[:, block - 1], *numbers, tolerance=tolerance)
-
-
-def appE(_: Evidence) -> Iterator[Comparison]:
-    rng = np.random.default_rng(0)
-    quotients = [np.divide(*residual.kantorovich(list(rng.uniform(0.1, 5, 7)))) for _ in range(200)]
-    yield Comparison("largest E(1/X) E(X) over its bound", float(max(quotients)), 1.0, relation="<=")
+def eq13(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 13 (and 14), the factor per layer at a = 0, measured in a plain net with BN."""
+    value, se = evidence.growth_rate("plainnet_init/relu-bn", "backward_variance")
+    printed, corrected = residual.layer_factor_printed(0.0), residual.layer_factor_corrected(0.0)
     yield Comparison(
-        "the same of two equal points at the ends", float(np.divide(*residual.kantorovich([0.3, 2.0]))), 1.0
+        "factor of the gradient's variance per layer, a = 0",
+        value,
+        printed,
+        corrected,
+        se=se,
+        tolerance=0.01 * RELU_GROWTH_RATE,
     )
 
 
 def disc(_: Evidence) -> Iterator[Comparison]:
+    """Sec. 3.3, the constant of eq. 13 at a = 0 and a = 1, by quadrature."""
     relu = ACTIVATIONS["ReLU"]
-    for a, paper, truth in ((0.0, 1.0, C), (1.0, 0.33, residual.layer_factor_true(1.0))):
-        at = relu.at(mean=a)
-        yield Comparison(f"constant at a = {a:g}", at.slope / at.variance, paper, truth, tolerance=0.005)
+    numbers = ((0.0, 1.0, RELU_GROWTH_RATE), (1.0, 0.33, residual.layer_factor_corrected(1.0)))
+    for a, paper, corrected in numbers:
+        shifted = relu.with_input(mean=a)
+        constant = shifted.mean_squared_derivative / shifted.variance
+        yield Comparison(f"constant at a = {a:g}", constant, paper, corrected, tolerance=0.005)
 
 
-def indep(e: Evidence) -> Iterator[Comparison]:
-    for way, name in (("forward", "eq. 18"), ("backward", "eq. 20")):
-        block, branch = (e.layers("preact_init/blocks-10", f"{part}_{way}")[:, 4::2] for part in ("block", "branch"))
+# --- section 4: residual blocks ---
+
+
+def eq19(_: Evidence) -> Iterator[Comparison]:
+    """Eq. 19, output variance of a scale that widens k-fold.
+
+    It has a factor 1/k on both terms, which the row sums of the shortcut hold already.
+    """
+    variances = layers.measure_widening_scale()
+    yield average("Var(y_1)/(c_2 n Var(W)), k = 2", variances, (0.5 + 1) / 2, 1.5)
+
+
+def eq37(_: Evidence) -> Iterator[Comparison]:
+    """Eq. 37, the same without that factor."""
+    variances = layers.measure_widening_scale()
+    yield average("Var(y_1)/(c_2 n Var(W)), k = 2", variances, 1.5)
+
+
+def _branch_share(evidence: Evidence) -> FloatArray:
+    """(R_b(block) - 1) L, averaged over the blocks L = 2..10, (repeats,).
+
+    R_b(block) - 1 is what the branch adds to the gradient's variance; the paper has it fall as 1/L.
+    """
+    # Layers 4, 6, ..., 20 end the blocks 2, 3, ..., 10. Block 1 is left out: its shortcut is itself
+    # a layer.
+    ratios = evidence.layers("preact_init/blocks-10", "block_backward")[:, 4::2]
+    blocks = np.arange(2, 2 + ratios.shape[1])
+    share: FloatArray = ((ratios - 1) * blocks).mean(1)
+    return share
+
+
+def eq21(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 21 has the factor c_1/c_2 of one layer; the branch has two."""
+    c = RELU_GROWTH_RATE
+    yield average("L (ratio - 1)", _branch_share(evidence), c, c**2, tolerance=0.03 * c**2)
+
+
+def eq40(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 40 has the factor (c_1/c_2)^2."""
+    c = RELU_GROWTH_RATE
+    yield average("L (ratio - 1)", _branch_share(evidence), c**2, tolerance=0.03 * c**2)
+
+
+def eq22(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 22, growth of the gradient's variance over blocks of a fully-connected net."""
+    ratios = evidence.layers("preact_init/blocks-10", "block_backward")
+    for block in (2, 5, 10):
+        printed = residual.block_ratio_printed(block)
+        corrected = residual.block_ratio_corrected(block)
+        # 3 % of the branch's term, a product of two layers whose width is only 256.
+        tolerance = 0.03 * (corrected - 1)
+        values = ratios[:, 2 * block]
+        yield average(f"ratio of block {block}", values, printed, corrected, tolerance=tolerance)
+
+
+def eq22_conv(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 22 for the convolutional blocks of Model-1, with He's and with Xavier's weights."""
+    for init, shortcut in (("He", 1 / 2), ("Xavier", 2 / 3)):
+        variances = evidence.layers(f"preact_conv_init/{init.lower()}", "gradient_variance")
+        for scale, ratios in enumerate(split_block_ratios(variances), 1):
+            if scale == 1:
+                continue  # the 16 channels of the stem are mixtures of three: far from independent
+            for block in (2, 5):
+                printed = residual.block_ratio_printed(block)
+                corrected = residual.block_ratio_corrected(block, shortcut)
+                yield average(
+                    f"ratio of block {block} of scale {scale}, {init}",
+                    ratios[:, block - 1],
+                    printed,
+                    corrected,
+                    tolerance=0.03 * (corrected - 1),
+                )
+
+
+def indep(evidence: Evidence) -> Iterator[Comparison]:
+    """Eq. 18 and 20, independence of branch and shortcut.
+
+    Var(x + F) = Var(x) + Var(F) + 2 Cov(x, F), so that R(block) - 1 - R(F) is the covariance term.
+    """
+    for direction, name in (("forward", "eq. 18"), ("backward", "eq. 20")):
+        block, branch = (
+            evidence.layers("preact_init/blocks-10", f"{part}_{direction}")[:, 4::2]
+            for part in ("block", "branch")
+        )
         covariance = ((block - 1 - branch) / block).mean(1)
-        yield average(f"2 cov over the variance of the sum, {name}", covariance, 0.0, tolerance=0.02)
+        label = f"2 cov over the variance of the sum, {name}"
+        yield average(label, covariance, 0.0, tolerance=0.02)
 
 
-def squared_sums(repeats: int, rows: int, count: int) -> np.ndarray:
-    """Of `count` Gaussian weights each, (repeats, rows)."""
-    return (np.random.default_rng(0).normal(size=(repeats, rows, count)) ** 2).sum(2)
+# --- appendix E ---
+
+
+def appE(_: Evidence) -> Iterator[Comparison]:
+    """App. E, Kantorovich's inequality: random laws, and the two points that attain the bound."""
+    rng = np.random.default_rng(0)
+    quotients = [
+        np.divide(*residual.kantorovich_bound(list(rng.uniform(0.1, 5, 7)))) for _ in range(200)
+    ]
+    largest = float(max(quotients))
+    yield Comparison("largest E(1/X) E(X) over its bound", largest, 1.0, relation="<=")
+    attained = float(np.divide(*residual.kantorovich_bound([0.3, 2.0])))
+    yield Comparison("the same of two equal points at the ends", attained, 1.0)
+
+
+def draw_squared_sums(repeats: int, rows: int, count: int) -> FloatArray:
+    """Sums of `count` squared Gaussian weights, (repeats, rows)."""
+    sums: FloatArray = (np.random.default_rng(0).normal(size=(repeats, rows, count)) ** 2).sum(2)
+    return sums
 
 
 def K(_: Evidence) -> Iterator[Comparison]:
-    sums = squared_sums(64, 500, 16 * 9)
-    quotient = (1 / sums).mean(1) * sums.mean(1)
+    """The constant K of eq. 14 for the row sums of 16 kernels of 3x3, by Monte Carlo.
+
+    For sums of n squared Gaussians E(1/X) E(X) is n/(n - 2).
+    """
+    sums = draw_squared_sums(64, 500, 16 * 9)
+    product = (1 / sums).mean(1) * sums.mean(1)
     low, high = sums.min(1), sums.max(1)
-    over = quotient / ((low + high) ** 2 / (4 * low * high))
-    yield average("E(1/X) E(X) over K, rows of 16 3x3 kernels", over, 1.0, relation="<=")
-    yield average("E(1/X) E(X), rows of 16 3x3 kernels", quotient, 144 / 142, tolerance=0.001)
+    over_bound = product / ((low + high) ** 2 / (4 * low * high))
+    yield average("E(1/X) E(X) over K, rows of 16 3x3 kernels", over_bound, 1.0, relation="<=")
+    yield average("E(1/X) E(X), rows of 16 3x3 kernels", product, 144 / 142, tolerance=0.001)
+
+
+# --- section 5: training ---
+
+
+def order(evidence: Evidence) -> Iterator[Comparison]:
+    """Sec. 5 and tab. 1, the order of the three models by test accuracy."""
+    models = [evidence.final(f"resnet15_cifar/model{n}", "test_accuracy") for n in (1, 2, 3)]
+    for n, (better, worse) in enumerate(pairwise(models), 1):
+        name = f"test accuracy of Model-{n} less Model-{n + 1}'s, %"
+        yield between_seeds(name, better, worse, relation=">")
+    name = "Model-2 close behind: the first difference"
+    yield between_seeds(name, models[0], models[1], 5.0, relation="<")
+    yield over_seeds("test accuracy of Model-3, %", models[2], 10.0, tolerance=1.0)
+
+
+def _log_variances(evidence: Evidence, variant: str, position: float) -> FloatArray:
+    """Logarithm of the gradient's variance at the output of each residual block, (seeds, blocks).
+
+    Index 0 of the probe is the stem and is left out.
+    """
+    variances = evidence.probe(f"resnet15_cifar/{variant}", "gradient_variance", position)
+    logarithms: FloatArray = np.log(variances[:, 1:])
+    return logarithms
+
+
+def trend(evidence: Evidence) -> Iterator[Comparison]:
+    """Sec. 4.4 and fig. 5, the rise toward the input within each scale of a trained Model-1."""
+    for step in (25000, 50000):
+        for scale, blocks in enumerate(
+            np.split(_log_variances(evidence, "model1", step), 3, axis=1), 1
+        ):
+            rise = blocks[:, 0] - blocks[:, -1]
+            name = f"rise within scale {scale} at step {step:,}"
+            yield over_seeds(name, rise, 0.0, relation=">")
+
+
+def gradient_range(evidence: Evidence) -> Iterator[Comparison]:
+    """Sec. 5 and fig. 9 to 11, the range of the variance over the blocks of Model-2."""
+    for step in (25000, 75000):
+        decades = np.ptp(_log_variances(evidence, "model2", step), axis=1) / math.log(10)
+        yield over_seeds(f"decades at step {step:,}", decades, 2.0, relation="<")
+
+
+def _compare_shapes(evidence: Evidence, *variants: str) -> Iterator[Comparison]:
+    """Correlation over blocks of each seed's curve with the mean curve of Model-1."""
+    reference = _log_variances(evidence, "model1", 25000).mean(0)
+    for variant in variants:
+        curves = _log_variances(evidence, variant, 25000)
+        correlations = np.array([np.corrcoef(reference, curve)[0, 1] for curve in curves])
+        yield over_seeds(f"correlation, {variant}", correlations, 0.5, relation=">")
+
+
+def batch_shape(evidence: Evidence) -> Iterator[Comparison]:
+    """App. G and fig. 14, the shape of the curve at other batch sizes."""
+    yield from _compare_shapes(evidence, "model1-b256", "model1-b512")
+
+
+def init_shape(evidence: Evidence) -> Iterator[Comparison]:
+    """App. G and fig. 15, the shape of the curve with other initializations."""
+    yield from _compare_shapes(evidence, "model1-std0.01", "model1-std0.1")
 
 
 # --- errata ---
 
 
-def order(e: Evidence) -> Iterator[Comparison]:
-    models = [e.final(f"resnet15_cifar/model{n}", "test_accuracy") for n in (1, 2, 3)]
-    for n, (better, worse) in enumerate(pairwise(models), 1):
-        yield between_seeds(f"test accuracy of Model-{n} less Model-{n + 1}'s, %", better, worse, relation=">")
-    yield between_seeds("Model-2 close behind: the first difference", models[0], models[1], 5.0, relation="<")
-    yield over_seeds("test accuracy of Model-3, %", models[2], 10.0, tolerance=1.0)
-
-
-def _variances(e: Evidence, variant: str, at: float) -> np.ndarray:
-    """Logarithm of the gradient's variance at each residual block's output, (seeds, blocks)."""
-    return np.log(e.probe(f"resnet15_cifar/{variant}", "gradient_variance", at)[:, 1:])
-
-
-def trend(e: Evidence) -> Iterator[Comparison]:
-    for at in (25000, 50000):
-        for scale, blocks in enumerate(np.split(_variances(e, "model1", at), 3, axis=1), 1):
-            rise = blocks[:, 0] - blocks[:, -1]
-            yield over_seeds(f"rise within scale {scale} at step {at:,}", rise, 0.0, relation=">")
-
-
-def gradient_range(e: Evidence) -> Iterator[Comparison]:
-    for at in (25000, 75000):
-        decades = np.ptp(_variances(e, "model2", at), axis=1) / math.log(10)
-        yield over_seeds(f"decades at step {at:,}", decades, 2.0, relation="<")
-
-
-def _same_shape(e: Evidence, *variants: str) -> Iterator[Comparison]:
-    ours = _variances(e, "model1", 25000).mean(0)
-    for variant in variants:
-        found = np.array([np.corrcoef(ours, curve)[0, 1] for curve in _variances(e, variant, 25000)])
-        yield over_seeds(f"correlation, {variant}", found, 0.5, relation=">")
-
-
-def batch_shape(e: Evidence) -> Iterator[Comparison]:
-    yield from _same_shape(e, "model1-b256", "model1-b512")
-
-
-def init_shape(e: Evidence) -> Iterator[Comparison]:
-    yield from _same_shape(e, "model1-std0.01", "model1-std0.1")
-
-
 def e_b2(_: Evidence) -> Iterator[Comparison]:
+    """E-B2: restoring a lost "1 -" repairs eq. 9 at a = 0 and nowhere else."""
     relu = ACTIVATIONS["ReLU"]
-    yield Comparison(
-        "E(y^2) at a = 0", relu.second_moment, residual.second_moment_printed(0.0), residual.second_moment_restored(0.0)
-    )
-    restored = residual.second_moment_restored(1.0)
+    printed, restored = residual.second_moment_printed(0.0), residual.second_moment_restored(0.0)
+    yield Comparison("E(y^2) at a = 0", relu.second_moment, printed, restored)
+    # At a = 1 the restored formula is too large by more than 0.1.
     yield Comparison(
         "E(y^2) at a = 1 against the restored formula",
-        relu.at(mean=1.0).second_moment,
+        relu.with_input(mean=1.0).second_moment,
         None,
-        restored - 0.1,
+        residual.second_moment_restored(1.0) - 0.1,
         corrected_relation="<",
     )
 
 
-def e_b7(e: Evidence) -> Iterator[Comparison]:
+def e_b7(evidence: Evidence) -> Iterator[Comparison]:
+    """E-B7: the branch carries C^2/L of the gradient variance that the shortcut carries."""
     for block in (2, 5, 10):
-        share = e.layers("preact_init/blocks-10", "branch_backward")[:, 2 * block]
-        truth = C**2 / block
+        share = evidence.layers("preact_init/blocks-10", "branch_backward")[:, 2 * block]
+        corrected = RELU_GROWTH_RATE**2 / block
         yield average(
             f"gradient variance in the branch over the shortcut, block {block}",
             share,
             1.0,
-            truth,
-            tolerance=0.03 * truth,
+            corrected,
+            tolerance=0.03 * corrected,
         )
 
 
 def e_b9(_: Evidence) -> Iterator[Comparison]:
+    """E-B9: the printed inequality of app. E has a square too many; X = c = d = 1/2 refutes it."""
     x = 0.5
     left = (1 / x + x / x**2) ** 2
-    numbers = (4 * (1 / x * x / x**2) ** 2, 4 * (1 / x * x / x**2))
-    more = {"relation": ">=", "corrected_relation": ">="}
-    yield Comparison("left side for X = c = d = 1/2", left, *numbers, **more)
+    printed, corrected = 4 * (1 / x * x / x**2) ** 2, 4 * (1 / x * x / x**2)
+    yield Comparison(
+        "left side for X = c = d = 1/2",
+        left,
+        printed,
+        corrected,
+        relation=">=",
+        corrected_relation=">=",
+    )
 
 
 def e_b12(_: Evidence) -> Iterator[Comparison]:
+    """E-B12: 9.09 % is neither a constant prediction nor a count of 5,000 test images."""
     nearest = min((100 * n / 5000 for n in range(5001)), key=lambda accuracy: abs(accuracy - 9.09))
-    labels = np.repeat(np.arange(10), 1000)  # of CIFAR-10's test set
+    labels = np.repeat(np.arange(10), 1000)  # CIFAR-10's test set has 1,000 images per class
     constant = 100 * float((labels == 0).mean())
-    yield Comparison("accuracy of a constant prediction on ten balanced classes", constant, 9.09, 10.0, tolerance=0.005)
-    yield Comparison("nearest accuracy of a count out of 5,000", nearest, 9.09, 9.08, tolerance=0.005)
+    name = "accuracy of a constant prediction on ten balanced classes"
+    yield Comparison(name, constant, 9.09, 10.0, tolerance=0.005)
+    name = "nearest accuracy of a count out of 5,000"
+    yield Comparison(name, nearest, 9.09, 9.08, tolerance=0.005)
 
 
-def e_b13(e: Evidence) -> Iterator[Comparison]:
-    ratios = block_ratios_by_scale(e.layers("resnet15_init/model2-xavier", "feature_variance"))
+def e_b13(evidence: Evidence) -> Iterator[Comparison]:
+    """E-B13: Model-2 explodes at initialization."""
+    ratios = split_block_ratios(evidence.layers("resnet15_init/model2-xavier", "feature_variance"))
+    # The first block of each scale changes the width. Geometric mean over the other blocks.
     growth = np.exp(np.mean([np.log(scale[:, 1:]) for scale in ratios], axis=(0, 2)))
-    yield average("factor per block at initialization, Model-2", growth, 1.0, 1.5, corrected_relation=">")
+    name = "factor per block at initialization, Model-2"
+    yield average(name, growth, 1.0, 1.5, corrected_relation=">")
 
 
-def e_b14(e: Evidence) -> Iterator[Comparison]:
-    variances = e.layers("resnet15_init/model3-xavier", "feature_variance")
+def e_b14(evidence: Evidence) -> Iterator[Comparison]:
+    """E-B14: Model-3 with Xavier's weights does not explode at the first step."""
+    variances = evidence.layers("resnet15_init/model3-xavier", "feature_variance")
     growth = np.log10(variances[:, 1] / variances[:, -1])
-    signs = {"relation": ">", "corrected_relation": "<"}
-    yield average("log10 of the growth over the net at the first step, Model-3, Xavier", growth, 2.0, 0.5, **signs)
+    yield average(
+        "log10 of the growth over the net at the first step, Model-3, Xavier",
+        growth,
+        2.0,
+        0.5,
+        relation=">",
+        corrected_relation="<",
+    )

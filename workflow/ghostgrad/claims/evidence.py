@@ -1,4 +1,4 @@
-"""What claims are decided by: the runs of the registry, and exact computations that need none."""
+"""What claims are decided by: the finished runs of a scale."""
 
 from __future__ import annotations
 
@@ -11,27 +11,39 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.analysis.measures import fitted_rate, jackknife
 from ghostgrad.analysis.results import read_frame
+from ghostgrad.analysis.statistics import FloatArray, fit_growth_rate, jackknife
 from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.datasets import is_shipped
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec, missing_reason, published
+from ghostgrad.registry.specs.classify import ClassifySpec
 
 
-class Missing(Exception):
-    """A run that a claim hangs on is not there; its text is the reason."""
+class MissingEvidence(Exception):
+    """A run on which a claim depends is not there. The text of the exception is the reason."""
 
 
-def _unset(run: RunSpec) -> str | None:
-    """The data key that a run waits for; the workflow gives the others as environment variables."""
-    known = is_shipped(run.data) or f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ
-    return None if known else f"data.{run.data} is not set in config.yaml"
+def _unset_data_reason(run: RunSpec) -> str | None:
+    """The reason why a run waits for a data set whose path is not configured, if it does.
+
+    The workflow gives the configured paths as environment variables GHOSTGRAD_DATA_<NAME>.
+    """
+    if run.data is None or is_shipped(run.data):
+        return None
+    if f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ:
+        return None
+    return f"data.{run.data} is not set in config.yaml"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The finished runs of a scale; `used` collects what was asked for, as (file, rows)."""
+    """The finished runs of a scale, as arrays.
+
+    A `variant` is named "experiment/variant". `used` collects every file that was asked for and
+    what was read of it, as (path, rows). Every method raises MissingEvidence if one of the runs is
+    not finished.
+    """
 
     registry: Registry
     scale: str
@@ -41,9 +53,12 @@ class Evidence:
         experiment, name = variant.split("/")
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
-            raise Missing(f"not at scale {self.scale}")
-        if left := [run for run in runs if not published(run)]:  # some blocks only would be another claim
-            raise Missing(next(filter(None, map(_unset, left)), None) or missing_reason(left))
+            raise MissingEvidence(f"not at scale {self.scale}")
+        # All of them or none: a verdict over some of the blocks would change as more are finished.
+        missing = [run for run in runs if not published(run)]
+        if missing:
+            unset = next(filter(None, map(_unset_data_reason, missing)), None)
+            raise MissingEvidence(unset or missing_reason(missing))
         return runs
 
     def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
@@ -52,58 +67,89 @@ class Evidence:
             self.used.append((str(path), rows))
             yield read_frame(path)
 
-    def layers(self, variant: str, column: str) -> np.ndarray:
-        """Values of `column` in every repeat, all blocks pooled: (repeats, layers + 1) of a simulation, (repeats,
-        places) of a network, place 0 being its input."""
+    def layers(self, variant: str, column: str) -> FloatArray:
+        """The values of a column of series.csv in every repeat, all blocks pooled.
+
+        (repeats, layers + 1) of a simulation, (repeats, places) of a network; index 0 is the input.
+        """
         frame = pd.concat(self._frames(variant, "series.csv", column))
-        return frame[column].to_numpy().reshape(-1, frame.iloc[:, 1].max() + 1)  # repeat, then layer or place
+        # The second column is the layer or place, which counts fastest.
+        places = int(frame.iloc[:, 1].max()) + 1
+        values: FloatArray = frame[column].to_numpy()
+        return values.reshape(-1, places)
 
-    def rate(self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)) -> tuple[float, float]:
-        """The fitted factor per layer toward the input of a simulation's mean over repeats, and its standard error."""
-        return jackknife(self.layers(variant, column)[:, layers], fitted_rate)
+    def growth_rate(
+        self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)
+    ) -> tuple[float, float]:
+        """The fitted factor per layer toward the input of a column's mean over repeats.
 
-    def samples(self, variant: str, column: str) -> np.ndarray:
-        """A sampled operator's values of `column`, (repeats,)."""
+        Returns the factor and its standard error by the jackknife over repeats. `layers` selects
+        the layers of the fit; by default all but the input, which has no weights.
+        """
+        return jackknife(self.layers(variant, column)[:, layers], fit_growth_rate)
+
+    def samples(self, variant: str, column: str) -> FloatArray:
+        """The values of a column of a sampled operator, (repeats,)."""
         return self.layers(variant, column)[:, 0]
 
-    def probe(self, variant: str, quantity: str, at: float = 0) -> np.ndarray:
-        """A probed quantity at one of the paper's positions, (seeds, indices)."""
-        rows = []
-        for frame in self._frames(variant, "probes.csv", f"{quantity} at {at:g}"):
-            found = frame[(frame["probe"] == quantity) & (frame["at"] == at)]
-            rows.append(found.sort_values("index")["value"].to_numpy())
-        if len({len(row) for row in rows}) > 1 or not len(rows[0]):
-            ended = sum(not len(row) for row in rows)
-            raise Missing(f"{ended} of {len(rows)} seeds of {variant} ended before {at:g}")
-        return np.stack(rows)
+    def probe(self, variant: str, quantity: str, position: float = 0) -> FloatArray:
+        """A probed quantity at a position in training in the paper's unit, (seeds, indices).
 
-    def final(self, variant: str, metric: str) -> np.ndarray:
+        Raises MissingEvidence if a seed ended (diverged) before that position.
+        """
+        seeds = []
+        for frame in self._frames(variant, "probes.csv", f"{quantity} at {position:g}"):
+            probed = frame[(frame["probe"] == quantity) & (frame["at"] == position)]
+            seeds.append(probed.sort_values("index")["value"].to_numpy())
+        if len({len(values) for values in seeds}) > 1 or not len(seeds[0]):
+            ended = sum(not len(values) for values in seeds)
+            raise MissingEvidence(
+                f"{ended} of {len(seeds)} seeds of {variant} ended before {position:g}"
+            )
+        return np.stack(seeds)
+
+    def final(self, variant: str, metric: str) -> FloatArray:
         """A column of metrics.csv, (seeds,)."""
-        return np.array([frame[metric].iloc[0] for frame in self._frames(variant, "metrics.csv", metric)], dtype=float)
+        frames = self._frames(variant, "metrics.csv", metric)
+        return np.array([frame[metric].iloc[0] for frame in frames], dtype=float)
 
-    def accuracy(self, variant: str, column: str, after: float, until: float) -> np.ndarray:
-        """Mean of an accuracy of series.csv, in percent, between two of the paper's positions, (seeds,); rows cover
-        equal spans. Of a run that ended before, or that has no row between them, the row that is nearest."""
-        found = []
+    def mean_accuracy(self, variant: str, column: str, after: float, until: float) -> FloatArray:
+        """The mean of an accuracy of series.csv, in percent, between two positions, (seeds,).
+
+        The positions are in the paper's unit; `after` is excluded and `until` included. The rows of
+        a series cover equal spans, so that the mean over rows is the mean over training. A run that
+        diverged before, or one without a row between the positions, counts with the last row up to
+        `until` or, if there is none, with its first row.
+        """
+        means = []
         for frame in self._frames(variant, "series.csv", column):
-            values, at = frame[column], frame["at"]
-            between = values[(at > after) & (at <= until)]
-            found.append(between.mean() if len(between) else values[max(0, (at <= until).sum() - 1)])
-        return np.array(found)
+            values, positions = frame[column], frame["at"]
+            between = values[(positions > after) & (positions <= until)]
+            last = max(0, int((positions <= until).sum()) - 1)
+            means.append(between.mean() if len(between) else values[last])
+        return np.array(means)
 
-    def early_accuracy(self, variant: str) -> np.ndarray:
+    def early_accuracy(self, variant: str) -> FloatArray:
         """Training accuracy in percent over the first quarter of the planned training, (seeds,)."""
-        return self.accuracy(variant, "train_accuracy", 0, self._runs(variant)[0].spec.length / 4)
+        spec = self._runs(variant)[0].spec
+        if not isinstance(spec, ClassifySpec):
+            raise TypeError(f"{variant} does not train a classifier")
+        return self.mean_accuracy(variant, "train_accuracy", 0, spec.length / 4)
 
-    def costs(self, variant: str, key: str) -> np.ndarray:
-        """A number of env.json, (seeds,): of a peak the highest of a seed's process starts, else their sum; Missing
-        where a start was killed before it was told."""
-        found = []
+    def resource_use(self, variant: str, key: str) -> FloatArray:
+        """A number of env.json such as gpu_s (seconds) or peak_mb (MB), (seeds,).
+
+        An interrupted run has one record per process that worked on it. Of a peak the highest of
+        them counts, of a time their sum. Raises MissingEvidence if a process was killed before it
+        could write the number.
+        """
+        seeds = []
         for run in self._runs(variant):
             path = Path(run.directory, "env.json")
             self.used.append((str(path), key))
-            starts = [start.get(key) for start in json.loads(path.read_text(encoding="utf-8"))]
-            if None in starts:
-                raise Missing(f"no {key} of a process of {variant} that was killed")
-            found.append(max(starts) if key.endswith("peak_mb") else sum(starts))
-        return np.array(found, dtype=float)
+            processes = json.loads(path.read_text(encoding="utf-8"))
+            values = [process.get(key) for process in processes]
+            if None in values:
+                raise MissingEvidence(f"no {key} of a process of {variant} that was killed")
+            seeds.append(max(values) if key.endswith("peak_mb") else sum(values))
+        return np.array(seeds, dtype=float)

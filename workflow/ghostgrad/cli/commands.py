@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from ghostgrad.analysis.tidy import refuse_stale, tidy
+from ghostgrad.analysis.tidy import refuse_stale, tidy_table
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.cli.estimates import NETWORKS
 from ghostgrad.cli.plan import plan
@@ -268,7 +268,7 @@ def tidy_command(
     for run in reg.artifact_runs(scale, found):
         if f"{run.directory}/metrics.csv" in (needed or ()):
             refuse_stale(run)
-    write_atomically(_tidy_file(artifact, scale), tidy(reg, found, scale).text())
+    write_atomically(_tidy_file(artifact, scale), tidy_table(reg, found, scale).text())
 
 
 def _tidy_file(artifact: str, scale: str) -> Path:

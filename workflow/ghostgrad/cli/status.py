@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghostgrad.analysis.tidy import provenance, tidy
+from ghostgrad.analysis.tidy import read_provenance, tidy_table
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.config import load_config
@@ -71,7 +71,7 @@ def _outcome(run: RunSpec) -> str:
     """`done`, `diverged` or `damaged` of a published run; the first cell of metrics.csv says which
     of the first two."""
     try:
-        provenance(run)
+        read_provenance(run)
     except InputError:
         return "damaged"
     path = Path(run.directory, "metrics.csv")
@@ -84,7 +84,7 @@ def _computed_by_other_code(runs: Iterable[RunSpec]) -> set[RunSpec]:
     """Those of these finished runs that another version of their task's code has computed."""
     runs = list(runs)
     current = {task: task_hash(task) for task in {run.task for run in runs}}
-    return {run for run in runs if provenance(run)["code"] != current[run.task]}
+    return {run for run in runs if read_provenance(run)["code"] != current[run.task]}
 
 
 def _other_code_advice(scale: str) -> str:
@@ -187,7 +187,7 @@ def show(
         return
     found = reg.artifact(artifact)
     if runs:
-        sys.stdout.write(tidy(reg, found, scale).text())
+        sys.stdout.write(tidy_table(reg, found, scale).text())
         return
     if as_csv and not found.has_table:
         drawn = results_of(scale) / "figures" / f"{found.id}.csv"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ghostgrad.analysis import measures
+from ghostgrad.analysis import statistics
 from ghostgrad.analysis.results import Results
 from ghostgrad.figures import style
 from ghostgrad.figures.curves import (
@@ -83,9 +83,9 @@ def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]) ->
     norms = results.layers(cell, "gradient_norm")[:, 1:]
     layers = np.arange(1, norms.shape[1] + 1)
     measured = over_repeats(cell.label, layers, norms)
-    alpha = ACTIVATIONS[activation].rate ** 0.5  # eq. 1's r is the factor of the variance
+    alpha = ACTIVATIONS[activation].growth_rate ** 0.5  # eq. 1's r is the factor of the variance
     predicted = measured["mean"].iloc[-1] * alpha ** (layers[-1] - layers)
-    growth_rate = measures.fitted_rate(norms.mean(0))
+    growth_rate = statistics.fit_growth_rate(norms.mean(0))
     # A line fitted by least squares passes through the mean of its points.
     intercept = np.log(norms.mean(0)).mean()
     fitted = np.exp(intercept) * growth_rate ** (layers.mean() - layers)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ghostgrad.analysis.measures import fitted_rate
 from ghostgrad.analysis.results import Results
+from ghostgrad.analysis.statistics import fit_growth_rate
 from ghostgrad.figures import style
 from ghostgrad.figures.curves import (
     DATA_COLUMNS,
@@ -204,7 +204,7 @@ def _values_over_time(probes: pd.DataFrame, quantity: str) -> pd.DataFrame:
         return probes[probes["probe"] == quantity]
     # One value per layer was probed; the rate is the factor per layer fitted to all of them.
     variances = probes[probes["probe"] == "gradient_variance"].groupby(["seed", "at"])["value"]
-    rates = variances.apply(lambda values: fitted_rate(np.sqrt(values.to_numpy())))
+    rates = variances.apply(lambda values: fit_growth_rate(np.sqrt(values.to_numpy())))
     return rates.reset_index()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from ghostgrad.claims.judge import COLUMNS, ledger
+from ghostgrad.claims.judge import COLUMNS, claim_rows
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry.claim import Row, count_verdicts, read_claims_csv
 from ghostgrad.registry.registry import Registry
@@ -21,7 +21,7 @@ RELATION_SIGNS = {"=": "", "<=": "≤ ", ">=": "≥ ", "<": "< ", ">": "> ", "":
 
 def write_ledger(registry: Registry, scale: str, folder: Path) -> None:
     """Judge every claim at a scale, write claims.csv and claims.html, and print the counts."""
-    rows = ledger(registry, scale)
+    rows = claim_rows(registry, scale)
     table = CsvTable(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     write_atomically(folder / "claims.csv", table.text())
     # The page shows what the file says: numbers rounded as there, empty where there are none.

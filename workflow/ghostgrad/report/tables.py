@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ghostgrad.analysis import measures
-from ghostgrad.analysis.measures import Measured
+from ghostgrad.analysis.measured import Measured
 from ghostgrad.analysis.results import Results
-from ghostgrad.claims import judge as claims
+from ghostgrad.claims.judge import judge as judge_claim
+from ghostgrad.claims.judge import table_entries
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.reference import Key, ReferenceRow, read_reference, table_keys
 from ghostgrad.registry.registry import Registry
@@ -155,7 +156,7 @@ def _differences(paper: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dic
                 n=min(first.n or 0, second.n or 0) or None,
                 n_diverged=first.n_diverged + second.n_diverged,
                 unit=first.unit,
-                of=((first.row, first.column), (second.row, second.column)),
+                source_cells=((first.row, first.column), (second.row, second.column)),
             )
     return differences
 
@@ -187,7 +188,8 @@ def _compare_number(
     if measured.quadrature:  # computed from a formula, so that no run and no scale matters
         comparable, runs_code = True, ""
     else:
-        comparable, runs_code = _provenance(results, measured.of or ((number.row, number.column),))
+        places = measured.source_cells or ((number.row, number.column),)
+        comparable, runs_code = _provenance(results, places)
     row |= {
         "unit": number.unit or measured.unit,
         "ours": measured.ours,
@@ -263,12 +265,12 @@ def _claim_table(results: Results) -> pd.DataFrame:
     wrong, as corrected. A claim without comparisons has one row with its verdict."""
     artifact = results.artifact
     claim = results.registry.claims[artifact.id]
-    verdict, comparisons, _ = claims.judge(results.registry, claim, results.scale)
+    verdict, comparisons, _ = judge_claim(results.registry, claim, results.scale)
     runs_code = _provenance(results, ())[1] if len(results.tidy) else ""
     blank: Record = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
     blank |= {"scale": results.scale, "source": claim.section}
     rows: list[Record] = []
-    for comparison, column, number, agrees in claims.measured(comparisons):
+    for comparison, column, number, agrees in table_entries(comparisons):
         is_printed = column == "as printed"
         row: Record = {
             "row": comparison.name,
@@ -276,7 +278,7 @@ def _claim_table(results: Results) -> pd.DataFrame:
             "relation": comparison.relation if is_printed else comparison.corrected_relation,
             "paper": number,
             "ours": comparison.ours,
-            "ours_se": comparison.error or math.nan,
+            "ours_se": comparison.finite_se or math.nan,
             "delta": comparison.ours - number,
             "tolerance": comparison.tolerance,
             "verdict": "match" if agrees else "off",

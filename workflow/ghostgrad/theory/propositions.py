@@ -1,32 +1,34 @@
-"""What the Ghost and the LALC paper state in closed form, as printed and as corrected."""
+"""What the Ghost paper and the LALC paper state in closed form, as printed and as corrected.
+
+R_f and R_b of an operator are the factors by which it multiplies the variance of the signal and,
+on the way back, of the derivative (Ghost Def. 3.1). Codes such as E-G8 name the errata in
+workflow/claims.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from ghostgrad.theory.quadrature import Law, density, distribution, integrate
-
-PI = math.pi
-
+from ghostgrad.theory.quadrature import Law, integrate, normal_cdf, normal_density
 
 # --- ReLU of a Gaussian (LALC Prop. 1) ---
 
 
 def relu_mean(mean: float, std: float) -> float:
-    """E[max(Y, 0)], Y ~ N(mean, std^2)."""
+    """E[max(Y, 0)] for Y ~ N(mean, std^2)."""
     z = mean / std
-    return mean * distribution(z) + std * density(z)
+    return mean * normal_cdf(z) + std * normal_density(z)
 
 
 def relu_second_moment(mean: float, std: float) -> float:
-    """E[max(Y, 0)^2]."""
+    """E[max(Y, 0)^2] for Y ~ N(mean, std^2)."""
     z = mean / std
-    return (mean**2 + std**2) * distribution(z) + mean * std * density(z)
+    return (mean**2 + std**2) * normal_cdf(z) + mean * std * normal_density(z)
 
 
 def relu_variance(mean: float, std: float) -> float:
-    """Var[max(Y, 0)]."""
+    """Var[max(Y, 0)] for Y ~ N(mean, std^2)."""
     return relu_second_moment(mean, std) - relu_mean(mean, std) ** 2
 
 
@@ -34,43 +36,63 @@ def relu_variance(mean: float, std: float) -> float:
 
 
 def bn_z_mean(batch: int) -> float:
-    """E[z] of R_b(BN) = (1 - z/B)/sigma^2: B times the mean squared sample correlation of two independent vectors, one
-    of them exchangeable. The paper's 1 is the limit of a large batch (E-G8)."""
+    """E[z] of R_b(BN) = (1 - z/B)/sigma^2 for a batch of size B, as corrected.
+
+    z is B times the squared sample correlation of two independent vectors, one of which is
+    exchangeable; the mean of that squared correlation is 1/(B - 1). The 1 that the paper prints is
+    the limit of a large batch (erratum E-G8).
+    """
     return batch / (batch - 1)
 
 
 def bn_z_variance(batch: int) -> float:
-    """Var[z] where one of the vectors is Gaussian: its squared sample correlation is Beta(1/2, (B-2)/2). The paper:
-    2."""
+    """Var[z] where one of the two vectors is Gaussian, as corrected.
+
+    The squared sample correlation then is Beta(1/2, (B - 2)/2). The paper prints 2, the limit of a
+    large batch (erratum E-G8).
+    """
     return 2 * batch**2 * (batch - 2) / ((batch - 1) ** 2 * (batch + 1))
 
 
 def bn_z_by_quadrature(batch: int) -> tuple[float, float]:
-    """E[z] and Var[z] over the law of the sample correlation r of two independent vectors, one of them Gaussian, whose
-    density is proportional to (1 - r^2)^((B-4)/2); z = B r^2."""
+    """E[z] and Var[z] by quadrature over the sample correlation r, with z = B r^2.
+
+    For two independent vectors of which one is Gaussian, the density of r is proportional to
+    (1 - r^2)^((B-4)/2). It is normalized by its own integral.
+    """
+    edges = (-1.0, -0.3, 0.0, 0.3, 1.0)
 
     def moment(power: int) -> float:
-        return integrate(lambda r: r**power * (1 - r * r) ** ((batch - 4) / 2), [-1.0, -0.3, 0.0, 0.3, 1.0])
+        return integrate(lambda r: r**power * (1 - r * r) ** ((batch - 4) / 2), edges)
 
-    mean, square = (moment(power) / moment(0) for power in (2, 4))
-    return batch * mean, batch**2 * (square - mean**2)
+    mean, mean_square = (moment(power) / moment(0) for power in (2, 4))
+    return batch * mean, batch**2 * (mean_square - mean**2)
 
 
-# --- ReLU of a symmetric law (Ghost Prop. 3.14, 000 Prop. B.14, Prop. C.2) ---
+# --- ReLU of a symmetric law (Ghost Prop. 3.14 and Prop. C.2; tiny-paper version Prop. B.14) ---
 
 
 def shifted_relu_gap(law: Law, shift: float) -> float:
-    """E[relu'(X + b)^2] - Var[relu(X + b)] by quadrature (Ghost Prop. C.2)."""
+    """E[relu'(X + b)^2] - Var[relu(X + b)] by quadrature, for X of `law` and b = `shift`.
+
+    The two versions of the paper bound it from below, at b = 0, by E|X|/4 (Prop. 3.14) and by
+    (E|X|)^2/8 (Prop. B.14). For a symmetric law of variance 1 it is exactly (E|X|)^2/4: the first
+    bound is wrong unless |X| = 1, the second is right and not sharp (E-G4, claim X3).
+    """
 
     def moment(power: int) -> float:
         return law.mean(lambda x: max(x + shift, 0.0) ** power, (-shift,))
 
-    passed = law.mean(lambda x: float(x > -shift), (-shift,))
-    return passed - (moment(2) - moment(1) ** 2)
+    # relu'^2 is 1 where X + b is positive, so its mean is that probability.
+    positive = law.mean(lambda x: float(x > -shift), (-shift,))
+    return positive - (moment(2) - moment(1) ** 2)
 
 
 def shifted_relu_slope(law: Law) -> float:
-    """The derivative of `shifted_relu_gap` at b = 0: p(0) - E|X|/2 (Ghost Prop. C.2 prints its negative, in Var)."""
+    """The derivative of `shifted_relu_gap` with respect to b at b = 0: p(0) - E|X|/2.
+
+    Prop. C.2 prints the negative of this, because it stands on the side of the variance there.
+    """
     return law.density(0.0) - law.absolute_mean / 2
 
 
@@ -78,36 +100,53 @@ def shifted_relu_slope(law: Law) -> float:
 
 
 def untied_ratios(k: float) -> tuple[float, float]:
-    """R_f and R_b of h(x) = M relu(W x), W and M independent N(0, 2/D), D = k d."""
-    return 2 / k * (1 - 1 / PI), 2 / k
+    """R_f and R_b of h(x) = M relu(W x) with independent W, M ~ N(0, 2/D), D = k d.
+
+    The proposition prints N(0, 1/D), its proof and sec. 4.2 use N(0, 2/D) (erratum E-G11).
+    """
+    return 2 / k * (1 - 1 / math.pi), 2 / k
 
 
 def tied_ratios(k: float, dimension: float = math.inf) -> tuple[float, float]:
-    """R_f and R_b of g(x) = W^T relu(W x), W N(0, 2/D), with the terms of order 1/D (the paper leaves out that of R_f,
-    E-G12)."""
-    return 1 + 2 / k * (1 - 1 / PI) + (3 - 4 / PI) / dimension, 1 + 2 / k + 3 / dimension
+    """R_f and R_b of g(x) = W^T relu(W x) with W ~ N(0, 2/D), D = k d = `dimension`.
+
+    The terms of order 1/D are included; the paper leaves out that of R_f (erratum E-G12).
+    """
+    forward = 1 + 2 / k * (1 - 1 / math.pi) + (3 - 4 / math.pi) / dimension
+    return forward, 1 + 2 / k + 3 / dimension
 
 
 def tied_backward_variance(k: float, dimension: float) -> float:
-    """The leading term of Var[R_b(g)] over W, (8 (k+2)^2/k + 4)/D^2, at least 68/D^2: the spread of ||W||^2, and that
-    of tr((W^T W)^2) beside it. The paper: less than 8/D^2 (E-G12)."""
+    """The leading term of Var[R_b(g)] over W: (8 (k+2)^2/k + 4)/D^2, which is at least 68/D^2.
+
+    It is the spread of ||W||^2 and, beside it, that of tr((W^T W)^2). The paper claims less than
+    8/D^2 (app. D; erratum E-G12).
+    """
     return (8 * (k + 2) ** 2 / k + 4) / dimension**2
 
 
 # --- LALC theorems ---
 
 
-def correlated_amplification(weights: Sequence[Sequence[float]], t: Sequence[float], shares: Sequence[float]) -> float:
-    """S of BN(W relu(x)) for perfectly correlated inputs x_i = t_i b, b ~ N(0, 1) (LALC Thm. 2), where gradient j has
-    the variance `shares`[j].
+def correlated_amplification(
+    weights: Sequence[Sequence[float]], t: Sequence[float], gradient_variances: Sequence[float]
+) -> float:
+    """S of BN(W relu(x)) for perfectly correlated inputs x_i = t_i b, b ~ N(0, 1) (LALC Thm. 2).
 
-    With P = sum_i w_i max(t_i, 0) and N = sum_i w_i max(-t_i, 0), the variance before the BN is
+    `weights` is W, (outputs, inputs); `t` is (inputs,); `gradient_variances` has the variance of
+    the gradient at each output, (outputs,).
+
+    relu(x_i) is max(t_i, 0) b for positive b and max(-t_i, 0) |b| for negative b. With
+    P = sum_i w_i max(t_i, 0) and N = sum_i w_i max(-t_i, 0), an output before the BN therefore has
+    the second moment (P^2 + N^2)/2, the mean (P + N)/sqrt(2 pi) and the variance
     (P^2 + N^2)/2 - (P + N)^2/(2 pi).
     """
     total = 0.0
-    for row, share in zip(weights, shares, strict=True):
+    for row, gradient_variance in zip(weights, gradient_variances, strict=True):
         p = sum(w * max(s, 0.0) for w, s in zip(row, t, strict=True))
         n = sum(w * max(-s, 0.0) for w, s in zip(row, t, strict=True))
-        spread = sum((w * s) ** 2 for w, s in zip(row, t, strict=True))
-        total += share * 0.5 * spread / ((p * p + n * n) / 2 - (p + n) ** 2 / (2 * PI))
-    return total / sum(shares)
+        squares = sum((w * s) ** 2 for w, s in zip(row, t, strict=True))
+        output_variance = (p * p + n * n) / 2 - (p + n) ** 2 / (2 * math.pi)
+        # ReLU passes the derivative half of the time, hence 0.5.
+        total += gradient_variance * 0.5 * squares / output_variance
+    return total / sum(gradient_variances)
