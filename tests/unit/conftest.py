@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ghostgrad.cli import commands as cli
+from tests.unit.detection import write_coco_folder
 from tests.unit.fabricate import CLASSIFY, experiment, registry
 from tests.unit.image_folder import CLASSES, picture
 
@@ -68,3 +69,12 @@ def root(tmp_path, monkeypatch):
         picture(folder / split / CLASSES[index % 2] / f"{index:02}.png", index)
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(folder))
     return folder
+
+
+@pytest.fixture
+def coco_folder(tmp_path, monkeypatch) -> Path:
+    """A small data set in COCO's layout, configured as data.scenes."""
+    root = tmp_path / "toys"
+    write_coco_folder(root)
+    monkeypatch.setenv("GHOSTGRAD_DATA_SCENES", str(root))
+    return root

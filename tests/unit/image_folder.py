@@ -1,4 +1,4 @@
-"""A small folder of images and what a run makes of it, for the tests."""
+"""A small folder of images, and how a run reads it, for the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ghostgrad.training import loader as batches
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.fabricate import one_line
 
-# torchvision means to leave the decoding of images to TorchCodec; see CHANGELOG.md.
+# torchvision is going to leave decoding to TorchCodec; see CHANGELOG.md.
 DECODERS = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
 CPU = torch.device("cpu")
 BASE = {"model": "preact_resnet", "data": "images", "batch": 8, "length": 5, "lr": 0.1, "seed": 3}
@@ -38,7 +38,7 @@ def picture(path: Path, seed: int, width: int = 8, height: int = 8, mode: str = 
 
 
 def loaded(root: Path, **changes) -> Images:
-    """The images as a run with these changes of its spec gets them."""
+    """The images as a run reads them whose spec has these changes."""
     manifest = root.parent / "images.json"
     if not manifest.exists():
         make("images", manifest)
@@ -49,7 +49,8 @@ def opened(root: Path, group: ProcessGroup = SINGLE_PROCESS, **changes):
     return batches.open_batches(spec(**changes), loaded(root, **changes), CPU, group)
 
 
-def refused(call, *arguments, **more) -> str:
+def refused(call, *arguments, **keywords) -> str:
+    """The one-line message with which a call refuses its input."""
     with pytest.raises(InputError) as error:
-        call(*arguments, **more)
+        call(*arguments, **keywords)
     return one_line(error)

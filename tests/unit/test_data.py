@@ -21,8 +21,8 @@ from ghostgrad.data.make import make
 def test_digits_are_the_1797_images_as_rgb(tmp_path):
     manifest = tmp_path / "digits.json"
     make("digits", manifest)
-    said = json.loads(manifest.read_text())
-    assert (said["train"], said["test"], said["shape"], said["classes"]) == (
+    content = json.loads(manifest.read_text())
+    assert (content["train"], content["test"], content["shape"], content["classes"]) == (
         1497,
         300,
         [3, 8, 8],
@@ -32,12 +32,12 @@ def test_digits_are_the_1797_images_as_rgb(tmp_path):
     assert images.train_x.dtype == np.uint8
     assert images.train_x.max() == 255
     assert (images.train_x[:, 0] == images.train_x[:, 2]).all()
-    assert np.bincount(images.train_y).min() > 130, "every class is there"
+    assert np.bincount(images.train_y).min() > 130, "every class occurs"
     assert str(tmp_path) not in manifest.read_text(), "a manifest names no path"
 
 
 def test_photographs_are_windows_of_two(tmp_path):
-    """Each is found in scikit-learn's image of its class; no test image is a training image."""
+    """Each is a part of scikit-learn's image of its class; no test image is a training image."""
     from sklearn.datasets import load_sample_images
 
     make("photographs", tmp_path / "photographs.json")
@@ -55,8 +55,8 @@ def test_photographs_are_windows_of_two(tmp_path):
 def test_changed_arrays_are_refused(tmp_path):
     manifest = tmp_path / "digits.json"
     make("digits", manifest)
-    said = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**said, "sha256": "0" * 64}))
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "sha256": "0" * 64}))
     with pytest.raises(
         InputError,
         match=r"digits has changed since the data rule checked it; delete .*digits\.json and",
@@ -67,7 +67,8 @@ def test_changed_arrays_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_a_damaged_manifest_or_array_file_is_one_line(tmp_path, suffix, keep):
-    """Emptied or cut short; it names both files, and without them they are made again."""
+    """Emptied or cut short. The message names both files; once they are deleted, they are made
+    again."""
     manifest = tmp_path / "digits.json"
     make("digits", manifest)
     path, arrays = manifest.with_suffix(suffix), manifest.with_suffix(".npz")
@@ -85,8 +86,8 @@ def test_a_damaged_manifest_or_array_file_is_one_line(tmp_path, suffix, keep):
 
 
 @pytest.mark.parametrize("name", [".digits.npz", ".digits.json"])
-def test_a_full_disk_leaves_nothing_half_made(tmp_path, name):
-    (tmp_path / name).symlink_to("/dev/full")  # what is written before it is renamed
+def test_a_full_disk_leaves_no_partial_file(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")  # the temporary file, which is renamed at the end
     with pytest.raises(OSError, match="No space left on device"):
         make("digits", tmp_path / "digits.json")
     assert not (tmp_path / "digits.json").exists()
@@ -137,16 +138,16 @@ def test_cifar10_is_read_from_the_genuine_layout(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"train": 5000}, "5000 train images, expected 50000; is this the genuine data set?"),
         ({"test": 500}, "500 test images, expected 10000; is this the genuine data set?"),
         ({"classes": ["cat", "dog"]}, "2 classes, expected 10; is this the genuine data set?"),
     ],
 )
-def test_wrong_counts_and_classes_are_one_line(changes, said, tmp_path, monkeypatch):
+def test_wrong_counts_and_classes_are_one_line(changes, message, tmp_path, monkeypatch):
     archive(tmp_path, monkeypatch, **{"train": 50000, "test": 10000, **changes})
-    with pytest.raises(InputError, match=re.escape(f"config.yaml: data.cifar10: {said}")):
+    with pytest.raises(InputError, match=re.escape(f"config.yaml: data.cifar10: {message}")):
         read_arrays("cifar10")
 
 

@@ -1,4 +1,5 @@
-"""Folders of images: their layout, its mistakes, and what hangs on the images that were found."""
+"""Folders of images: their layout, mistakes in it, damaged images, and what depends on the
+images."""
 
 from __future__ import annotations
 
@@ -38,19 +39,19 @@ from tests.unit.image_folder import (
 pytestmark = pytest.mark.filterwarnings(DECODERS)
 
 
-def test_the_layout_is_read_and_the_manifest_tells_it_without_a_path(root):
+def test_the_layout_is_read_and_the_manifest_names_no_path(root):
     (root / "train/ant/notes.txt").write_text("no image")
     (root / "train/.cache").mkdir()
     picture(root / "train/bee/deeper/1.png", 99)
     images = loaded(root)
-    said = json.loads((root.parent / "images.json").read_text())
-    assert (said["title"], said["train"], said["test"], said["classes"]) == (
+    content = json.loads((root.parent / "images.json").read_text())
+    assert (content["title"], content["train"], content["test"], content["classes"]) == (
         "insects",
         21,
         6,
         ["ant", "bee"],
     )
-    assert str(root.parent) not in json.dumps(said)
+    assert str(root.parent) not in json.dumps(content)
     assert images.train_x.shape == (21, 3, 8, 8)
     assert Counter(images.train_y.tolist()) == {0: 10, 1: 11}
     with Image.open(root / "train/ant/04.png") as image:
@@ -59,12 +60,12 @@ def test_the_layout_is_read_and_the_manifest_tells_it_without_a_path(root):
     assert images.mean_std[1] == pytest.approx(images.train_x.std((0, 2, 3)) / 255, abs=1e-6)
 
 
-def test_test_is_read_where_there_is_no_val(root):
+def test_the_folder_test_is_read_if_there_is_no_val(root):
     (root / "val").rename(root / "test")
     assert len(loaded(root).test_y) == 6
 
 
-def test_a_folder_that_was_renamed_is_the_same_and_one_that_changed_is_not(root, monkeypatch):
+def test_a_renamed_folder_is_accepted_and_a_changed_one_is_refused(root, monkeypatch):
     loaded(root)
     moved = root.rename(root.with_name("beetles"))
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGES", str(moved))
@@ -157,15 +158,15 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), LAYOUTS.values(), ids=LAYOUTS)
-def test_another_layout_is_one_line_from_the_data_rule(root, change, said):
+@pytest.mark.parametrize(("change", "message"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_wrong_layout_is_one_line_from_the_data_rule(root, change, message):
     change(root)
     text = refused(make, "images", root.parent / "images.json")
-    assert said.replace("{}", str(root)) in text
+    assert message.replace("{}", str(root)) in text
     assert not (root.parent / "images.json").exists()
 
 
-def test_imagenet_has_the_genuine_counts(root, monkeypatch):
+def test_imagenet_must_have_the_genuine_counts(root, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_DATA_IMAGENET", str(root))
     text = refused(make, "imagenet", root.parent / "imagenet.json")
     assert text.endswith(
@@ -183,7 +184,7 @@ def test_imagenet_has_the_genuine_counts(root, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
+def test_an_image_of_another_size_is_named_and_accepted_with_size_set(root, split):
     odd = root / split / "bee/odd.png"
     picture(odd, 50, 9, 12)
     text = refused(loaded, root)
@@ -203,8 +204,8 @@ def test_an_image_of_another_size_is_named_and_size_mends_it(root, split):
     "name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"]
 )
 def test_a_damaged_image_is_named(root, name, monkeypatch):
-    """By the data rule and, where it becomes so later, by a run in memory and by one from files,
-    from whichever process."""
+    """By the data rule and, if it is damaged later, by a run in memory and by one from files, in
+    the run's own process or in a worker."""
     loaded(root)
     path = root / "train/bee/19.png"
     if name.startswith("cut"):
@@ -234,12 +235,12 @@ def test_a_damaged_image_is_named(root, name, monkeypatch):
         monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", workers)
         texts.append(refused(opened(root, input="files", batch=20), 0))
     assert len(set(texts)) == 1
-    told = (
+    reason = (
         "contains 2 images; store each image in its own file"
         if name == "film.gif"
         else "cannot be read as an image ("
     )
-    assert texts[0].startswith(f"{path}: {told}")
+    assert texts[0].startswith(f"{path}: {reason}")
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
@@ -252,21 +253,20 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
 
 
 def test_pngs_that_are_damaged_in_other_ways(tmp_path):
-    """Of no pixels, of no palette, and a flipped bit that leaves pixels, which only a checksum
-    tells."""
+    """Without pixels, without a palette, and with a flipped bit that only the checksum shows."""
     path, end = tmp_path / "a.png", chunk(b"IEND")
     path.write_bytes(decoding.PNG_SIGNATURE)
     assert "(its header or a chunk is damaged); replace" in refused(decoding.decode, path)
     palette = chunk(b"tRNS", b"\0") + chunk(b"IDAT", zlib.compress(bytes(72)))
-    for kind, more, found in ((2, b"", ["a.png"]), (3, palette, [])):
+    for kind, chunks, names in ((2, b"", ["a.png"]), (3, palette, [])):
         path.write_bytes(
             decoding.PNG_SIGNATURE
             + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, kind, 0, 0, 0))
-            + more
+            + chunks
             + end
         )
         assert f"{path}: cannot be read as an image (" in refused(decoding.decode, path)
-        assert decoding.damaged(tmp_path, [path]) == found
+        assert decoding.damaged(tmp_path, [path]) == names
     pixels = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     Image.fromarray(np.dstack([pixels] * 3)).save(path)
     content = bytearray(path.read_bytes())
@@ -280,7 +280,7 @@ def test_pngs_that_are_damaged_in_other_ways(tmp_path):
 
 
 def test_large_and_decorated_pngs_are_whole(tmp_path):
-    """Beyond Pillow's limits for what comes from strangers."""
+    """Beyond Pillow's limits for images from unknown sources."""
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path, icc_profile=bytes(2**20 + 1))
     assert decoding.decode(path).shape == (3, 8, 8)
@@ -288,30 +288,30 @@ def test_large_and_decorated_pngs_are_whole(tmp_path):
     assert decoding.damaged(tmp_path, [path]) == []
 
 
-def test_damaged_images_are_skipped_and_counted_where_config_says_so(root, monkeypatch):
-    """From the start, so that every run, however it reads, has the same images; the title tells it
-    in every cell."""
+def test_damaged_images_are_skipped_and_counted_if_config_says_so(root, monkeypatch):
+    """By the data rule, so that all runs have the same images, however they read them; the title,
+    which is shown with every result, has their number."""
     for name in ("train/bee/19.png", "val/ant/20.png"):
         (root / name).write_bytes((root / name).read_bytes()[:60])
     monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
     images = loaded(root)
     assert (len(images.train_y), len(images.test_y)) == (19, 5)
-    said = json.loads((root.parent / "images.json").read_text())
-    assert said["skipped"] == ["train/bee/19.png", "val/ant/20.png"]
-    assert said["title"] == "insects, without 2 damaged images"
-    monkeypatch.delenv("GHOSTGRAD_DAMAGED_IMAGES")  # what is left out is the manifest's matter
+    content = json.loads((root.parent / "images.json").read_text())
+    assert content["skipped"] == ["train/bee/19.png", "val/ant/20.png"]
+    assert content["title"] == "insects, without 2 damaged images"
+    monkeypatch.delenv("GHOSTGRAD_DAMAGED_IMAGES")  # a run skips what the manifest names
     assert len(opened(root, input="files", batch=19).images.train_y) == 19
 
 
-def test_what_follows_the_end_of_a_file_does_no_harm(root):
-    """Some of ImageNet's JPEGs have a few bytes more."""
+def test_bytes_after_the_end_of_an_image_do_no_harm(root):
+    """Some of ImageNet's JPEGs have a few bytes after the end marker."""
     path = root / "train/bee/19.png"
     path.write_bytes(path.read_bytes() + b"\0" * 5000)
     assert len(loaded(root).train_y) == 20
 
 
 def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
-    """torch would say that an output is too small, layers deep."""
+    """Otherwise torch reports only that the output of some layer is too small."""
     text = refused(build_network, spec(model="vgg19_bn"), 2, (3, 28, 28))
     assert text.startswith(
         "model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32"
@@ -326,7 +326,7 @@ def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
     assert mlp(torch.zeros(2, 3, 5, 5)).shape == (2, 2)
 
 
-def test_initialize_takes_them_too(root):
+def test_initialize_reads_folders_too(root):
     """Resized while they are read."""
     settings = {
         "model": "mlp",
@@ -346,7 +346,8 @@ def test_initialize_takes_them_too(root):
 
 
 def test_a_figure_names_the_folder(tmp_path, monkeypatch):
-    """`data fashion-mnist`; without a manifest the data set's name."""
+    """`data fashion-mnist`, the title in the manifest; without a manifest the name of the data
+    set."""
     monkeypatch.chdir(tmp_path)
     experiment = SimpleNamespace(scaled=lambda *_: {"data": "images"})
     cell = SimpleNamespace(experiment="nets", variant="a")

@@ -1,4 +1,4 @@
-"""ImageNet's original archives, made small in their genuine layout."""
+"""Unpacking ImageNet's original archives; here small ones in the genuine layout."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ghostgrad.data.make import make
 from ghostgrad.registry.datasets import DATA_SETS, Counts
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
-TRUTH = (3, 1, 2, 2, 1, 3)  # of the validation images, ILSVRC2012_IDs
-INNER = 4  # a synset with children, which is no class
+TRUTH = (3, 1, 2, 2, 1, 3)  # ILSVRC2012_ID of the class of each validation image
+INNER = 4  # a synset with children, which is not a class
 
 
 def jpeg(shade: int) -> bytes:
@@ -69,7 +69,7 @@ def devkit() -> bytes:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """A folder with the three archives; their checksums are the published ones'."""
+    """A folder with the three archives; their checksums take the place of the published ones."""
     inner = {
         f"{w}.tar": tar({f"{w}_{k}.JPEG": jpeg(60 * i + k) for k in range(4)})
         for i, w in enumerate(WNIDS)
@@ -92,7 +92,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def check(root: Path) -> None:
-    """Every image in its class, and the data rule content."""
+    """Every image is in the folder of its class, and the data rule accepts them."""
     for number, truth in enumerate(TRUTH, start=1):
         name = f"ILSVRC2012_val_{number:08}.JPEG"
         assert (root / "val" / WNIDS[truth - 1] / name).read_bytes() == jpeg(200 + number)
@@ -113,8 +113,8 @@ def test_archives_become_the_folders_that_are_read(root):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_cut_off_it_begins_again(split, root, monkeypatch):
-    """What is half unpacked is nobody's data."""
+def test_interrupted_unpacking_starts_again(split, root, monkeypatch):
+    """A split that is not complete has not yet its name."""
     original = Path.rename
 
     def dies(self, target):
@@ -130,7 +130,7 @@ def test_cut_off_it_begins_again(split, root, monkeypatch):
     check(root)
 
 
-def test_a_flat_val_is_sorted_and_goes_on_where_it_was(root):
+def test_a_flat_val_is_sorted_and_interrupted_sorting_is_continued(root):
     archives.unpack(root)
     for image in list((root / "val").rglob("*.JPEG")):
         image.rename(root / "val" / image.name)
@@ -153,7 +153,7 @@ def test_a_flat_val_is_sorted_and_goes_on_where_it_was(root):
 def test_bad_archives_are_one_line(root, monkeypatch):
     train = root / archives.ARCHIVES["train"]
     content = train.read_bytes()
-    for spoil, said in (
+    for spoil, message in (
         (
             lambda: train.write_bytes(content[:-600]),
             "is not present in the root directory or is corrupted",
@@ -164,7 +164,7 @@ def test_bad_archives_are_one_line(root, monkeypatch):
         ),
     ):
         spoil()
-        with pytest.raises(InputError, match=said) as error:
+        with pytest.raises(InputError, match=message) as error:
             archives.unpack(root)
         assert "\n" not in str(error.value)
         assert not (root / "train").exists()
@@ -185,9 +185,9 @@ def test_bad_archives_are_one_line(root, monkeypatch):
 @pytest.mark.parametrize(
     "error", [RuntimeError("invalid"), OSError(22, "Invalid argument"), EOFError()]
 )
-def test_what_a_killed_attempt_left_is_in_nobodys_way(root, monkeypatch, error):
-    """Half a meta file, of which torch complains in many ways, and half-unpacked folders, which are
-    gone before free space is asked for."""
+def test_leftovers_of_a_killed_attempt_do_no_harm(root, monkeypatch, error):
+    """A partial meta file, for which torch has many errors, and partial folders, which are deleted
+    before the free space is measured."""
     archives.unpack(root)
     (root / "val").rename(root / ".val")
     whole, load = (root / imagenet.META_FILE).read_bytes(), imagenet.load_meta_file

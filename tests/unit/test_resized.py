@@ -1,4 +1,4 @@
-"""The copy of a folder of images that is smaller: what it holds, and what a run makes of it."""
+"""The smaller copy of a folder of images: what it contains, and what a run reads from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = {
 
 @pytest.fixture
 def manifest(tmp_path, monkeypatch) -> Path:
-    """Of a folder with an image of each kind in every class."""
+    """The manifest of a folder with an image of each kind in every class."""
     root = tmp_path / "insects"
     for seed, (split, name) in enumerate((s, c) for s in ("train", "test") for c in CLASSES):
         for file, (width, height) in SIZES.items():
@@ -45,7 +45,7 @@ def copied(manifest: Path) -> Path:
     return copy
 
 
-def test_short_sides_are_at_most_so_many_pixels(manifest):
+def test_short_sides_are_at_most_the_given_length(manifest):
     folder = copied(manifest).with_suffix("")
     for name, (width, height) in SIZES.items():
         file = folder / "train" / "bee" / (name if name != "a.gif" else "a.gif.png")
@@ -63,13 +63,13 @@ def test_short_sides_are_at_most_so_many_pixels(manifest):
         assert np.abs(np.asarray(image).astype(int) - expected).max() <= 1
 
 
-def test_its_manifest_says_what_it_is(manifest):
-    one, other = (json.loads(path.read_text()) for path in (manifest, copied(manifest)))
-    assert other["title"] == f"insects, short side {SHORT}"
-    assert {key: one[key] for key in ("name", "train", "test", "classes")} == {
-        key: other[key] for key in ("name", "train", "test", "classes")
+def test_the_manifest_describes_the_copy(manifest):
+    original, copy = (json.loads(path.read_text()) for path in (manifest, copied(manifest)))
+    assert copy["title"] == f"insects, short side {SHORT}"
+    assert {key: original[key] for key in ("name", "train", "test", "classes")} == {
+        key: copy[key] for key in ("name", "train", "test", "classes")
     }
-    assert one["sha256"] != other["sha256"]
+    assert original["sha256"] != copy["sha256"]
 
 
 def test_a_run_reads_the_copy(manifest):
@@ -81,8 +81,8 @@ def test_a_run_reads_the_copy(manifest):
     assert images.train_x[0].shape == (3, 12, 12)
 
 
-def test_cut_off_it_goes_on(manifest, monkeypatch):
-    """What is copied is not copied again, half-written files are."""
+def test_an_interrupted_copy_is_continued(manifest, monkeypatch):
+    """Images that were copied are not copied again; partial files are replaced."""
     done, calls, original = copied(manifest), [], decoding.decode
     wanted = {path: path.read_bytes() for path in done.with_suffix("").rglob("*.*")}
     done.unlink()
@@ -96,7 +96,7 @@ def test_cut_off_it_goes_on(manifest, monkeypatch):
     assert {path: path.read_bytes() for path in done.with_suffix("").rglob("*.*")} == wanted
 
 
-def test_of_other_images_it_is_made_anew(manifest):
+def test_a_copy_of_other_images_is_replaced(manifest):
     copied(manifest)
     old = manifest.parent.parent / "insects" / "train" / "ant" / "wide.JPEG"
     old.unlink()
@@ -107,13 +107,13 @@ def test_of_other_images_it_is_made_anew(manifest):
     assert "wide.JPEG" not in names
 
 
-def test_another_source_than_the_manifests_is_refused(manifest):
+def test_images_that_changed_since_the_manifest_are_refused(manifest):
     picture(manifest.parent.parent / "insects" / "train" / "ant" / "new.png", 77)
     with pytest.raises(InputError, match="images has changed since the data rule checked it"):
         copied(manifest)
 
 
-def test_a_copy_that_is_damaged_is_made_again(manifest):
+def test_a_damaged_copy_is_made_again(manifest):
     copy = copied(manifest)
     broken = copy.with_suffix("") / "train" / "ant" / "wide.JPEG"
     good = broken.read_bytes()
@@ -127,7 +127,7 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"data": "digits", "resized": 64},
@@ -143,6 +143,6 @@ def test_a_copy_that_is_damaged_is_made_again(manifest):
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes, said):
-    with pytest.raises(InputError, match=said):
+def test_useless_settings_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
         check_together(spec(**changes), 0, "nets.a")

@@ -150,7 +150,7 @@ def test_batches_that_cannot_be_made_are_refused(root, changes, said):
 
 def test_more_images_than_memory_are_refused(root, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda _name: 50)
-    assert "20 images take 0 GiB of memory" in refused(loaded, root)
+    assert "20 images need 0 GiB of memory" in refused(loaded, root)
     assert len(loaded(root, input="files").train_x) == 20
 
 

@@ -1,4 +1,4 @@
-"""A run on a smaller copy of a folder of images, from the folder to the run."""
+"""A run on the smaller copy of a folder of images, from the folder to the result."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_the_copy_is_made_once_and_read(checkout: Checkout, tmp_path):
         "resized_data": 1,
         "classify": 1,
     }
-    said = checkout.build(f"{RUN}/metrics.csv", *settings)
-    assert "1 run to do, less than a minute on 2 cores" in said
+    output = checkout.build(f"{RUN}/metrics.csv", *settings)
+    assert "1 run to do, less than a minute on 2 cores" in output
     copy = checkout.path("results/data/images-12")
     assert json.loads(copy.with_suffix(".json").read_text())["title"] == "insects, short side 12"
     assert len(list(copy.rglob("*.jpg"))) == 12
