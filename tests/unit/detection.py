@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import torch
 from pycocotools import mask as rle
 from torchvision.io import write_png
 
-from ghostgrad.data import digit_scenes
 from ghostgrad.data.make import make
+from ghostgrad.registry.datasets import DATA_SETS, Counts
 
 SIDE = 40  # pixels, of the images of write_coco_folder
 TRAIN = "annotations/instances_train2017.json"
@@ -43,7 +44,8 @@ SPEC = {
 def small_scenes(folder: Path) -> Path:
     """Make digit_scenes with few scenes; the path of their manifest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digit_scenes, "COUNTS", {"train": 10, "val": 5})
+        small = dataclasses.replace(DATA_SETS["digit_scenes"], counts=Counts(10, 5, 10))
+        patch.setitem(DATA_SETS, "digit_scenes", small)
         make("digit_scenes", folder / "digit_scenes.json")
     return folder / "digit_scenes.json"
 

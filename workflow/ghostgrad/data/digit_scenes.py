@@ -17,24 +17,27 @@ from ghostgrad.data.coco import SPLIT_FOLDERS
 from ghostgrad.data.images import Labels, Pixels
 
 SIDE = 64  # pixels, of a scene
-COUNTS = {"train": 400, "val": 60}  # scenes
 OBJECTS = (2, 5)  # least and most digits that are tried in a scene
 INK = 48  # grey level from which a pixel belongs to the digit
 
 
-def make(root: Path) -> None:
-    """Write both splits below `root`, whole or not at all. A digit of the training scenes is in no
-    test scene."""
+def make(root: Path, train_count: int, test_count: int) -> None:
+    """Write so many scenes of both splits below `root`, all or none. A digit of the training scenes
+    is in no test scene."""
     grey, labels, test = grey_digits()
     building = root.with_name(f".{root.name}")
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
-    for seed, (split, chosen) in enumerate((("train", ~test), ("val", test))):
-        _write(building, split, grey[chosen], labels[chosen], np.random.default_rng(seed))
+    splits = (("train", train_count, ~test), ("val", test_count, test))
+    for seed, (split, count, chosen) in enumerate(splits):
+        rng = np.random.default_rng(seed)
+        _write(building, split, count, grey[chosen], labels[chosen], rng)
     shutil.rmtree(root, ignore_errors=True)
     building.rename(root)
 
 
-def _write(root: Path, split: str, grey: Pixels, labels: Labels, rng: np.random.Generator) -> None:
+def _write(
+    root: Path, split: str, count: int, grey: Pixels, labels: Labels, rng: np.random.Generator
+) -> None:
     """Write the scenes of one split and their annotation file."""
     import torch
     from torchvision.io import write_png
@@ -44,7 +47,7 @@ def _write(root: Path, split: str, grey: Pixels, labels: Labels, rng: np.random.
     (root / "annotations").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id in range(1, COUNTS[split] + 1):
+    for image_id in range(1, count + 1):
         scene, objects = _draw_scene(grey, labels, rng)
         name = f"{image_id:06}.png"
         write_png(torch.from_numpy(scene).expand(3, -1, -1), str(folder / name))

@@ -18,15 +18,18 @@ def _read(name: str, manifest: Path, skip: Collection[str] = ()) -> tuple[Scenes
     shipped = DATA_SETS[name].shipped
     root = str(manifest.with_suffix("")) if shipped else manifests.configured_path(name)
     scenes, content = coco.read(name, root, skip)
-    train, test = scenes.train.index.imgs, scenes.val.index.imgs  # skipped images count
-    manifests.check_counts(name, train, test, scenes.classes)
+    if not shipped:
+        train, test = scenes.train.index.imgs, scenes.val.index.imgs  # skipped images count
+        manifests.check_counts(name, train, test, scenes.classes)
     return scenes, content
 
 
 def make_scenes(name: str, manifest: Path) -> None:
     """Make the shipped scenes, or check those in the configured folder, and write the manifest."""
     if DATA_SETS[name].shipped:
-        digit_scenes.make(manifest.with_suffix(""))
+        counts = DATA_SETS[name].counts
+        assert counts is not None, "a shipped data set has known sizes"
+        digit_scenes.make(manifest.with_suffix(""), counts.train, counts.test)
     scenes, content = _read(name, manifest)
     root, paths = scenes.train.folder.parent, scenes.train.paths() + scenes.val.paths()
     if skipped := names_to_skip(name, root, paths):
