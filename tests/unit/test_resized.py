@@ -131,15 +131,15 @@ def test_a_damaged_copy_is_made_again(manifest):
     [
         (
             {"data": "digits", "resized": 64},
-            "resized: data digits is no folder of images; take images or imagenet",
+            "resized: data digits is not a folder of images; set data to images or imagenet",
         ),
         (
             {"resized": 240, "size": 224, "input": "files", "augment": ["resized_crop"]},
-            "resized: 240 is smaller than 256, to which the test images would grow again",
+            "resized: 240 is smaller than 256, the side that test images would be enlarged to",
         ),
         (
             {"resized": 64, "size": 128},
-            "resized: 64 is smaller than 128, to which the test images would grow again",
+            "resized: 64 is smaller than 128, the side that test images would be enlarged to",
         ),
     ],
 )

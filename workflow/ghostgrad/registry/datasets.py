@@ -1,8 +1,9 @@
 """The table of data sets. Everything that depends on which data sets there are reads it: schemas,
 config.yaml's checks, estimates, the data rule and the loaders.
 
-A new data set is a row here, a module in `ghostgrad/data` that reads it, and its reader's entry in
-`ghostgrad/data/load.py`. Imports neither torch nor pandas.
+A new data set is a row here. One of the form `arrays` also needs a module in `ghostgrad/data` that
+reads it, and that reader's entry in `ARRAY_READERS` of `ghostgrad/data/image_sets.py`; folders and
+scenes are read by what there is. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
