@@ -14,6 +14,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.cli import rules, snakemake_hooks
 from ghostgrad.cli.rules import Build
 from ghostgrad.registry.registry import load_registry
+from ghostgrad.registry.tasks import RUN_RULES
 from ghostgrad.runs.record import FILES
 from tests.conftest import ROOT
 from tests.unit.fabricate import publish
@@ -44,7 +45,7 @@ def test_the_configuration_makes_a_build(bench):
 def test_every_experiment_belongs_to_one_run_rule():
     """Of its task, and of weights.pt or not: two rules that make one file would be ambiguous."""
     build = Build.from_config(load_registry(), CONFIG)
-    patterns = [build.experiments_pattern(*rule) for rule in rules.RUN_RULES.values()]
+    patterns = [build.experiments_pattern(*rule) for rule in RUN_RULES.values()]
     for name in build.registry.experiments:
         assert sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1
 

@@ -19,7 +19,6 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from ghostgrad.cli import lock
 from ghostgrad.cli.rules import (
-    RUN_RULES,
     Build,
     job_environment,
     library_files,
@@ -35,6 +34,7 @@ from ghostgrad.cli.snakemake_hooks import (
 from ghostgrad.registry.config import check_config, load_config
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import SCALES
+from ghostgrad.registry.tasks import RUN_RULES
 from ghostgrad.report import overview
 
 with exit_on_bad_input():

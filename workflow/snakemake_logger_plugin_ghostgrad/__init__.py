@@ -11,7 +11,8 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-RUN_RULES = ("simulate", "sample", "initialize", "weights", "classify", "pretrain", "detect")
+from ghostgrad.registry.tasks import RUN_RULES, TASKS
+
 TAIL = 12  # lines of a failed job's log
 
 
@@ -133,7 +134,7 @@ def _result(job: Job) -> str:
     metrics = dict(zip(header, values, strict=False))
     if metrics["status"] == "diverged":
         return f"diverged at step {metrics['diverged_at']}"
-    for quantity, name in {"test_accuracy": "test accuracy", "box_ap": "box AP"}.items():
+    for quantity, name in filter(None, (task.result for task in TASKS.values())):
         if quantity in metrics:
             return f"{name} {float(metrics[quantity]):.1f} %"
     for quantity in ("gradient_norm", "gradient_variance"):

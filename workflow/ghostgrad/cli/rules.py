@@ -27,17 +27,6 @@ from ghostgrad.report import overview, pages
 from ghostgrad.runs.record import FILES
 
 NO_MATCH = "(?!)"  # a regular expression that matches nothing
-# Rule -> the task whose runs it computes, and whether they publish their weights. Both rules of
-# `classify` do the same; Snakemake must know before a job starts whether it makes weights.pt.
-RUN_RULES = {
-    "simulate": ("simulate", False),
-    "sample": ("sample", False),
-    "initialize": ("initialize", False),
-    "weights": ("weights", False),
-    "classify": ("classify", False),
-    "pretrain": ("classify", True),
-    "detect": ("detect", False),
-}
 
 
 class Wildcards(Protocol):

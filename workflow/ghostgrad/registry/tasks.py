@@ -64,7 +64,8 @@ TASKS = {
     )
 }
 
-RUN_RULES = tuple(
-    rule for task in TASKS.values() for rule in (task.name, task.publishing_rule) if rule
-)
-"""The Snakemake rules that compute runs."""
+RUN_RULES = {task.name: (task.name, False) for task in TASKS.values()} | {
+    task.publishing_rule: (task.name, True) for task in TASKS.values() if task.publishing_rule
+}
+"""Rule -> the task whose runs it computes, and whether they publish their weights. The two rules of
+`classify` do the same; Snakemake must know before a job starts whether it makes weights.pt."""
