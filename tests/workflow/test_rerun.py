@@ -15,27 +15,84 @@ def test_a_finished_build_has_nothing_to_do(built: Checkout):
 
 
 def test_editing_training_code_or_a_rules_text_reruns_nothing(built: Checkout):
-    built.edit("workflow/ghostgrad/tasks/classify.py", "import logging", "import logging  # touched")
-    built.edit("workflow/ghostgrad/tasks/simulate.py", "import torch\n", "import torch  # touched\n")
+    built.edit(
+        "workflow/ghostgrad/tasks/classify.py", "import logging", "import logging  # touched"
+    )
+    built.edit(
+        "workflow/ghostgrad/tasks/simulate.py", "import torch\n", "import torch  # touched\n"
+    )
     built.edit("workflow/rules/runs.smk", "--threads {threads}", "--threads  {threads}")
     assert built.planned_jobs() == {}
 
 
 def test_editing_one_variant_reruns_it_and_what_hangs_on_it(built: Checkout):
     built.edit(
-        "workflow/experiments/ghost.yaml", "tanh: {like: tanh-bn, norm: none}", "tanh: {like: tanh-bn, norm: layer}"
+        "workflow/experiments/ghost.yaml",
+        "tanh: {like: tanh-bn, norm: none}",
+        "tanh: {like: tanh-bn, norm: layer}",
     )
     jobs = built.planned_jobs()
     # fig5 and its alias in the tiny paper, the claims that it decides, and the list of artifacts
-    assert jobs == {"simulate": 1, "tidy": 2, "table": 2, "figure": 2, "claims": 1, "artifacts": 1, "all": 1}
+    assert jobs == {
+        "simulate": 1,
+        "tidy": 2,
+        "table": 2,
+        "figure": 2,
+        "claims": 1,
+        "artifacts": 1,
+        "all": 1,
+    }
 
 
 def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkout):
-    built.edit("workflow/ghostgrad/figures/bnres.py", "import pandas as pd", "import pandas as pd  # touched")
+    built.edit(
+        "workflow/ghostgrad/figures/bnres.py",
+        "import pandas as pd",
+        "import pandas as pd  # touched",
+    )
     loaded = load_registry()
     drawn = [a for a in loaded.artifacts.values() if a.paper == "bnres" and a.figure]
-    drawn = [a for a in drawn if not a.cells or loaded.artifact_runs("smoke", a)]  # others are not run at this scale
+    drawn = [
+        a for a in drawn if not a.cells or loaded.artifact_runs("smoke", a)
+    ]  # others are not run at this scale
     assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
+
+
+def test_editing_the_diagrams_redraws_the_figures_of_the_papers_that_have_some(built: Checkout):
+    built.edit(
+        "workflow/ghostgrad/figures/diagram.py", "from __future__", "# edited\nfrom __future__"
+    )
+    drawn = [
+        artifact
+        for artifact in load_registry().artifacts.values()
+        if artifact.has_figure and artifact.paper in ("ghost", "bnres")
+    ]
+    drawn = [a for a in drawn if not load_registry().missing("smoke", a, {})]
+    assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
+
+
+def test_editing_the_measured_quantities_redoes_what_shows_them(built: Checkout):
+    """analysis/measures.py: all tables, the figures of two papers and the claims; no run."""
+    built.edit(
+        "workflow/ghostgrad/analysis/measures.py", "from __future__", "# edited\nfrom __future__"
+    )
+    jobs = built.planned_jobs()
+    assert jobs.keys() == {"table", "figure", "not_run", "claims", "artifacts", "all"}
+
+
+def test_editing_the_theory_reruns_no_run_and_gathers_no_run_again(built: Checkout):
+    built.edit(
+        "workflow/ghostgrad/theory/residual.py", "from __future__", "# edited\nfrom __future__"
+    )
+    claims = load_registry().claims
+    tables = [
+        artifact
+        for artifact in load_registry().artifacts.values()
+        if artifact.table == "claim" and claims[artifact.id].module == "bnres"
+    ]
+    measured = [a for a in tables if not load_registry().missing("smoke", a, {})]
+    jobs = built.planned_jobs()
+    assert jobs == {"table": len(measured), "claims": 1, "artifacts": 1, "all": 1}
 
 
 def test_editing_the_table_module_redoes_tables_and_runs_nothing(built: Checkout):
@@ -72,7 +129,9 @@ def test_one_more_seed_adds_only_new_runs(built: Checkout):
 def test_one_more_activation_is_yaml_only_and_builds_one_run(built: Checkout):
     """Built for real: the figure then shows the new curve."""
     built.edit(
-        "workflow/experiments/ghost.yaml", "      relu-bn-40:", "      gelu-bn: {activation: gelu}\n      relu-bn-40:"
+        "workflow/experiments/ghost.yaml",
+        "      relu-bn-40:",
+        "      gelu-bn: {activation: gelu}\n      relu-bn-40:",
     )
     built.edit(
         "workflow/experiments/ghost.yaml",
@@ -84,13 +143,19 @@ def test_one_more_activation_is_yaml_only_and_builds_one_run(built: Checkout):
     kept = built.path("results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv").stat().st_mtime_ns
     built.build(target)
     assert "GELU + BN" in built.path("results/smoke/figures/ghost.fig5.csv").read_text()
-    assert built.path("results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv").stat().st_mtime_ns == kept
+    assert (
+        built.path("results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv").stat().st_mtime_ns
+        == kept
+    )
 
 
 def test_a_new_defaulted_option_reruns_nothing(built: Checkout):
     specs = "workflow/ghostgrad/registry/specs"
     new = '    dropout: Annotated[float, Option("Probability.", minimum=0)] = 0\n'
-    for task, option in (("simulate", "    repeats: Annotated["), ("classify", "    seed: Annotated[")):
+    for task, option in (
+        ("simulate", "    repeats: Annotated["),
+        ("classify", "    seed: Annotated["),
+    ):
         built.edit(f"{specs}/{task}.py", option, new + option)
     assert built.planned_jobs() == {}
 
@@ -104,7 +169,9 @@ def test_a_moved_state_folder_or_data_path_reruns_nothing(built: Checkout):
 
 def test_a_fresh_clone_builds_from_nothing(checkout: Checkout):
     jobs = checkout.planned_jobs("--config", "scale=smoke")
-    tasks = Counter(run.task for run in load_registry().runs("smoke") if spec.unset_data(run, {}) is None)
+    tasks = Counter(
+        run.task for run in load_registry().runs("smoke") if spec.unset_data(run, {}) is None
+    )
     assert {task: jobs[task] for task in tasks} == tasks
 
 
@@ -115,7 +182,9 @@ def test_tables_and_figures_are_the_same_bytes_when_built_again(built: Checkout)
         for folder, function in (("tables", one.table), ("figures", one.figure)):
             if function and not reg.missing("smoke", one, {}):
                 kinds.setdefault((folder, one.paper, function), one.id)
-    paths = [built.path(f"results/smoke/{folder}/{name}.csv") for (folder, *_), name in kinds.items()]
+    paths = [
+        built.path(f"results/smoke/{folder}/{name}.csv") for (folder, *_), name in kinds.items()
+    ]
     files = [path for named in paths for path in named.parent.glob(f"{named.stem}.*")]
     before = {path: path.read_bytes() for path in files}
     assert len(before) > 3 * len(paths) > 30
@@ -132,10 +201,14 @@ def test_partial_builds_from_what_exists_and_runs_nothing(built: Checkout):
     shutil.rmtree(built.path("results/smoke/runs/resnet15_cifar"))
     jobs = built.planned_jobs("--config", "partial=true")
     assert not {"simulate", "classify", "data"} & jobs.keys()
-    built.build("--config", "partial=true", "--report", "results/smoke/report.html", "--report-after-run")
+    built.build(
+        "--config", "partial=true", "--report", "results/smoke/report.html", "--report-after-run"
+    )
     fig5 = built.path("results/smoke/tables/ghost.fig5.csv").read_text()
     assert "not run (no finished run)" in fig5
-    assert "not run (no finished run)" in built.path("results/smoke/tables/bnres.tab1.csv").read_text()
+    assert (
+        "not run (no finished run)" in built.path("results/smoke/tables/bnres.tab1.csv").read_text()
+    )
     assert built.path("results/smoke/report.html").exists()
     # the next full build completes them: four runs, published from their state folders
     jobs = built.planned_jobs()
@@ -172,5 +245,7 @@ def test_named_targets(built: Checkout):
     mine = [artifact for artifact in reg.artifacts.values() if artifact.paper == "bnres"]
     needed = {run for artifact in mine for run in reg.artifact_runs("smoke", artifact)}
     assert jobs["simulate"] == len(needed & set(runs)) == 1, "equation 13 and figure 5 share a run"
-    measurable = [artifact for artifact in mine if artifact.table and not reg.missing("smoke", artifact, {})]
+    measurable = [
+        artifact for artifact in mine if artifact.table and not reg.missing("smoke", artifact, {})
+    ]
     assert jobs["table"] == len(measurable)

@@ -60,16 +60,20 @@ def all_modules() -> list[str]:
     return sorted(name for name in names if name not in ("__init__", "__main__"))
 
 
-def _is_type_checking(node: ast.AST) -> bool:
+def is_type_checking(node: ast.AST) -> bool:
     """True for `if TYPE_CHECKING:`, whose imports serve annotations only."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def _import_statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
-        elif not _is_type_checking(child):
+        elif not is_type_checking(child):
             yield from _import_statements(child)
 
 
@@ -90,7 +94,7 @@ def imports(module: str) -> frozenset[str]:
         if isinstance(statement, ast.Import):
             names |= {alias.name for alias in statement.names}
         elif statement.module:
-            # `from ghostgrad.training import optim` imports a module, `from … import Network` a name.
+            # `from ghostgrad.training import optim` imports a module, others import a name.
             names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
             names.add(statement.module)
     own = {name.removeprefix("ghostgrad.") for name in names if name.startswith("ghostgrad.")}
@@ -99,15 +103,24 @@ def imports(module: str) -> frozenset[str]:
     return frozenset((modules | packages) - {module})
 
 
+def _packages(module: str) -> list[str]:
+    """`registry.specs` and `registry` for `registry.specs.base`."""
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
 def dependencies(*roots: str) -> tuple[str, ...]:
-    """`roots` and all that they import, directly or not, without bookkeeping; sorted."""
+    """`roots` and all that they import, directly or not, without bookkeeping; sorted.
+
+    Python runs the `__init__.py` of every package that holds one of them, so these count too.
+    """
     reached: set[str] = set()
     pending = list(roots)
     while pending:
         module = pending.pop()
         if module not in reached and not is_bookkeeping(module):
             reached.add(module)
-            pending += imports(module)
+            pending += [*imports(module), *_packages(module)]
     return tuple(sorted(reached))
 
 

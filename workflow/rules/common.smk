@@ -19,6 +19,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from ghostgrad.cli import lock
 from ghostgrad.cli.rules import (
+    RULE_MODULES,
     Build,
     job_environment,
     library_files,

@@ -26,7 +26,7 @@ ruleorder: not_run > table > figure
 rule tidy:
     input:
         runs=BUILD.artifact_metrics,
-        code=library_files("analysis.tidy"),
+        code=library_files(*RULE_MODULES["tidy"]),
     output:
         "results/{scale}/tidy/{artifact}.csv",
     log:
@@ -93,7 +93,7 @@ rule claims:
 rule not_run:
     input:
         BUILD.references(BUILD.not_run),
-        code=library_files("report.tables", "report.render", "figures.draw"),
+        code=library_files(*RULE_MODULES["not_run"]),
         page=page_templates("table"),
     output:
         BUILD.files_not_run(),
@@ -112,7 +112,7 @@ rule not_run:
 rule artifacts:
     input:
         BUILD.leading_files(),
-        code=library_files("report.overview"),
+        code=library_files(*RULE_MODULES["artifacts"]),
         page=page_templates("artifacts"),
     output:
         csv=f"results/{SCALE}/artifacts.csv",

@@ -27,6 +27,13 @@ from ghostgrad.report import overview, pages
 from ghostgrad.runs.record import FILES
 
 NO_MATCH = "(?!)"  # a regular expression that matches nothing
+# Rule -> the modules whose work it does. The rules of single artifacts and of the claims ask the
+# registry for theirs, which depend on the artifact's paper and on the claims that there are.
+RULE_MODULES = {
+    "tidy": ("analysis.tidy",),
+    "not_run": ("report.tables", "report.render", "figures.draw"),
+    "artifacts": ("report.overview",),
+}
 
 
 class Wildcards(Protocol):

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.dependencies import dependencies, parse
+from ghostgrad.dependencies import dependencies, is_type_checking, parse
 
 PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
 
@@ -28,14 +28,18 @@ DEFINITIONS = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def _without_docstring(node: ast.AST, statements: list[ast.stmt]) -> list[ast.stmt]:
     if isinstance(node, DEFINITIONS) and statements:
         first = statements[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
             return statements[1:]
     return statements
 
 
 def _tokens(node: ast.AST) -> Iterator[str]:
     """The syntax tree in prefix form, without imports, docstrings, comments and annotations."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if isinstance(node, ast.Import | ast.ImportFrom) or is_type_checking(node):
         return
     yield type(node).__name__
     for name, value in ast.iter_fields(node):
