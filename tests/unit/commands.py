@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ghostgrad.cli import estimates
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.spec import RunSpec
 
 REGISTRY = Registry()
 RUN = "plainnet_init/relu-bn-s0"
+
+
+def workload(run: RunSpec) -> str:
+    """What a calibration measures of a training run."""
+    return estimates.workload(run.spec, run.gpus)
 
 
 def told(result) -> str:

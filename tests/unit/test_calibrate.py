@@ -16,16 +16,15 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from ghostgrad.checks import InputError
 from ghostgrad.cli import calibrate, estimates
-from ghostgrad.cli.estimates import workload
 from ghostgrad.registry.spec import RunSpec
-from tests.unit.commands import REGISTRY, refused, told
+from tests.unit.commands import REGISTRY, refused, told, workload
 
 CPU = torch.device("cpu")
 SMALL = REGISTRY.run("laptop", "resnet15_cifar/model1-s0")
 
 
 def small(**changes) -> RunSpec:
-    return replace(SMALL, spec={**SMALL.spec, "blocks": 1, "batch": 4, **changes})
+    return replace(SMALL, spec=replace(SMALL.spec, blocks=1, batch=4, **changes))
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -49,12 +48,14 @@ def test_what_is_measured_is_kept(tmp_path):
 def test_plan_uses_the_last_gpu_or_the_device_that_is_named(tmp_path):
     rows = [("w", "H100", 30), ("w", "A100", 20), ("full", "A100", ""), ("w", "cpu, 2 threads", 1)]
     with (tmp_path / "calibration.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([estimates.CALIBRATION, *((*row, "", "2.15") for row in rows)])
-    assert estimates.calibration(tmp_path, "") == ("A100", {"w": 20.0})
-    assert estimates.calibration(tmp_path, "H100") == ("H100", {"w": 30.0})
-    assert estimates.calibration(tmp_path, "cpu, 2 threads") == ("cpu, 2 threads", {"w": 1.0})
+        csv.writer(stream).writerows(
+            [estimates.CALIBRATION_COLUMNS, *((*row, "", "2.15") for row in rows)]
+        )
+    assert estimates.read_calibration(tmp_path, "") == ("A100", {"w": 20.0})
+    assert estimates.read_calibration(tmp_path, "H100") == ("H100", {"w": 30.0})
+    assert estimates.read_calibration(tmp_path, "cpu, 2 threads") == ("cpu, 2 threads", {"w": 1.0})
     with pytest.raises(InputError, match="--device: 'H10' is not measured; did you mean 'H100'"):
-        estimates.calibration(tmp_path, "H10")
+        estimates.read_calibration(tmp_path, "H10")
 
 
 HEAD = "workload,device,images_per_s\n"
@@ -64,8 +65,10 @@ SPOILT = [HEAD + row for row in ("w,H100,abc", "w", "w,H100,nan", "w,H100,-5")]
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "device,images_per_s\nH100,3\n", *SPOILT])
 def test_a_damaged_file_is_one_line(tmp_path, text):
     (tmp_path / "calibration.csv").write_text(text)
-    with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it, and run ghostgrad calibrate again"):
-        estimates.calibration(tmp_path, "")
+    with pytest.raises(
+        InputError, match=r"calibration\.csv: damaged; delete it and run ghostgrad calibrate again"
+    ):
+        estimates.read_calibration(tmp_path, "")
     (tmp_path / "calibration.csv").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"calibration\.csv: damaged; delete it"):
         calibrate.calibrate([SMALL], CPU, 1, tmp_path)
@@ -73,32 +76,40 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "calibration.csv").mkdir()
-    with pytest.raises(InputError, match=r"calibration\.csv: Is a directory; mend or delete it"):
-        estimates.calibration(tmp_path, "")
+    with pytest.raises(InputError, match=r"calibration\.csv: Is a directory; repair or delete it"):
+        estimates.read_calibration(tmp_path, "")
 
 
 def test_a_build_reckons_with_what_was_measured(tmp_path):
     run, path = REGISTRY.run("paper", "resnet15_cifar/model1-s0"), tmp_path / "calibration.csv"
     assert estimates.expectation([], tmp_path, 2, False) == "no runs to do"
-    rows = [estimates.CALIBRATION, (workload(run), "H100", estimates.images(run.spec) / 7 / 3600, "", "2.15")]
+    rows = [
+        estimates.CALIBRATION_COLUMNS,
+        (workload(run), "H100", estimates.images_to_process(run.spec) / 7 / 3600, "", "2.15"),
+    ]
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     said = estimates.expectation([run], tmp_path, 2, False)
     assert said == "1 run to do, about 7.0 GPU-hours and 0.0 core-hours (ghostgrad plan)"
     path.write_bytes(b"\xff")
-    assert re.match(r"1 run to do; .*calibration\.csv: damaged", estimates.expectation([run], tmp_path, 2, False))
+    assert re.match(
+        r"1 run to do; .*calibration\.csv: damaged",
+        estimates.expectation([run], tmp_path, 2, False),
+    )
 
 
 def test_a_cpu_says_nothing_of_a_gpu(tmp_path):
     calibrate.calibrate([SMALL], CPU, 1, tmp_path)
-    assert estimates.calibration(tmp_path, "") == ("", {})
+    assert estimates.read_calibration(tmp_path, "") == ("", {})
 
 
 def test_plan_says_which_device_it_reckons_with(ghostgrad):
     seqnet = REGISTRY.run("paper", "imagenet/seqnet50-s0")
     Path("state").mkdir()
     with Path("state/calibration.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([estimates.CALIBRATION, [workload(seqnet), "An H200", "500", "", "2.15"]])
+        csv.writer(stream).writerows(
+            [estimates.CALIBRATION_COLUMNS, [workload(seqnet), "An H200", "500", "", "2.15"]]
+        )
     out = told(ghostgrad("plan", "--scale", "paper"))
     assert "measured: training steps on An H200, by ghostgrad calibrate" in out
     (line,) = (line.split() for line in out.splitlines() if line.startswith("ghost.fig7"))
@@ -114,9 +125,11 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
         (MemoryError(), "out of memory"),
     ],
 )
-def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatch, caplog, error, said):
-    def full(one, *_):
-        if one.spec.model == "preact_resnet":
+def test_what_does_not_fit_is_said_and_the_next_is_measured(
+    tmp_path, monkeypatch, caplog, error, said
+):
+    def full(spec, *_):
+        if spec.model == "preact_resnet":
             raise error
         return 3.0
 
@@ -126,7 +139,9 @@ def test_what_does_not_fit_is_said_and_the_next_is_measured(tmp_path, monkeypatc
     path = calibrate.calibrate([SMALL, second], CPU, 2, tmp_path)
     assert [row["images_per_s"] for row in read(path)] == ["", "3"]
     assert f"1 of 2: preact_resnet, sgd, fp32, batch 64: {said}" in caplog.text
-    assert estimates.calibration(tmp_path, read(path)[0]["device"])[1] == {workload(second): 3.0}
+    assert estimates.read_calibration(tmp_path, read(path)[0]["device"])[1] == {
+        workload(second): 3.0
+    }
 
 
 def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
@@ -141,13 +156,15 @@ def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
 def test_every_update_rule_is_measured(rule):
     """CLARS with the norms of the samples' gradients that it needs."""
-    assert calibrate.images_per_s(small(optimizer=rule), CPU, 1) > 0
+    assert calibrate.images_per_s(small(optimizer=rule).spec, CPU, 1) > 0
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": True}, {"deterministic": True}])
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bf16"}, {"channels_last": True}, {"deterministic": True}]
+)
 def test_what_a_spec_computes_with_is_measured(changes):
     changed = small(filters=8, **changes)
-    assert calibrate.images_per_s(changed, CPU, 1) > 0
+    assert calibrate.images_per_s(changed.spec, CPU, 1) > 0
     assert workload(changed) != workload(small(filters=8))
 
 
@@ -156,7 +173,11 @@ def test_a_detector_is_measured(tmp_path):
     detector = REGISTRY.run("laptop", "coco/seqnet50-2x-s0")
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MaskRCNNHeads, "forward", lambda self, x: seen.append(x) or nn.Sequential.forward(self, x))
+        patch.setattr(
+            MaskRCNNHeads,
+            "forward",
+            lambda self, x: seen.append(x) or nn.Sequential.forward(self, x),
+        )
         path = calibrate.calibrate([detector], CPU, 1, tmp_path)
     (row,) = read(path)
     assert row["workload"] == workload(detector)
@@ -165,17 +186,25 @@ def test_a_detector_is_measured(tmp_path):
 
 
 def test_each_workload_of_the_paper_is_measured_once():
-    trainings = [r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec.length]
-    found = calibrate.workloads(REGISTRY.runs("paper"))
-    assert found.keys() == {workload(r) for r in trainings}
+    trainings = [
+        r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec.length
+    ]
+    specs = calibrate.workloads(REGISTRY.runs("paper"))
+    assert specs.keys() == {workload(r) for r in trainings}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("imagnet",), "calibrate: no experiment 'imagnet'; did you mean 'imagenet'?"),
-        (("imagenet/seqnet5", "--scale", "paper"), "has no variant 'seqnet5' at scale paper; did you mean"),
-        (("operators", "--cpu"), "calibrate: nothing to measure; only trainings are, on data of a known size"),
+        (
+            ("imagenet/seqnet5", "--scale", "paper"),
+            "has no variant 'seqnet5' at scale paper; did you mean",
+        ),
+        (
+            ("operators", "--cpu"),
+            "calibrate: nothing to measure; only training runs on data of a known size are measured",
+        ),
     ],
 )
 def test_errors_are_one_line(ghostgrad, arguments, said):
@@ -185,4 +214,6 @@ def test_errors_are_one_line(ghostgrad, arguments, said):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
 def test_without_a_gpu_it_names_the_way_out(ghostgrad):
-    assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in refused(ghostgrad("calibrate", "imagenet"))
+    assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in refused(
+        ghostgrad("calibrate", "imagenet")
+    )

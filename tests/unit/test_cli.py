@@ -35,7 +35,9 @@ def line_of(name: str, text: str) -> str:
 def test_status_before_anything_has_run(ghostgrad):
     """A line for every artifact, those that the scale leaves out too, and the number of runs."""
     out = told(ghostgrad("status"))
-    assert [line.split()[0] for line in out.splitlines()[: len(REGISTRY.artifacts)]] == list(REGISTRY.artifacts)
+    assert [line.split()[0] for line in out.splitlines()[: len(REGISTRY.artifacts)]] == list(
+        REGISTRY.artifacts
+    )
     assert re.search(r"table +not run \(not at scale smoke\)$", line_of("ghost.tab2", out))
     runs = len(REGISTRY.artifact_runs("smoke", REGISTRY.artifact("ghost.fig5")))
     assert re.search(rf"figure +0/{runs} runs +not built yet$", line_of("ghost.fig5", out))
@@ -47,8 +49,13 @@ def test_status_before_anything_has_run(ghostgrad):
 def test_status_of_what_is_done_and_begun(ghostgrad):
     """Done, diverged, how far a run is, and the verdicts of built tables."""
     finish_models(10.0, 11.0)
-    publish(REGISTRY.run("smoke", "resnet15_cifar/model3-s0"), {"status": "diverged", "test_accuracy": 10.0})
-    begun, started = (REGISTRY.run("smoke", f"plainnet_init/{name}-s0") for name in ("tanh", "selu"))
+    publish(
+        REGISTRY.run("smoke", "resnet15_cifar/model3-s0"),
+        {"status": "diverged", "test_accuracy": 10.0},
+    )
+    begun, started = (
+        REGISTRY.run("smoke", f"plainnet_init/{name}-s0") for name in ("tanh", "selu")
+    )
     for run in (begun, started):
         state_folder(Path("state"), Path(run.directory), run.canonical, []).mkdir(parents=True)
     folder = state_folder(Path("state"), Path(begun.directory), begun.canonical, [])
@@ -101,7 +108,11 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
     before = everything()
     out = told(ghostgrad("show", "bnres.tab1"))
     assert "2/3 runs at scale smoke" in out
-    rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip().startswith("Model")}
+    rows = {
+        line.split()[0]: " ".join(line.split())
+        for line in out.splitlines()
+        if line.strip().startswith("Model")
+    }
     assert rows["Model-1"] == "Model-1 92.5 % / 14.5 % scaled – / 15.5 %"
     assert rows["Model-3"] == "Model-3 9.09 % / not run"
     assert f"Code {task_hash('classify')}/{code_hash('report.tables', 'report.render')}." in out
@@ -112,7 +123,9 @@ def test_show_csv(ghostgrad):
     """For pipes: a header and a line per number, nothing else."""
     finish_models(14.5, 9.25, 10.0)
     rows = list(csv.DictReader(io.StringIO(told(ghostgrad("show", "bnres.tab1", "--csv")))))
-    assert [(row["row"], row["metric"], float(row["ours"]), row["verdict"]) for row in rows[:3]] == [
+    assert [
+        (row["row"], row["metric"], float(row["ours"]), row["verdict"]) for row in rows[:3]
+    ] == [
         ("Model-1", "test_accuracy", 14.5, "scaled"),
         ("Model-2", "test_accuracy", 9.25, "scaled"),
         ("Model-3", "test_accuracy", 10.0, "scaled"),
@@ -173,7 +186,9 @@ def test_runs_of_different_code_are_named(ghostgrad):
     finish_models(14.5, 9.25)
     assert "different code" not in told(ghostgrad("status", "--runs"))
     assert "different code" not in told(ghostgrad("show", "bnres.tab1"))
-    publish(REGISTRY.run("smoke", "resnet15_cifar/model2-s0"), {"test_accuracy": 9.0}, code="c0de0001")
+    publish(
+        REGISTRY.run("smoke", "resnet15_cifar/model2-s0"), {"test_accuracy": 9.0}, code="c0de0001"
+    )
     out = told(ghostgrad("status", "--runs"))
     assert line_of("bnres.tab1", out).endswith("; 1 computed by different code")
     assert line_of("bnres.fig9", out).endswith("; 1 computed by different code")
@@ -206,7 +221,9 @@ def test_show_counts_no_run_that_is_gone(ghostgrad):
 
 
 def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
-    assert "results/smoke/figures/bnres.fig5.csv" in refused(ghostgrad("show", "bnres.fig5", "--csv"))
+    assert "results/smoke/figures/bnres.fig5.csv" in refused(
+        ghostgrad("show", "bnres.fig5", "--csv")
+    )
 
 
 def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
@@ -221,7 +238,10 @@ def test_show_tells_where_we_leave_the_paper(ghostgrad):
     """Expected results and deviations, with their reasons."""
     out = told(ghostgrad("show", "bnres.tab1"))
     assert "- Expected of Model-1: 92.5 %." in out
-    assert "- Ours: Xavier weights are uniform (the default of TensorFlow's xavier_initializer)." in out
+    assert (
+        "- Ours: Xavier weights are uniform (the default of TensorFlow's xavier_initializer)."
+        in out
+    )
 
 
 def test_an_unknown_paper(ghostgrad):

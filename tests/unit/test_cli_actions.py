@@ -75,7 +75,11 @@ def test_forget(ghostgrad):
     for folder in (other_seed, other_scale):
         folder.mkdir(parents=True)
     out = told(ghostgrad("forget", RUN, "--scale", "laptop"))
-    gone = [f"state/laptop/{RUN}@0123abcd", f"state/laptop/{RUN}@4567cdef", f"results/laptop/runs/{RUN}"]
+    gone = [
+        f"state/laptop/{RUN}@0123abcd",
+        f"state/laptop/{RUN}@4567cdef",
+        f"results/laptop/runs/{RUN}",
+    ]
     assert out.splitlines() == [f"deleted {folder}" for folder in gone]
     assert not any(Path(folder).exists() for folder in gone)
     assert other_seed.exists()
@@ -87,12 +91,18 @@ def test_forget(ghostgrad):
 MISTAKES = {
     "artifact": (("show", "ghost.tab6"), "no artifact 'ghost.tab6'; did you mean 'ghost.tab"),
     "artifact's case": (("show", "bnres.k"), "no artifact 'bnres.k'; did you mean 'bnres.K'?"),
-    "scale": (("status", "--scale", "labtop"), "--scale: 'labtop' is not allowed; did you mean 'laptop'?"),
+    "scale": (
+        ("status", "--scale", "labtop"),
+        "--scale: 'labtop' is not allowed; did you mean 'laptop'?",
+    ),
     "scale of show": (
         ("show", "ghost.fig5", "--scale", "papr"),
         "--scale: 'papr' is not allowed; did you mean 'paper'?",
     ),
-    "scale of plan": (("plan", "--scale", "x"), "--scale: 'x' is not allowed; valid: laptop, paper, smoke, substitute"),
+    "scale of plan": (
+        ("plan", "--scale", "x"),
+        "--scale: 'x' is not allowed; valid: laptop, paper, smoke, substitute",
+    ),
     "run to forget": (
         ("forget", "plainnet_init/relu-nb-s0"),
         "no run 'plainnet_init/relu-nb-s0' at scale smoke; did you mean 'plainnet_init/relu-bn-s0'?",
@@ -101,14 +111,23 @@ MISTAKES = {
         ("run", "laptop/plainnet_init/relu-bn-s1"),
         "no run 'plainnet_init/relu-bn-s1' at scale laptop; did you mean 'plainnet_init/relu-bn-s0'?",
     ),
-    "scale of a run": (("run", f"labtop/{RUN}"), "run: 'labtop' is not a scale; did you mean 'laptop'?"),
-    "nothing to run": (("run",), "run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out"),
+    "scale of a run": (
+        ("run", f"labtop/{RUN}"),
+        "run: 'labtop' is not a scale; did you mean 'laptop'?",
+    ),
+    "nothing to run": (
+        ("run",),
+        "run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out",
+    ),
     "spec without folder": (("run", "--spec", "{}"), "run: give <scale>/"),
     "bad spec": (
         ("run", "--spec", "{}", "--out", "x"),
         "--spec: task: 'None' is not allowed; valid: classify",
     ),
-    "table of no artifact": (("table", "ghost.tab9", "--scale", "smoke"), "no artifact 'ghost.tab9'; did you mean"),
+    "table of no artifact": (
+        ("table", "ghost.tab9", "--scale", "smoke"),
+        "no artifact 'ghost.tab9'; did you mean",
+    ),
     "command": (("statsu",), "No such command 'statsu'. Did you mean 'status'?"),
     "option": (("status", "--scal", "laptop"), "No such option: --scal"),
     "no artifact": (("show",), "Missing argument"),
@@ -126,7 +145,10 @@ def test_a_mistake_is_one_line(ghostgrad, arguments, expected):
 CONFIGS = {
     "missing": (None, "config.yaml: cannot be read (No such file or directory)"),
     "broken": ("scale: [smoke\n", "config.yaml, line 2: not valid YAML"),
-    "unknown key": (CONFIG + "state-dir: s\n", "config.yaml: unknown key 'state-dir'; did you mean 'state_dir'?"),
+    "unknown key": (
+        CONFIG + "state-dir: s\n",
+        "config.yaml: unknown key 'state-dir'; did you mean 'state_dir'?",
+    ),
     "unknown scale": (
         CONFIG.replace("smoke", "smok"),
         "config.yaml: scale: 'smok' is not allowed; did you mean 'smoke'?",
@@ -138,7 +160,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("command", [("status",), ("show", "ghost.tab1"), ("plan",), ("forget", RUN)])
+@pytest.mark.parametrize(
+    "command", [("status",), ("show", "ghost.tab1"), ("plan",), ("forget", RUN)]
+)
 @pytest.mark.parametrize(("text", "expected"), CONFIGS.values(), ids=CONFIGS)
 def test_a_bad_configuration_is_one_line(ghostgrad, command, text, expected):
     """Every command that reads config.yaml says what is wrong with it and does nothing."""
@@ -153,11 +177,15 @@ def test_a_run_computed_by_name(ghostgrad):
     run = REGISTRY.run("smoke", RUN)
     command = [sys.executable, "-m", "ghostgrad", "run", f"smoke/{RUN}"]
     subprocess.run(command, check=True, capture_output=True)
-    assert sorted(path.name for path in Path(run.directory).iterdir()) == sorted({*FILES} - {"weights.pt"})
+    assert sorted(path.name for path in Path(run.directory).iterdir()) == sorted(
+        {*FILES} - {"weights.pt"}
+    )
     assert run_status(run) == "done"
     assert read_provenance(run)["code"] == task_hash("simulate")
     folder = state_folder(Path("state"), Path(run.directory), run.canonical, [])
-    assert (folder / "record" / "metrics.csv").read_bytes() == Path(run.directory, "metrics.csv").read_bytes()
+    assert (folder / "record" / "metrics.csv").read_bytes() == Path(
+        run.directory, "metrics.csv"
+    ).read_bytes()
     (environment,) = json.loads(Path(run.directory, "env.json").read_text())
     assert environment["gpu_s"] == 0
     assert 0 < environment["peak_mb"] < 1536
@@ -167,9 +195,16 @@ def test_a_run_computed_by_name(ghostgrad):
 def test_the_installed_command(tmp_path):
     """The script beside this Python and `python -m ghostgrad` are the same program, with the same exit codes."""
     (tmp_path / "config.yaml").write_text(CONFIG)
-    for command in ([str(Path(sys.executable).parent / "ghostgrad")], [sys.executable, "-m", "ghostgrad"]):
+    for command in (
+        [str(Path(sys.executable).parent / "ghostgrad")],
+        [sys.executable, "-m", "ghostgrad"],
+    ):
         done = subprocess.run(
-            [*command, "show", "ghost.tabb1"], cwd=tmp_path, capture_output=True, text=True, check=False
+            [*command, "show", "ghost.tabb1"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "ghostgrad: no artifact 'ghost.tabb1'; did you mean 'ghost.tab1'?\n"

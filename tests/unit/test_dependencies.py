@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from ghostgrad import dependencies
-from ghostgrad.cli.rules import RULE_MODULES, RUN_RULES
+from ghostgrad.cli.rules import RULE_MODULES
 from ghostgrad.registry.registry import load_registry
+from ghostgrad.registry.tasks import RUN_RULES
 from ghostgrad.runs import provenance
 
 EXPECTED = Path(__file__).with_name("dependencies.txt")

@@ -8,18 +8,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from snakemake_logger_plugin_ghostgrad import LogHandler, _duration
+from snakemake_logger_plugin_ghostgrad import LogHandler, duration_text
 
 
-def record(event: str | None = None, level: int = logging.INFO, text: str = "", **fields) -> logging.LogRecord:
+def record(
+    event: str | None = None, level: int = logging.INFO, text: str = "", **fields
+) -> logging.LogRecord:
     made = logging.LogRecord("snakemake", level, "", 0, text, None, None)
     made.__dict__.update(fields, event=event)
     return made
 
 
 def job(jobid: int, rule: str = "simulate", **wildcards) -> logging.LogRecord:
-    wildcards = {"scale": "smoke", "experiment": "net", "variant": "a", "seed": str(jobid)} | wildcards
-    return record("job_info", jobid=jobid, rule_name=rule, wildcards=wildcards, log=[f"{jobid}.log"])
+    wildcards = {
+        "scale": "smoke",
+        "experiment": "net",
+        "variant": "a",
+        "seed": str(jobid),
+    } | wildcards
+    return record(
+        "job_info", jobid=jobid, rule_name=rule, wildcards=wildcards, log=[f"{jobid}.log"]
+    )
 
 
 @pytest.fixture
@@ -66,16 +75,29 @@ def test_a_diverged_run_says_so(handler, tmp_path, capsys):
 
 def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
     """Ctrl-C reaches the run too; it saves itself and exits with 75, which Snakemake reports as an error."""
-    (tmp_path / "1.log").write_text("line\n2026-11-22 10:00:00 stopped by SIGINT; saved in state/smoke/net/a-s1@0\n")
+    (tmp_path / "1.log").write_text(
+        "line\n2026-11-22 10:00:00 stopped by SIGINT; saved in state/smoke/net/a-s1@0\n"
+    )
     handler.emit(job(1))
-    handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
-    assert capsys.readouterr().err == "stopped net/a-s1; it is saved: start the same build again and it goes on\n"
+    handler.emit(
+        record(
+            "job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"
+        )
+    )
+    assert (
+        capsys.readouterr().err
+        == "stopped net/a-s1; it is saved: start the same build again to continue it\n"
+    )
 
 
 def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monkeypatch):
     (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
     handler.emit(job(1))
-    handler.emit(record("job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"))
+    handler.emit(
+        record(
+            "job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"
+        )
+    )
     said = capsys.readouterr().err
     assert "FAILED net/a-s1 (rule simulate)" in said
     assert "log: 1.log" in said
@@ -88,9 +110,17 @@ def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monke
 def test_a_failed_data_rule_advises_the_scale_that_was_asked_for(handler, capsys, monkeypatch):
     """It has no scale of its own."""
     monkeypatch.setattr(sys, "argv", ["snakemake", "ghost", "--config", "scale=paper"])
-    handler.emit(record("job_info", jobid=1, rule_name="data", wildcards={"name": "cifar10"}, log=[]))
-    handler.emit(record("job_error", jobid=1, rule_name="data", log=[], shellcmd="ghostgrad data cifar10"))
-    assert capsys.readouterr().err.splitlines()[-1].endswith("snakemake --config scale=paper partial=true")
+    handler.emit(
+        record("job_info", jobid=1, rule_name="data", wildcards={"name": "cifar10"}, log=[])
+    )
+    handler.emit(
+        record("job_error", jobid=1, rule_name="data", log=[], shellcmd="ghostgrad data cifar10")
+    )
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("snakemake --config scale=paper partial=true")
+    )
 
 
 def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):
@@ -100,8 +130,8 @@ def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):
     assert capsys.readouterr().err == "disk is nearly full\n"
 
 
-def test_durations():
-    assert [_duration(s) for s in (3.2, 89, 200, 7200)] == ["3 s", "89 s", "3 min", "2.0 h"]
+def testduration_texts():
+    assert [duration_text(s) for s in (3.2, 89, 200, 7200)] == ["3 s", "89 s", "3 min", "2.0 h"]
 
 
 def test_a_dry_run_lists_jobs_with_what_they_ask_for(tmp_path, monkeypatch, capsys):
@@ -110,7 +140,13 @@ def test_a_dry_run_lists_jobs_with_what_they_ask_for(tmp_path, monkeypatch, caps
     handler.emit(record("run_info", text="before", stats={"simulate": 1}))
     wildcards = {"scale": "paper", "experiment": "net", "variant": "a", "seed": "1"}
     resources = {"gpu": 1, "mem_mb": 8000, "runtime": 120, "tmpdir": "/tmp"}
-    job = {"jobid": 1, "rule_name": "simulate", "wildcards": wildcards, "log": [], "resources": resources}
+    job = {
+        "jobid": 1,
+        "rule_name": "simulate",
+        "wildcards": wildcards,
+        "log": [],
+        "resources": resources,
+    }
     handler.emit(record("job_info", **job))
     handler.emit(record("run_info", text="Job stats: 1", stats={"simulate": 1}))
     first, second = capsys.readouterr().err.splitlines()

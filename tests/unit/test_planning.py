@@ -12,10 +12,10 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ghostgrad.cli import calibrate, estimates
-from ghostgrad.cli.estimates import GMACS_PER_S, Estimate, estimate, workload
+from ghostgrad.cli.estimates import GMACS_PER_S, Estimate, estimate
 from ghostgrad.cli.plan import wall_time
 from ghostgrad.registry.spec import SCALES
-from tests.unit.commands import REGISTRY, refused, told
+from tests.unit.commands import REGISTRY, refused, told, workload
 from tests.unit.fabricate import publish
 
 
@@ -30,37 +30,45 @@ def rows(ghostgrad, *arguments: str) -> dict[str, dict[str, str]]:
 
 def test_the_networks_are_as_counted():
     """For every network that the paper scale trains; `ghostgrad count-networks` writes the file anew."""
-    assert calibrate.networks(REGISTRY.runs("paper")) == estimates.NETWORKS.read_text()
+    assert calibrate.networks_csv(REGISTRY.runs("paper")) == estimates.NETWORKS.read_text()
 
 
 def test_hours_by_hand():
     """SeqNet101: 100 epochs of 5,004 batches of 256 images, 14.4e9 multiply-adds each, on four GPUs."""
     seqnet = run("imagenet/seqnet101-s0")
-    multiply_adds = estimates.counts_of(seqnet).multiply_adds
+    multiply_adds = estimates.network_counts(seqnet).multiply_adds
     assert multiply_adds == pytest.approx(14.4e9, rel=0.01)
     seconds = 100 * 5004 * 256 * multiply_adds / (GMACS_PER_S * 1e9) / 4
-    assert estimate(seqnet, {}, GMACS_PER_S) == Estimate(pytest.approx(seconds / 3600), "multiply-adds")
+    assert estimate(seqnet, {}, GMACS_PER_S) == Estimate(
+        pytest.approx(seconds / 3600), "multiply-adds"
+    )
     assert estimate(seqnet, {}, GMACS_PER_S / 2).hours == pytest.approx(2 * seconds / 3600)
     cifar = run("cifar_sweep/lalc-128-s0")
-    assert estimates.images(cifar.spec) == 200 * 390 * 128
+    assert estimates.images_to_process(cifar.spec) == 200 * 390 * 128
     steps = run("resnet15_cifar/model1-s0")
-    assert estimates.images(steps.spec) == steps.spec.length * steps.spec.batch
+    assert estimates.images_to_process(steps.spec) == steps.spec.length * steps.spec.batch
 
 
 def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
     found, rate = estimates.Counts(0, 10**9, 1), 1000.0
     spec = replace(run("resnet15_cifar/model1-s0").spec, precision="bf16", optimizer="sgd")
-    plain = estimates.seconds(spec, found, 100, rate)
+    plain = estimates.seconds_per_step(spec, found, 100, rate)
     assert plain == pytest.approx(0.1)
-    assert estimates.seconds(replace(spec, precision="tf32"), found, 100, rate) == pytest.approx(2 * plain)
-    assert estimates.seconds(replace(spec, precision="fp32"), found, 100, rate) == pytest.approx(4 * plain)
-    assert estimates.seconds(replace(spec, optimizer="clars"), found, 100, rate) == pytest.approx(2 * plain)
+    assert estimates.seconds_per_step(
+        replace(spec, precision="tf32"), found, 100, rate
+    ) == pytest.approx(2 * plain)
+    assert estimates.seconds_per_step(
+        replace(spec, precision="fp32"), found, 100, rate
+    ) == pytest.approx(4 * plain)
+    assert estimates.seconds_per_step(
+        replace(spec, optimizer="clars"), found, 100, rate
+    ) == pytest.approx(2 * plain)
 
 
 def test_a_small_network_takes_its_layers_time():
     """Resnet-15: 35 convolutions and products, 80,000 steps; a faster GPU makes them no shorter."""
     small = run("resnet15_cifar/model1-s0")
-    assert estimates.counts_of(small).layers == 35
+    assert estimates.network_counts(small).layers == 35
     for rate in (GMACS_PER_S, 100 * GMACS_PER_S):
         assert estimate(small, {}, rate).hours == pytest.approx(80_000 * 35 * 0.25e-3 / 3600)
 
@@ -68,7 +76,9 @@ def test_a_small_network_takes_its_layers_time():
 def test_accumulated_steps_are_as_many_as_their_micro_batches():
     """A batch of 16,384 takes 16 times 1,024 images: as long as it does in all, whatever the layers' time."""
     many, one = run("cifar_sweep/sgd-16k-s0"), run("cifar_sweep/sgd-1k-s0")
-    per_image = [estimate(r, {}, 1e9).hours / estimates.images(r.spec) for r in (many, one)]
+    per_image = [
+        estimate(r, {}, 1e9).hours / estimates.images_to_process(r.spec) for r in (many, one)
+    ]
     assert per_image[0] == pytest.approx(per_image[1])
 
 
@@ -81,8 +91,8 @@ def test_of_every_run_is_known_what_it_takes(scale):
 def test_a_detector_by_hand():
     """Mask R-CNN on a SeqNet50 at 1,088 x 1,088, in TF32: 180,000 steps of 16 images on four GPUs."""
     detector = run("coco/seqnet50-2x-s0")
-    found = estimates.counts_of(detector)
-    backbone = (1088 / 224) ** 2 * estimates.counts_of(detector.upstream).multiply_adds
+    found = estimates.network_counts(detector)
+    backbone = (1088 / 224) ** 2 * estimates.network_counts(detector.upstream).multiply_adds
     sides = [272, 136, 68, 34, 17]
     pixels = sum(side**2 for side in sides)
     pyramid = sum(side**2 * 256 * c for side, c in zip(sides, (128, 256, 512, 2048), strict=False))
@@ -90,18 +100,21 @@ def test_a_detector_by_hand():
     proposals = pixels * (9 * 256**2 + 256 * 15)
     boxes = 512 * (49 * 4 * 9 * 256**2 + 12544 * 1024 + 1024 * 81 * 5)
     masks = 128 * (196 * (4 * 9 * 256**2 + 4 * 256**2) + 784 * 256 * 81)
-    assert found.multiply_adds == pytest.approx(backbone + pyramid + proposals + boxes + masks, rel=0.01)
+    assert found.multiply_adds == pytest.approx(
+        backbone + pyramid + proposals + boxes + masks, rel=0.01
+    )
     hours = 180_000 * 16 * found.multiply_adds / (GMACS_PER_S * 1e9 / 2) / 4 / 3600
     assert estimate(detector, {}, GMACS_PER_S) == Estimate(pytest.approx(hours), "multiply-adds")
 
 
 @pytest.mark.parametrize(
-    ("changes", "side"), [({}, 1088), ({"min_size": 992}, 1344), ({"min_size": 480, "max_size": 640}, 640)]
+    ("changes", "side"),
+    [({}, 1088), ({"min_size": 992}, 1344), ({"min_size": 480, "max_size": 640}, 640)],
 )
 def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
     """As torchvision's transform has it: the short side to min_size, the long one to at most max_size, up to 32s."""
     spec = replace(run("coco/seqnet50-2x-s0").spec, **changes)
-    assert estimates.size(spec) == side
+    assert estimates.image_side(spec) == side
     transform = GeneralizedRCNNTransform(spec.min_size, spec.max_size, [0.0] * 3, [1.0] * 3)
     images, _ = transform([torch.zeros(3, 480, 640), torch.zeros(3, 640, 480)])
     assert images.tensors.shape[-2:] == (side, side)
@@ -112,10 +125,12 @@ def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
     seqnet = run("imagenet/seqnet50-s0")
     other = replace(seqnet, spec=replace(seqnet.spec, size=128))
     assert estimate(other, {}, GMACS_PER_S) == Estimate(0.0, "unknown")
-    monkeypatch.setattr(estimates, "networks", dict)
+    monkeypatch.setattr(estimates, "counted_networks", dict)
     out = told(ghostgrad("plan", "--scale", "paper"))
     assert re.search(r"^ghost.tab1 .* unknown$", out, re.MULTILINE)
-    assert "unknown: no expected duration and no counted network; such runs take 0 hours here" in out
+    assert (
+        "unknown: no expected duration and no counted network; such runs take 0 hours here" in out
+    )
 
 
 def test_what_is_measured_comes_first():
@@ -125,21 +140,33 @@ def test_what_is_measured_comes_first():
         pytest.approx(100 * 5004 * 256 / 500 / 4 / 3600), "measured"
     )
     simulation = run("plainnet_init/relu-bn-s0")
-    assert estimate(simulation, measured, GMACS_PER_S) == Estimate(simulation.expect["seconds"] / 3600, "expected")
+    assert estimate(simulation, measured, GMACS_PER_S) == Estimate(
+        simulation.expect["seconds"] / 3600, "expected"
+    )
     detector = run("coco/seqnet50-2x-s0")
     hours = 180_000 * 16 / 20 / 4 / 3600
-    assert estimate(detector, {workload(detector): 20.0}, GMACS_PER_S) == Estimate(pytest.approx(hours), "measured")
+    assert estimate(detector, {workload(detector): 20.0}, GMACS_PER_S) == Estimate(
+        pytest.approx(hours), "measured"
+    )
 
 
 def test_a_run_that_artifacts_share_counts_once(ghostgrad):
     found = rows(ghostgrad, "--scale", "paper", "--gpus", "16")
     apart = sum(float(found[f"ghost.{name}"]["gpu_hours"]) for name in ("tab3a", "tab3c"))
     seqnet50 = 5 * 4 * estimate(run("imagenet/seqnet50-s0"), {}, GMACS_PER_S).hours
-    wanted = [r for n in ("tab3a", "tab3c") for r in REGISTRY.artifact_runs("paper", REGISTRY.artifact(f"ghost.{n}"))]
-    together = sum(estimate(r, {}, GMACS_PER_S).hours * r.resources["gpu"] for r in dict.fromkeys(wanted))
+    wanted = [
+        r
+        for n in ("tab3a", "tab3c")
+        for r in REGISTRY.artifact_runs("paper", REGISTRY.artifact(f"ghost.{n}"))
+    ]
+    together = sum(
+        estimate(r, {}, GMACS_PER_S).hours * r.resources["gpu"] for r in dict.fromkeys(wanted)
+    )
     assert apart == pytest.approx(together + seqnet50)
     whole = sum(
-        estimate(r, {}, GMACS_PER_S).hours * r.resources["gpu"] for r in REGISTRY.runs("paper") if not r.optional
+        estimate(r, {}, GMACS_PER_S).hours * r.resources["gpu"]
+        for r in REGISTRY.runs("paper")
+        if not r.optional
     )
     assert float(found["all"]["gpu_hours"]) == pytest.approx(whole)
     assert int(found["ghost.tab2"]["runs"]) == 3, "with the classifier that both start from"
@@ -185,14 +212,18 @@ def test_experiments_make_up_the_whole(ghostgrad):
     whole = found.pop("all")
     del found["optional"]
     assert sum(int(row["runs"]) for row in found.values()) == int(whole["runs"])
-    assert sum(float(row["gpu_hours"]) for row in found.values()) == pytest.approx(float(whole["gpu_hours"]))
+    assert sum(float(row["gpu_hours"]) for row in found.values()) == pytest.approx(
+        float(whole["gpu_hours"])
+    )
 
 
 def test_a_run_beyond_its_time_limit_resumes(ghostgrad):
     """SeqNet101 has 48 hours; at a 24th of the rate it takes 250."""
     slow = ("--scale", "paper", "--by", "experiment", "--gmacs-per-s", str(GMACS_PER_S / 24))
     assert rows(ghostgrad, *slow)["imagenet"]["resumes"] == "5"
-    assert re.search(r"^imagenet .* multiply-adds, 5 resumes$", told(ghostgrad("plan", *slow)), re.MULTILINE)
+    assert re.search(
+        r"^imagenet .* multiply-adds, 5 resumes$", told(ghostgrad("plan", *slow)), re.MULTILINE
+    )
 
 
 def test_disk_is_of_files_weights_and_of_the_checkpoints_that_are_there_at_a_time():
@@ -201,9 +232,13 @@ def test_disk_is_of_files_weights_and_of_the_checkpoints_that_are_there_at_a_tim
     assert estimates.disk_gb([], 8) == 0
     assert estimates.disk_gb([seqnet], 8) == pytest.approx(files + (2 + 4) * gigabytes)
     others = [run(f"imagenet/seqnet101-s{seed}") for seed in (1, 2)]
-    assert estimates.disk_gb([seqnet, *others], 8) == pytest.approx(3 * files + (3 * 2 + 2 * 4) * gigabytes)
-    assert estimates.disk_gb([seqnet], 1) == estimates.disk_gb([seqnet], 8), "a run that has all there are"
-    weights = 4 * estimates.counts_of(detector).parameters / 1e9
+    assert estimates.disk_gb([seqnet, *others], 8) == pytest.approx(
+        3 * files + (3 * 2 + 2 * 4) * gigabytes
+    )
+    assert estimates.disk_gb([seqnet], 1) == estimates.disk_gb([seqnet], 8), (
+        "a run that has all there are"
+    )
+    weights = 4 * estimates.network_counts(detector).parameters / 1e9
     assert estimates.disk_gb([detector], 8) == pytest.approx(files + 4 * weights)
 
 
@@ -211,7 +246,9 @@ def test_finished_runs_take_no_more_time(ghostgrad):
     before = rows(ghostgrad, "--scale", "laptop", "--by", "experiment")["plainnet_init"]
     mine = [r for r in REGISTRY.runs("laptop") if r.experiment == "plainnet_init"]
     assert (int(before["runs"]), int(before["left"])) == (len(mine), len(mine))
-    assert float(before["core_hours"]) == pytest.approx(sum(r.expect["seconds"] for r in mine) / 3600)
+    assert float(before["core_hours"]) == pytest.approx(
+        sum(r.expect["seconds"] for r in mine) / 3600
+    )
     for one in mine[1:]:
         publish(one)
     after = rows(ghostgrad, "--scale", "laptop", "--by", "experiment")["plainnet_init"]
@@ -223,7 +260,9 @@ def test_the_text_states_its_assumptions(ghostgrad):
     out = told(ghostgrad("plan", "--scale", "paper"))
     assert "assuming 12,270 GMAC/s per GPU, forward, in bfloat16, about an H200's" in out
     assert "half of that in TF32, a quarter in float32; at least 0.25 ms per layer and step" in out
-    assert "about an H200's" not in told(ghostgrad("plan", "--scale", "paper", "--gmacs-per-s", "4000"))
+    assert "about an H200's" not in told(
+        ghostgrad("plan", "--scale", "paper", "--gmacs-per-s", "4000")
+    )
     assert "measured: nothing yet (ghostgrad calibrate)" in out
     assert re.search(r"^ghost.tab1 +40 +40 +4 .* multiply-adds$", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 110

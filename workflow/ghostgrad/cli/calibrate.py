@@ -1,5 +1,5 @@
-"""`ghostgrad calibrate`: how many images a second the trainings of a scale process on this machine's device; and the
-networks' parameters, layers and multiply-adds, for workflow/networks.csv."""
+"""`ghostgrad calibrate`: how many images per second the training runs of a scale process on this
+machine's device; and the counts of their networks, for workflow/networks.csv."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ghostgrad.checks import InputError
 from ghostgrad.cli.estimates import (
-    CALIBRATION,
+    CALIBRATION_COLUMNS,
     CLASSES,
     CPU,
-    POSITIVE,
+    MASKED_FRACTION,
     SCENE,
     Counts,
+    TrainingSpec,
     architecture,
-    at_a_time,
-    calibration,
-    size,
-    trains,
+    image_side,
+    micro_batch,
+    read_calibration,
+    training_spec,
     workload,
 )
 from ghostgrad.data.images import Images
@@ -49,155 +49,204 @@ from ghostgrad.training.engine import Network, configure
 from ghostgrad.training.per_sample import SampleNorms
 
 log = logging.getLogger(__name__)
-WARM_UP = 3  # steps
+WARM_UP_STEPS = 3  # compilation, and the choice of convolution algorithms
+Step = Callable[[int], None]
 
 
-def workloads(runs: Iterable[RunSpec]) -> dict[str, RunSpec]:
-    """What is to be measured of these runs, each once."""
-    found: dict[str, RunSpec] = {}
+def workloads(runs: Iterable[RunSpec]) -> dict[str, TrainingSpec]:
+    """What there is to measure of these runs: one spec per workload, with the images that a process
+    computes at a time as its batch."""
+    specs: dict[str, TrainingSpec] = {}
     for run in runs:
-        if trains(run) and run.spec.length:
-            found.setdefault(workload(run), run)
-    return found
+        spec = training_spec(run)
+        if spec and spec.length:
+            batch = micro_batch(spec, run.gpus)
+            specs.setdefault(workload(spec, run.gpus), replace(spec, batch=batch))
+    return specs
 
 
-def images_per_s(run: RunSpec, device: torch.device, steps: int) -> float:
-    """Of `steps` steps of one process, forward, backward and update, on random images that lie on the device, as many
-    as it has at a time."""
-    configure(run.spec)
-    step = {"classify": classification, "detect": detection}[run.task](replace(run.spec, batch=at_a_time(run)), device)
-    for number in range(WARM_UP + steps):
-        if number == WARM_UP:
-            _wait(device)
-            began = time.perf_counter()
+def images_per_s(spec: TrainingSpec, device: torch.device, steps: int) -> float:
+    """Images per second of one process over `steps` training steps: forward, backward and update.
+
+    The images are random and on the device already, so that reading them takes no time.
+    """
+    configure(spec)
+    if isinstance(spec, DetectSpec):
+        step = detector_step(spec, device)
+    else:
+        step = classifier_step(spec, device)
+    for number in range(WARM_UP_STEPS):
         step(number)
-    _wait(device)
-    return steps * at_a_time(run) / (time.perf_counter() - began)
+    _synchronize(device)
+    started = time.perf_counter()
+    for number in range(WARM_UP_STEPS, WARM_UP_STEPS + steps):
+        step(number)
+    _synchronize(device)
+    return steps * spec.batch / (time.perf_counter() - started)
 
 
-def classification(spec: ClassifySpec, device: torch.device) -> Callable[[int], None]:
-    """A step of a classifier."""
+def classifier_step(spec: ClassifySpec, device: torch.device) -> Step:
+    """A function that does one training step of a classifier; its argument is the step's number."""
     spec = replace(spec, micro_batch=spec.batch)
-    classes, side = CLASSES[spec.data], size(spec)
+    classes, side = CLASSES[spec.data], image_side(spec)
     rng = generator(0, "calibrate")
     x = torch.randn(spec.batch, 3, side, side, generator=rng)
     y = torch.randint(classes, (spec.batch,), generator=rng)
-    shape = torch.empty(0, 3, side, side, dtype=torch.uint8).numpy()
-    model = classify.new_model(spec, Images(shape, y.numpy(), shape, y.numpy(), list(map(str, range(classes)))))
+    # The data set only says how many classes there are and how large the images are.
+    no_images = torch.empty(0, 3, side, side, dtype=torch.uint8).numpy()
+    names = [str(number) for number in range(classes)]
+    model = classify.new_model(spec, Images(no_images, y.numpy(), no_images, y.numpy(), names))
     network = Network(spec, model, device, SINGLE_PROCESS)
     optimizer = optim.optimizer(spec, network.model.train())
-    norms = SampleNorms(network.model) if spec.optimizer == "clars" else None
+    norms = SampleNorms(network.model) if isinstance(optimizer, optim.CLARS) else None
     x, y = x.to(device), y.to(device)
 
     def step(number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         with norms.collect() if norms else nullcontext():
             network.forward_backward(x, y, number)
-        if norms:
+        if norms and isinstance(optimizer, optim.CLARS):
             optimizer.sample_norms = norms.means(SINGLE_PROCESS)
         optimizer.step()
 
     return step
 
 
-def _detector(spec: DetectSpec) -> nn.Module:
-    return mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), CLASSES[spec.data], DATA_SETS[spec.data].mean_std)
+def _new_detector(spec: DetectSpec) -> nn.Module:
+    mean_std = DATA_SETS[spec.data].mean_std
+    assert mean_std is not None, f"no mean and standard deviation of {spec.data}"
+    backbone = mask_rcnn.classifier(spec, 1)
+    detector: nn.Module = mask_rcnn.build(spec, backbone, CLASSES[spec.data], mean_std)
+    return detector
 
 
-def detection(spec: DetectSpec, device: torch.device) -> Callable[[int], None]:
-    """A step of a detector on lying and upright images; each has as many objects as regions with a mask are sampled at
-    most."""
-    classes, rng = CLASSES[spec.data], generator(0, "calibrate")
-    net = _detector(spec).to(device).train()
-    optimizer = detect.new_optimizer(spec, net)
-    count = int(POSITIVE * spec.rois)
-    images, targets = [], []
-    for place in range(spec.batch):
-        height, width = SCENE[spec.data][:: -1 if place % 2 else 1]
-        corners = torch.rand(2, count, 2, generator=rng) * torch.tensor([width, height]) * 0.9
-        boxes = torch.cat([corners.amin(0), corners.amax(0) + torch.tensor([width, height]) * 0.1], 1)
-        masks = torch.ones(count, height, width, dtype=torch.uint8)
-        target = {"boxes": boxes, "labels": torch.randint(1, classes + 1, (count,), generator=rng), "masks": masks}
+def masked_regions(spec: DetectSpec) -> int:
+    """The most regions of an image for which a detector predicts a mask in training."""
+    return int(MASKED_FRACTION * spec.rois)
+
+
+def detector_step(spec: DetectSpec, device: torch.device) -> Step:
+    """A function that does one training step of a detector.
+
+    Every second image is upright, the others are wider than high. Each has as many objects as there
+    are regions with a mask, so that the mask head has as much to do as it ever has.
+    """
+    rng = generator(0, "calibrate")
+    detector = _new_detector(spec).to(device).train()
+    optimizer = detect.new_optimizer(spec, detector)
+    images: list[Tensor] = []
+    targets: list[dict[str, Tensor]] = []
+    for position in range(spec.batch):
+        short, long = SCENE[spec.data]
+        height, width = (long, short) if position % 2 else (short, long)
+        target = _random_objects(masked_regions(spec), CLASSES[spec.data], height, width, rng)
         images.append(torch.rand(3, height, width, generator=rng).to(device))
         targets.append({name: value.to(device) for name, value in target.items()})
 
     def step(_number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        sum(net(images, targets).values()).backward()
+        losses: dict[str, Tensor] = detector(images, targets)
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
 
     return step
 
 
-def _forget(device: torch.device) -> None:
-    """What the network before has left: compiled code, of which torch keeps no more than a few, and memory."""
+def _random_objects(
+    count: int, classes: int, height: int, width: int, rng: torch.Generator
+) -> dict[str, Tensor]:
+    """`count` objects in an image, as torchvision's detectors take them."""
+    size = torch.tensor([width, height])
+    corners = torch.rand(2, count, 2, generator=rng) * size * 0.9
+    # At least a tenth of the image, so that no box is empty.
+    boxes = torch.cat([corners.amin(0), corners.amax(0) + size * 0.1], 1)
+    masks = torch.ones(count, height, width, dtype=torch.uint8)
+    labels = torch.randint(1, classes + 1, (count,), generator=rng)
+    return {"boxes": boxes, "labels": labels, "masks": masks}
+
+
+def _clear_device(device: torch.device) -> None:
+    """Drop what the last network has left: its memory, and compiled code, of which torch keeps only
+    a few versions before it stops to compile."""
     torch.compiler.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def name_of(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or `cpu` with the number of threads, on which its speed depends."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{CPU}, {torch.get_num_threads()} threads"
 
 
 def calibrate(runs: Iterable[RunSpec], device: torch.device, steps: int, state_dir: Path) -> Path:
-    """Measure every workload of these runs and put it into <state_dir>/calibration.csv, after what is known of others;
-    what does not fit into memory is written without a rate."""
-    path, name = state_dir / "calibration.csv", name_of(device)
-    todo = workloads(runs)
-    calibration(state_dir, "")  # a damaged file is told of before anything is measured
-    if not todo:
-        raise InputError("calibrate: nothing to measure; only trainings are, on data of a known size")
-    for number, (key, run) in enumerate(todo.items(), start=1):
-        _forget(device)
+    """Measure every workload of these runs and write them to <state_dir>/calibration.csv.
+
+    The file keeps the rows of other workloads and devices. A workload that does not fit into memory
+    gets a row without a speed. Returns the file's path.
+    """
+    path = state_dir / "calibration.csv"
+    specs = workloads(runs)
+    read_calibration(state_dir, "")  # a damaged file is an error now, not after the measurements
+    if not specs:
+        raise InputError(
+            "calibrate: nothing to measure; only training runs on data of a known size are measured"
+        )
+    for number, (key, spec) in enumerate(specs.items(), start=1):
+        _clear_device(device)
+        speed = ""
         try:
             with translate_torch_errors():
-                rate = images_per_s(run, device, steps)
-            told = f"{rate:.1f} images/s"
+                measured = images_per_s(spec, device, steps)
+            speed = f"{measured:.6g}"
+            outcome = f"{measured:.1f} images/s"
         except InputError as error:
-            rate, told = None, str(error)
-        peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else ""
-        _add(path, [key, name, f"{rate:.6g}" if rate else "", peak, torch.__version__])
-        rule = getattr(run.spec, "optimizer", run.task)
-        how = f"{run.spec.model}, {rule}, {run.spec.precision}, batch {at_a_time(run)}"
-        log.info("%d of %d: %s: %s", number, len(todo), how, told)
+            outcome = str(error)
+        is_cuda = device.type == "cuda"
+        peak_mb = str(torch.cuda.max_memory_allocated(device) // 2**20) if is_cuda else ""
+        _replace_row(path, [key, device_name(device), speed, peak_mb, torch.__version__])
+        optimizer = spec.optimizer if isinstance(spec, ClassifySpec) else spec.task
+        settings = f"{spec.model}, {optimizer}, {spec.precision}, batch {spec.batch}"
+        log.info("%d of %d: %s: %s", number, len(specs), settings, outcome)
     return path
 
 
-def _add(path: Path, row: list[Any]) -> None:
-    rows = []
+def _replace_row(path: Path, row: list[str]) -> None:
+    """Write a row to the calibration, in place of one of the same workload and device."""
+    rows: list[list[str]] = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = [found for found in list(csv.reader(stream))[1:] if found[:2] != row[:2]]
-    write_atomically(path, _csv([list(CALIBRATION), *rows, row]))
+            rows = [known for known in list(csv.reader(stream))[1:] if known[:2] != row[:2]]
+    write_atomically(path, _csv_text([CALIBRATION_COLUMNS, *rows, row]))
 
 
-def _csv(rows: list[list[Any]]) -> str:
+def _csv_text(rows: Iterable[Sequence[str | int]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
 
 
-def _counts(task: str, spec: ClassifySpec | DetectSpec) -> tuple[int, int, int]:
-    classes, pixels = CLASSES[spec.data], size(spec)
-    with torch.device("meta"):
-        if task == "detect":
-            return detector_counts(_detector(spec), pixels, spec.rois, int(POSITIVE * spec.rois))
-        return counts(build_network(spec, classes, (3, pixels, pixels)), pixels)
+def _count(spec: TrainingSpec) -> tuple[int, int, int]:
+    side = image_side(spec)
+    with torch.device("meta"):  # without memory for the weights
+        if isinstance(spec, DetectSpec):
+            return detector_counts(_new_detector(spec), side, spec.rois, masked_regions(spec))
+        return counts(build_network(spec, CLASSES[spec.data], (3, side, side)), side)
 
 
-def networks(runs: Iterable[RunSpec]) -> str:
-    """workflow/networks.csv: a row for each network that these runs train."""
+def networks_csv(runs: Iterable[RunSpec]) -> str:
+    """The text of workflow/networks.csv, with a row for each network that these runs train."""
     rows: dict[str, tuple[int, int, int]] = {}
     for run in runs:
-        if trains(run) and (name := architecture(run)) not in rows:
-            rows[name] = _counts(run.task, run.spec)
-    return _csv([["architecture", *Counts._fields], *([name, *rows[name]] for name in sorted(rows))])
+        spec = training_spec(run)
+        if spec and architecture(spec) not in rows:
+            rows[architecture(spec)] = _count(spec)
+    lines: list[list[str | int]] = [[name, *rows[name]] for name in sorted(rows)]
+    return _csv_text([["architecture", *Counts._fields], *lines])

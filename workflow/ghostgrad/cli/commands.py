@@ -1,4 +1,4 @@
-"""The command line of users, `ghostgrad`; the workflow's rules use the hidden commands.
+"""The command line, `ghostgrad`. `steps.py` holds the hidden commands, which the rules use.
 
 Each command imports heavy packages itself, so that the commands that read results start quickly
 and work on login nodes without torch.
@@ -6,7 +6,6 @@ and work on login nodes without torch.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -15,12 +14,12 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from ghostgrad.analysis.tidy import refuse_stale, tidy_table
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.cli.estimates import NETWORKS
+from ghostgrad.cli.options import Scale, configured
 from ghostgrad.cli.plan import plan
-from ghostgrad.cli.status import Scale, configured, results_of, show, status
-from ghostgrad.registry.artifact import Artifact
+from ghostgrad.cli.show import show
+from ghostgrad.cli.status import status
+from ghostgrad.cli.steps import STEPS
 from ghostgrad.registry.compatibility import check_together
 from ghostgrad.registry.config import load_config, machine_facts
 from ghostgrad.registry.registry import Registry, load_registry
@@ -39,6 +38,8 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 for command in (status, show, plan):
     app.command()(command)
+for name, step in STEPS.items():
+    app.command(name, hidden=True)(step)
 
 
 def main() -> None:
@@ -143,7 +144,7 @@ def run(
         for key, value in machine_facts(load_config()).items():
             os.environ.setdefault(key, value)
         spec, out = named.canonical, out or Path(named.directory)
-        gpus = named.resources.get("gpu", 0)
+        gpus = named.gpus
         inputs, weights = [Path(path) for path in named.inputs], named.publishes_weights
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
@@ -200,14 +201,6 @@ def calibrate(
     print(calibration.calibrate(runs, device, steps, Path(config["state_dir"])))
 
 
-@app.command(hidden=True)
-def count_networks() -> None:
-    """Write workflow/networks.csv, the networks that the paper scale trains."""
-    from ghostgrad.cli.calibrate import networks
-
-    NETWORKS.write_text(networks(load_registry().runs("paper")), encoding="utf-8")
-
-
 @app.command()
 def unpack_imagenet(
     folder: Annotated[
@@ -215,159 +208,9 @@ def unpack_imagenet(
         typer.Argument(help="the folder of ImageNet's archives, or of a flat val/, and its devkit"),
     ],
 ) -> None:
-    """Extract ImageNet's original archives to train/<class>/* and val/<class>/*, or sort a val/
-    that has no class folders."""
+    """Extract ImageNet's archives to train/<class>/ and val/<class>/, or sort a flat val/."""
     from ghostgrad.data.imagenet import unpack
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     unpack(folder)
-
-
-@app.command(hidden=True)
-def data(name: str, manifest: Annotated[Path, typer.Option()]) -> None:
-    """Make or check a data set and write its manifest."""
-    from ghostgrad.data.make import make
-
-    make(name, manifest)
-
-
-@app.command(hidden=True)
-def resized_data(
-    name: str,
-    short: int,
-    source: Annotated[Path, typer.Option()],
-    manifest: Annotated[Path, typer.Option()],
-    threads: Annotated[int, typer.Option()] = 1,
-) -> None:
-    """Copy a folder of images so that short sides have at most `short` pixels, and write the copy's
-    manifest."""
-    import torch
-
-    from ghostgrad.data.resized import make
-
-    torch.set_num_threads(1)  # one image per thread is faster than many threads per image
-    make(name, short, source, manifest, threads)
-
-
-@app.command("tidy", hidden=True)
-def tidy_command(
-    artifact: str,
-    scale: Annotated[str, typer.Option()],
-    needed: Annotated[list[str] | None, typer.Argument()] = None,
-) -> None:
-    """Write results/<scale>/tidy/<artifact>.csv.
-
-    `needed` names the metrics.csv files that the build relies on; a run among them whose spec is
-    not the registry's is an error. Any other such run is left out.
-    """
-    from ghostgrad.files import write_atomically
-
-    reg = load_registry()
-    found = reg.artifact(artifact)
-    for run in reg.artifact_runs(scale, found):
-        if f"{run.directory}/metrics.csv" in (needed or ()):
-            refuse_stale(run)
-    write_atomically(_tidy_file(artifact, scale), tidy_table(reg, found, scale).text())
-
-
-def _tidy_file(artifact: str, scale: str) -> Path:
-    return results_of(scale) / "tidy" / f"{artifact}.csv"
-
-
-WhyNot = Annotated[str, typer.Option(help="the reason why nothing of it can be measured")]
-
-
-@app.command(hidden=True)
-def table(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
-    """Write results/<scale>/tables/<artifact>.{csv,md,tex,html}."""
-    reg = load_registry()
-    _write_table(reg, reg.artifact(artifact), scale, why_not or None, _tidy_file(artifact, scale))
-
-
-def _write_table(
-    reg: Registry,
-    artifact: Artifact,
-    scale: str,
-    why_not: str | None,
-    tidy_file: Path | None = None,
-) -> None:
-    from ghostgrad.files import write_atomically
-    from ghostgrad.report import render, tables
-
-    frame = tables.build(reg, artifact, scale, why_not, tidy_file)
-    stem = results_of(scale) / "tables"
-    write_atomically(
-        stem / f"{artifact.id}.csv",
-        frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"),
-    )
-    rows = frame.astype(object).where(frame.notna(), "").to_dict("records")
-    title = f"{artifact.id}: {artifact.title} ({artifact.section})"
-    write_atomically(stem / f"{artifact.id}.md", render.render_markdown(title, rows, scale))
-    write_atomically(stem / f"{artifact.id}.html", render.render_html(title, rows, scale))
-    write_atomically(stem / f"{artifact.id}.tex", render.render_latex(title, rows, scale))
-
-
-@app.command(hidden=True)
-def figure(artifact: str, scale: Annotated[str, typer.Option()], why_not: WhyNot = "") -> None:
-    """Write results/<scale>/figures/<artifact>.{svg,pdf,png,csv}."""
-    from ghostgrad.figures.draw import draw_artifact
-
-    reg = load_registry()
-    stem = results_of(scale) / "figures" / artifact
-    draw_artifact(
-        reg, reg.artifact(artifact), scale, why_not or None, stem, _tidy_file(artifact, scale)
-    )
-
-
-@app.command("not-run", hidden=True)
-def not_run(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
-    """Write tables and figure frames that say why nothing of their artifact was measured.
-
-    `reasons` is a JSON object with the reason for each artifact id.
-    """
-    from ghostgrad.figures.draw import draw_artifact
-
-    reg = load_registry()
-    for name, why in json.loads(reasons).items():
-        artifact = reg.artifact(name)
-        if artifact.has_table:
-            _write_table(reg, artifact, scale, why)
-        if artifact.has_figure:
-            draw_artifact(reg, artifact, scale, why, results_of(scale) / "figures" / name)
-
-
-@app.command(hidden=True)
-def snapshot(
-    scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
-) -> None:
-    """Copy what was built at a scale into the documentation."""
-    from ghostgrad.report.snapshot import write_snapshot
-
-    print(f"{len(write_snapshot(load_registry(), scale, target))} artifacts copied to {target}")
-
-
-@app.command("claims", hidden=True)
-def claims_command(scale: Annotated[str, typer.Option()]) -> None:
-    """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
-    from ghostgrad.report.ledger import write_ledger
-
-    write_ledger(load_registry(), scale, results_of(scale))
-
-
-@app.command(hidden=True)
-def findings(
-    scale: Annotated[str, typer.Option()], target: Annotated[Path, typer.Option()]
-) -> None:
-    """Write docs/findings.md from results/<scale>/claims.csv."""
-    from ghostgrad.report.findings import write_findings
-
-    write_findings(results_of(scale) / "claims.csv", target)
-
-
-@app.command("artifacts", hidden=True)
-def artifacts_command(reasons: str, scale: Annotated[str, typer.Option()]) -> None:
-    """Write results/<scale>/artifacts.csv and .html, the list that leads the report."""
-    from ghostgrad.report.overview import write_overview
-
-    write_overview(load_registry(), scale, json.loads(reasons))

@@ -14,8 +14,15 @@ from typing import Annotated
 import typer
 
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.cli.estimates import GMACS_PER_S, LAYER_MS, Estimate, calibration, disk_gb, estimate
-from ghostgrad.cli.status import Scale, configured
+from ghostgrad.cli.estimates import (
+    GMACS_PER_S,
+    LAYER_MS,
+    Estimate,
+    disk_gb,
+    estimate,
+    read_calibration,
+)
+from ghostgrad.cli.options import Scale, configured
 from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.spec import RunSpec, published
 
@@ -53,7 +60,7 @@ def wall_time(
     # be compared at each step, instead of all runs that wait.
     queues: dict[tuple[str, int], list[RunSpec]] = {}
     for run in sorted(runs, key=lambda run: hours[run]):
-        requested = run.resources.get("gpu", 0)
+        requested = run.gpus
         place = ("gpu", min(requested, gpus)) if requested else ("core", 1)
         queues.setdefault(place, []).append(run)
     unfinished = {run for queue in queues.values() for run in queue}
@@ -68,7 +75,7 @@ def wall_time(
         if candidates:
             duration, kind, count, run = max(candidates, key=lambda candidate: candidate[:3])
             queues[kind, count].remove(run)
-            stretch = max(1.0, run.resources.get("gpu", 0) / gpus)
+            stretch = max(1.0, run.gpus / gpus)
             machine.start(run, duration * stretch, kind, count)
         else:
             unfinished.remove(machine.advance())
@@ -103,7 +110,7 @@ def plan_row(
     """The row of a group of runs, on a machine with this many GPUs and cores."""
     left = [run for run in runs if run not in done]
     hours = {run: estimates[run].hours for run in left}
-    requested = {run: run.resources.get("gpu", 0) for run in runs}
+    requested = {run: run.gpus for run in runs}
     # A run that takes 2.5 times its time limit is resumed twice.
     resumes = [math.ceil(60 * hours[run] / run.resources.get("runtime", 60)) - 1 for run in left]
     return PlanRow(
@@ -172,7 +179,7 @@ def plan(
     config, scale = configured(scale)
     if by not in ("artifact", "experiment"):
         raise InputError(f"--by: '{by}' is not allowed{nearest(by, ('artifact', 'experiment'))}")
-    device, measured = calibration(Path(config["state_dir"]), device)
+    device, measured = read_calibration(Path(config["state_dir"]), device)
     registry = load_registry()
     estimates = {run: estimate(run, measured, gmacs_per_s) for run in registry.runs(scale)}
     done = {run for run in registry.runs(scale) if published(run)}

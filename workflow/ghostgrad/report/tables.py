@@ -245,6 +245,12 @@ def _code(results: Results, runs_code: str) -> str:
     return f"{runs_code}/{table_code}" if runs_code else table_code
 
 
+def records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table, with empty text for cells without a value."""
+    filled = table.astype(object).where(table.notna(), "")
+    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
+
+
 def build(
     registry: Registry,
     artifact: Artifact,

@@ -1,0 +1,132 @@
+"""`ghostgrad show`: one artifact from whatever runs exist. It writes nothing.
+
+Heavy packages are imported only where they are needed, so that a table that is built already shows
+at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ghostgrad.analysis.tidy import tidy_table
+from ghostgrad.checks import InputError
+from ghostgrad.cli.options import Scale, configured, results_of
+from ghostgrad.cli.status import computed_by_other_code, other_code_advice
+from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.registry import PAPERS, Registry, load_registry
+from ghostgrad.registry.spec import RunSpec, published
+
+TableRow = Mapping[str, object]
+
+
+def show(
+    artifact: Annotated[
+        str, typer.Argument(help="an id from `ghostgrad status`, such as ghost.fig5, or claims")
+    ],
+    scale: Scale = "",
+    runs: Annotated[bool, typer.Option("--runs", help="print the tidy rows, one per run")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the table as CSV")] = False,
+) -> None:
+    """Show the paper's numbers beside ours for one artifact, from the runs that exist."""
+    config, scale = configured(scale)
+    registry = load_registry()
+    if artifact == "claims":
+        from ghostgrad.report.ledger import show_ledger
+
+        show_ledger(results_of(scale) / "claims.csv", scale, as_csv)
+        return
+    shown = registry.artifact(artifact)
+    if runs:
+        sys.stdout.write(tidy_table(registry, shown, scale).text())
+        return
+    if as_csv and not shown.has_table:
+        numbers = results_of(scale) / "figures" / f"{shown.id}.csv"
+        raise InputError(
+            f"{shown.id} has no table; the numbers of its figure are in {numbers}"
+            f" (snakemake {numbers})"
+        )
+    done = [run for run in registry.artifact_runs(scale, shown) if published(run)]
+    rows = _table_rows(registry, shown, scale, config, done)
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, fieldnames=rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _print_artifact(registry, shown, scale, rows, done)
+
+
+def _print_artifact(
+    registry: Registry,
+    artifact: Artifact,
+    scale: str,
+    rows: Sequence[TableRow],
+    done: Sequence[RunSpec],
+) -> None:
+    from ghostgrad.report.cells import footer
+    from ghostgrad.report.verdicts import LEGEND
+
+    print(f"{artifact.id}: {artifact.title} ({artifact.section})")
+    if needed := registry.artifact_runs(scale, artifact):
+        print(f"{len(done)}/{len(needed)} runs at scale {scale}")
+    figure = results_of(scale) / "figures" / f"{artifact.id}.svg"
+    if figure.exists():
+        print(f"figure: {figure}")
+    if artifact.has_table:
+        _print_table(rows)
+        print(footer(rows, scale))
+        print(LEGEND)
+    if other_code := computed_by_other_code(done):
+        print(f"different code: {len(other_code)}, {other_code_advice(scale)}")
+    if notes := registry.notes(artifact):
+        print("\n" + "\n".join(f"- {note}" for note in notes))
+
+
+def _table_rows(
+    registry: Registry,
+    artifact: Artifact,
+    scale: str,
+    config: Mapping[str, Any],
+    done: Sequence[RunSpec],
+) -> Sequence[TableRow]:
+    """The rows of an artifact's table.
+
+    They are read from the built table if all of its runs exist and the table is newer than the
+    runs, the registry and the paper's numbers; else they are computed from the runs that exist.
+    """
+    path = results_of(scale) / "tables" / f"{artifact.id}.csv"
+    sources = [Path(run.directory, "metrics.csv") for run in done]
+    sources += [registry.workflow / "experiments" / f"{paper}.yaml" for paper in PAPERS]
+    sources += [registry.workflow / "reference" / f"{artifact.source}.csv"]
+    newest = max(source.stat().st_mtime for source in sources if source.exists())
+    is_whole = len(done) == len(registry.artifact_runs(scale, artifact))
+    if is_whole and path.exists() and path.stat().st_mtime >= newest:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    from ghostgrad.report import tables
+
+    why_not = None
+    if artifact.cells and not done:
+        why_not = registry.missing(scale, artifact, config.get("data") or {}, partial=True)
+    return tables.records(tables.build(registry, artifact, scale, why_not))
+
+
+def _print_table(rows: Sequence[TableRow]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from ghostgrad.report.cells import pivot
+
+    header, body = pivot(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for line in body:
+        table.add_row(*line)
+    Console(highlight=False, markup=False).print(table)
