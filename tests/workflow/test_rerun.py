@@ -71,10 +71,10 @@ def test_editing_the_diagrams_redraws_the_figures_of_the_papers_that_have_some(b
     assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
 
 
-def test_editing_the_measured_quantities_redoes_what_shows_them(built: Checkout):
-    """analysis/measures.py: all tables, the figures of two papers and the claims; no run."""
+def test_editing_the_statistics_redoes_all_that_shows_measured_numbers(built: Checkout):
+    """All tables and figures and the claims, but no run."""
     built.edit(
-        "workflow/ghostgrad/analysis/measures.py", "from __future__", "# edited\nfrom __future__"
+        "workflow/ghostgrad/analysis/statistics.py", "from __future__", "# edited\nfrom __future__"
     )
     jobs = built.planned_jobs()
     assert jobs.keys() == {"table", "figure", "not_run", "claims", "artifacts", "all"}
