@@ -43,9 +43,7 @@ rule one:
     output: "out/{{i}}"
     shell: "true > {{output}}"
 """
-COUNTER = (
-    "import os; os.close(os.open(os.environ['STARTS'] + '/' + str(os.getpid()) + os.urandom(4).hex(), os.O_CREAT))\n"
-)
+COUNTER = "import os; os.close(os.open(os.environ['STARTS'] + '/' + str(os.getpid()) + os.urandom(4).hex(), os.O_CREAT))\n"
 COMMON = "--max-jobs-per-timespan 10000/1s --latency-wait 20 --default-resources runtime=1 mem_mb=400".split()
 
 
@@ -72,7 +70,9 @@ class Measured:
         return f"{self.name:22} {self.jobs:5} {self.submitted:9.1f} {self.whole:8.1f} {each}"
 
 
-def measure(name: str, folder: Path, slurm: Cluster, jobs: int, command: list[str], **env: str) -> Measured | str:
+def measure(
+    name: str, folder: Path, slurm: Cluster, jobs: int, command: list[str], **env: str
+) -> Measured | str:
     folder.mkdir()
     (folder / "Snakefile").write_text(SNAKEFILE.format(n=jobs))
     starts, site = folder / "starts", folder / "site"
@@ -80,7 +80,13 @@ def measure(name: str, folder: Path, slurm: Cluster, jobs: int, command: list[st
     site.mkdir()
     (site / "sitecustomize.py").write_text(COUNTER)
     path = os.pathsep.join([str(site), *filter(None, [env.pop("PYTHONPATH", "")])])
-    given = {**os.environ, **count_calls(folder, slurm), "STARTS": str(starts), "PYTHONPATH": path, **env}
+    given = {
+        **os.environ,
+        **count_calls(folder, slurm),
+        "STARTS": str(starts),
+        "PYTHONPATH": path,
+        **env,
+    }
     given.pop("PYTHONDONTWRITEBYTECODE", None)
     time.sleep(2)
     idle = cpu_seconds()
@@ -88,7 +94,9 @@ def measure(name: str, folder: Path, slurm: Cluster, jobs: int, command: list[st
     idle = (cpu_seconds() - idle) / 3
     cpu, began, wall = cpu_seconds(), time.time(), time.monotonic()
     with (folder / "said").open("w") as said:
-        done = subprocess.run(command, cwd=folder, env=given, stdout=said, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=given, stdout=said, stderr=subprocess.STDOUT, check=False
+        )
     while slurm.run("squeue", "-h").strip():
         time.sleep(0.05)
     whole = time.monotonic() - wall
@@ -120,7 +128,10 @@ print(time.perf_counter() - began)
 def import_ms() -> float:
     """Milliseconds that importing the plugin adds to Snakemake's own interface package; the median of nine."""
     command = [sys.executable, "-c", IMPORT]
-    took = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(9)]
+    took = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(9)
+    ]
     return 1000 * statistics.median(took)
 
 
@@ -131,12 +142,16 @@ def official_environment(folder: Path) -> str:
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
     packages = [OFFICIAL, f"snakemake=={version('snakemake')}"]
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
-    subprocess.run([python, "-m", "snakemake", "--version"], check=True, stdout=subprocess.DEVNULL)  # compiles it
+    subprocess.run(
+        [python, "-m", "snakemake", "--version"], check=True, stdout=subprocess.DEVNULL
+    )  # compiles it
     return python
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--official", type=int, default=40, metavar="JOBS")
     parser.add_argument("--slots", type=int, default=10)
@@ -152,27 +167,73 @@ def main() -> None:
     print(f"import: {import_ms():.1f} ms beyond the interface package (goal: under 20)")
     with tempfile.TemporaryDirectory() as text, running_cluster(Path(text, "slurm")) as slurm:
         here = Path(text)
-        raw = ["sbatch", "--wait", f"--array=0-{n - 1}%{slots}", "-o", "/dev/null", "--mem=50", "--wrap", "true"]
+        raw = [
+            "sbatch",
+            "--wait",
+            f"--array=0-{n - 1}%{slots}",
+            "-o",
+            "/dev/null",
+            "--mem=50",
+            "--wrap",
+            "true",
+        ]
         ways = {
             "raw array": raw,
             "submitit": [*ours, "--submitit-cluster", "slurm", *limits],
-            "submitit, unpacked": [*ours, "--submitit-cluster", "slurm", "--submitit-pack", "1", *limits],
-            "submitit, local": [*ours, "--submitit-cluster", "local", "--submitit-local-cpus", slots],
+            "submitit, unpacked": [
+                *ours,
+                "--submitit-cluster",
+                "slurm",
+                "--submitit-pack",
+                "1",
+                *limits,
+            ],
+            "submitit, local": [
+                *ours,
+                "--submitit-cluster",
+                "local",
+                "--submitit-local-cpus",
+                slots,
+            ],
         }
-        print(f"{'':22} {'jobs':>5} {'submitted':>9} {'whole':>8} {'CPU':>7} {'calls':>7} {'interpr.':>7}", flush=True)
+        print(
+            f"{'':22} {'jobs':>5} {'submitted':>9} {'whole':>8} {'CPU':>7} {'calls':>7} {'interpr.':>7}",
+            flush=True,
+        )
         for name, command in ways.items():
-            rows.append(measure(name, here / name.replace(", ", "-").replace(" ", "-"), slurm, n, command))
+            rows.append(
+                measure(name, here / name.replace(", ", "-").replace(" ", "-"), slurm, n, command)
+            )
             print(rows[-1].line(), flush=True)
         if given.official:
             python = official_environment(here / "official")
-            command = [python, "-m", "snakemake", *COMMON, "--executor", "slurm", "-j", slots, "--slurm-no-account"]
+            command = [
+                python,
+                "-m",
+                "snakemake",
+                *COMMON,
+                "--executor",
+                "slurm",
+                "-j",
+                slots,
+                "--slurm-no-account",
+            ]
             rows.append(measure("official plugin", here / "plain", slurm, given.official, command))
             print(rows[-1].line(), flush=True)
-            command += ["-j", str(given.official), "--slurm-array-jobs", "all", "--slurm-array-limit", slots]
+            command += [
+                "-j",
+                str(given.official),
+                "--slurm-array-jobs",
+                "all",
+                "--slurm-array-limit",
+                slots,
+            ]
             row = measure(ARRAYS, here / "arrays", slurm, given.official, command)
             print(row if isinstance(row, str) else row.line(), flush=True)
     by_name = {row.name: row for row in rows}
-    packed, array, unpacked = (by_name[name] for name in ("submitit", "raw array", "submitit, unpacked"))
+    packed, array, unpacked = (
+        by_name[name] for name in ("submitit", "raw array", "submitit, unpacked")
+    )
     print(f"\nwhole: {packed.whole / array.whole:.1f} times the raw array's (goal: at most 5)")
     if official := by_name.get("official plugin"):
 

@@ -54,7 +54,10 @@ def write(root: Path, count: int) -> int:
         for index in range(number):
             image = Image.fromarray(photographs[index % 2])
             image = image.resize((round(image.width * 1.1), round(image.height * 1.1)))
-            x, y = (int(rng.integers(0, room + 1)) for room in (image.width - WIDTH, image.height - HEIGHT))
+            x, y = (
+                int(rng.integers(0, room + 1))
+                for room in (image.width - WIDTH, image.height - HEIGHT)
+            )
             path = root / split / str(index % 2) / f"{index}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.crop((x, y, x + WIDTH, y + HEIGHT)).save(path, quality=QUALITY)
@@ -95,7 +98,9 @@ def reference(root: Path) -> Callable[[], int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
@@ -103,14 +108,22 @@ def main() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)
     with tempfile.TemporaryDirectory() as folder:
         size = write(Path(folder), given.images)
-        ways, rates = {"ours": ours(Path(folder)), "reference": reference(Path(folder))}, {"ours": [], "reference": []}
+        ways, rates = (
+            {"ours": ours(Path(folder)), "reference": reference(Path(folder))},
+            {"ours": [], "reference": []},
+        )
         for _ in range(given.rounds + 1):
             for name, epoch in ways.items():
                 began = time.perf_counter()
                 rates[name].append(epoch() / (time.perf_counter() - began))
-    ratios = [mine / theirs for mine, theirs in zip(rates["ours"][1:], rates["reference"][1:], strict=True)]
+    ratios = [
+        mine / theirs
+        for mine, theirs in zip(rates["ours"][1:], rates["reference"][1:], strict=True)
+    ]
     for name, found in rates.items():
-        print(f"{name:10} {statistics.median(found[1:]):7.1f} images/s and core, JPEGs of {size / 1000:.0f} KB")
+        print(
+            f"{name:10} {statistics.median(found[1:]):7.1f} images/s and core, JPEGs of {size / 1000:.0f} KB"
+        )
     low, high = min(ratios), max(ratios)
     print(f"ratio {statistics.median(ratios):.2f} (rounds {low:.2f} to {high:.2f}; goal: 1.5)")
 

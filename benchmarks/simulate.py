@@ -37,7 +37,9 @@ def plain(repeats: int, device) -> None:
         net = nn.Sequential(*layers).to(device)
         y = net(torch.randn(BATCH, WIDTH, device=device))
         y.backward(torch.randn(BATCH, WIDTH, device=device) / WIDTH**0.5)
-        torch.stack([layer.weight.grad.norm() for layer in net if isinstance(layer, nn.Linear)]).cpu()
+        torch.stack(
+            [layer.weight.grad.norm() for layer in net if isinstance(layer, nn.Linear)]
+        ).cpu()
 
 
 def ours(total: int, device) -> None:
@@ -60,7 +62,11 @@ def minimum(repeats: int, device) -> None:
 
     weights = torch.empty(DEPTH, WIDTH, WIDTH)
     signals = torch.empty(DEPTH + 1, BATCH, WIDTH)
-    gradient, spare, product = torch.empty(BATCH, WIDTH), torch.empty(BATCH, WIDTH), torch.empty(WIDTH, WIDTH)
+    gradient, spare, product = (
+        torch.empty(BATCH, WIDTH),
+        torch.empty(BATCH, WIDTH),
+        torch.empty(WIDTH, WIDTH),
+    )
     for _ in range(repeats):
         weights.normal_(0, 0.05)
         signals[0].normal_()
@@ -76,7 +82,9 @@ def minimum(repeats: int, device) -> None:
 METHODS: dict[str, Callable] = {"plain": plain, "ours": ours, "minimum": minimum}
 
 
-def worker(method: str, repeats: int, threads: int | None, device_name: str, barrier, queue) -> None:
+def worker(
+    method: str, repeats: int, threads: int | None, device_name: str, barrier, queue
+) -> None:
     import torch
 
     if threads:
@@ -89,7 +97,9 @@ def worker(method: str, repeats: int, threads: int | None, device_name: str, bar
     queue.put(time.perf_counter() - started)
 
 
-def per_repeat(method: str, repeats: int, processes: int = 1, threads: int | None = None, device: str = "cpu") -> float:
+def per_repeat(
+    method: str, repeats: int, processes: int = 1, threads: int | None = None, device: str = "cpu"
+) -> float:
     """Milliseconds of wall time per repeat of `processes` processes that work side by side."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(processes), context.Queue()
@@ -103,7 +113,9 @@ def per_repeat(method: str, repeats: int, processes: int = 1, threads: int | Non
     return 1e3 * seconds / (repeats * processes)
 
 
-def compare(name: str, arrangements: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+def compare(
+    name: str, arrangements: dict[str, Callable[[], float]], rounds: int
+) -> dict[str, float]:
     """Medians over rounds in which every arrangement takes its turn."""
     times: dict[str, list[float]] = {key: [] for key in arrangements}
     for _ in range(rounds):
@@ -117,7 +129,9 @@ def compare(name: str, arrangements: dict[str, Callable[[], float]], rounds: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -140,7 +154,9 @@ def main() -> None:
             "plain": lambda: per_repeat("plain", n, device="cuda"),
             "ours": lambda: per_repeat("ours", 16 * n, device="cuda"),
         }
-        reference, mine = compare(torch.cuda.get_device_name(), arrangements, options.rounds).values()
+        reference, mine = compare(
+            torch.cuda.get_device_name(), arrangements, options.rounds
+        ).values()
         print(f"  plain / ours    {reference / mine:5.1f}   (goal: at least 50)")
     else:
         print("\nno GPU here: not run")

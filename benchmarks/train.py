@@ -51,7 +51,15 @@ RULES = {
     "lalc": {"optimizer": "lalc"},
     "lamb": {"optimizer": "lamb"},
 }
-BASE = {"data": "cifar10", "batch": 32, "length": 1, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "seed": 0}
+BASE = {
+    "data": "cifar10",
+    "batch": 32,
+    "length": 1,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "seed": 0,
+}
 RESNET50 = {"model": "resnet50", "cifar_stem": True, "init": "default"}
 AUGMENT = {"augment": ["crop", "flip"], "pad": 4, "standardize": "per_channel"}
 NETS = {
@@ -62,14 +70,19 @@ PROBES = {  # what is recorded of each net at the paper's scale, and what else t
     "Resnet-15, batch 128": ["gradients", "activations", "bn_offset", "weight_norm"],
     "ResNet50, batch 16": ["updates", "statistics"],
 }
-FASTER = {"cpu": {"channels_last": True}, "cuda": {"channels_last": True, "precision": "bf16", "compile": True}}
+FASTER = {
+    "cpu": {"channels_last": True},
+    "cuda": {"channels_last": True, "precision": "bf16", "compile": True},
+}
 WORKERS, STEPS = 2, 3
 LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 in a step
 OF_A_GPU = 64  # the same, as the experiment `imagenet` has it: the regularization costs as much whatever their number
 STILL = 1e-4  # a rate at which many steps on one batch leave a network where it is
 
 
-def medians(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
+def medians(
+    ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> dict[str, float]:
     """Seconds of each way, in turn, or what it tells itself; the first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
@@ -95,7 +108,9 @@ class Engine:
         self.spec = expand("classify", {**BASE, **changes})
         configure(self.spec)
         self.batches = InMemoryLoader(self.spec, images, device)
-        self.network = Network(self.spec, classify.new_model(self.spec, images), device, SINGLE_PROCESS)
+        self.network = Network(
+            self.spec, classify.new_model(self.spec, images), device, SINGLE_PROCESS
+        )
         self.model = self.network.model.train()
         self.optimizer = optim.optimizer(self.spec, self.model)
         self.at = 0
@@ -119,7 +134,11 @@ class Pictures(Dataset):
 
     def __init__(self, images: Images):
         self.x, self.y = np.ascontiguousarray(images.train_x.transpose(0, 2, 3, 1)), images.train_y
-        steps = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        steps = [
+            transforms.RandomCrop(32, 4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+        ]
         self.transform = transforms.Compose([*steps, transforms.Normalize(*CIFAR10_MEAN_STD)])
 
     def __len__(self) -> int:
@@ -136,7 +155,11 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     criterion = torch.nn.CrossEntropyLoss()
     loader = DataLoader(
-        Pictures(images), spec.batch, shuffle=True, num_workers=WORKERS, pin_memory=device.type == "cuda"
+        Pictures(images),
+        spec.batch,
+        shuffle=True,
+        num_workers=WORKERS,
+        pin_memory=device.type == "cuda",
     )
 
     def steps() -> float:
@@ -144,7 +167,10 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
         for index, (image, target) in enumerate(loader):
             if index == 2:  # what the workers have done until now is no step's
                 began = time.perf_counter()
-            image, target = image.to(device, non_blocking=True), target.to(device, non_blocking=True)
+            image, target = (
+                image.to(device, non_blocking=True),
+                target.to(device, non_blocking=True),
+            )
             output = model(image)
             loss = criterion(output, target)
             optimizer.zero_grad()
@@ -173,7 +199,10 @@ def speed(rounds: int, device: torch.device) -> None:
         for way, seconds in found.items():
             ratio = found["torchvision's"] / seconds
             rate = STEPS * more["batch"] / seconds
-            print(f"(a) {name}: {rate:8.1f} images/s {way:14} {ratio:5.2f} times torchvision's", flush=True)
+            print(
+                f"(a) {name}: {rate:8.1f} images/s {way:14} {ratio:5.2f} times torchvision's",
+                flush=True,
+            )
 
 
 def pipeline(rounds: int, device: torch.device) -> None:
@@ -181,10 +210,13 @@ def pipeline(rounds: int, device: torch.device) -> None:
     for name, more in NETS.items():
         engine = Engine(random_images(), device, **more)
         batch = engine.input()
-        found = medians({"input": engine.input, "step": lambda e=engine, b=batch: e.step(*b)}, rounds, device)
+        found = medians(
+            {"input": engine.input, "step": lambda e=engine, b=batch: e.step(*b)}, rounds, device
+        )
         share = 100 * found["input"] / found["step"]
         print(
-            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step (goal: at most 5)", flush=True
+            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step (goal: at most 5)",
+            flush=True,
         )
 
 
@@ -199,9 +231,16 @@ def probing(rounds: int, device: torch.device) -> None:
             if "updates" in PROBES[name]:
                 list(probes.updates(probes.weights(engine.model), engine.model, engine.optimizer))
 
-        found = medians({"probes": measured, "step": lambda e=engine, b=batch: e.step(*b)}, max(3, rounds // 5), device)
+        found = medians(
+            {"probes": measured, "step": lambda e=engine, b=batch: e.step(*b)},
+            max(3, rounds // 5),
+            device,
+        )
         ratio = found["probes"] / found["step"]
-        print(f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th (goal: at most 3)", flush=True)
+        print(
+            f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th (goal: at most 3)",
+            flush=True,
+        )
 
 
 def updates(rounds: int, device: torch.device) -> None:
@@ -227,7 +266,10 @@ def clars(rounds: int, device: torch.device) -> None:
     for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
         spec = expand("classify", {**BASE, **more})
         model = build_network(spec, 10, (3, 32, 32)).to(device).train()
-        x, y = torch.randn(spec.batch, 3, 32, 32, device=device), torch.arange(spec.batch, device=device) % 10
+        x, y = (
+            torch.randn(spec.batch, 3, 32, 32, device=device),
+            torch.arange(spec.batch, device=device) % 10,
+        )
         norms = SampleNorms(model)
 
         def plain(model=model, x=x, y=y) -> None:
@@ -248,13 +290,18 @@ def clars(rounds: int, device: torch.device) -> None:
             peaks[what] = cuda or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found = medians({"plain": plain, "clars": with_norms}, max(3, rounds // 5), device)
         ratio, memory = found["clars"] / found["plain"], peaks["clars"] / peaks["plain"]
-        print(f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5), {memory:.2f} times the memory (1.3)")
+        print(
+            f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5), {memory:.2f} times the memory (1.3)"
+        )
 
 
 def large(rounds: int, device: torch.device) -> None:
     """(f), of a batch that lies in memory."""
     count = LARGE[device.type]
-    images, base = random_images(count, 224), {"init": "default", "standardize": "per_channel", "batch": count}
+    images, base = (
+        random_images(count, 224),
+        {"init": "default", "standardize": "per_channel", "batch": count},
+    )
     for model in ("resnet50", "seqnet50"):
         ways, engines = {}, {"ours": {}, "ours, faster": FASTER[device.type]}
         for name, more in engines.items():
@@ -269,11 +316,14 @@ def large(rounds: int, device: torch.device) -> None:
         for way, seconds in found.items():
             ratio = found["reference"] / seconds
             print(
-                f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the reference's", flush=True
+                f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the reference's",
+                flush=True,
             )
 
 
-def reference_step(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: bool = False) -> Callable[[], None]:
+def reference_step(
+    net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: bool = False
+) -> Callable[[], None]:
     """A step of torchvision's references/classification/train.py: loss, update, the batch's top-1 and top-5."""
     optimizer = torch.optim.SGD(net.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
@@ -301,17 +351,33 @@ def regularization(rounds: int, device: torch.device) -> None:
     engine = Engine(images, device, model="seqnet50", init="default", batch=OF_A_GPU, lr=STILL)
     x, y = engine.input()
     weights = orthogonal.weights(engine.model)
-    ways = {"step": lambda: engine.step(x, y), "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward()}
+    ways = {
+        "step": lambda: engine.step(x, y),
+        "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward(),
+    }
     found = medians(ways, max(3, rounds // 3), device)
     more = 100 * found["regularization"] / found["step"]
-    print(f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images (goal: at most 5)", flush=True)
+    print(
+        f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images (goal: at most 5)",
+        flush=True,
+    )
 
 
-PARTS = {"a": speed, "b": pipeline, "c": updates, "d": clars, "e": probing, "f": large, "g": regularization}
+PARTS = {
+    "a": speed,
+    "b": pipeline,
+    "c": updates,
+    "d": clars,
+    "e": probing,
+    "f": large,
+    "g": regularization,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,21 @@ from tests.unit.image_folder import CLASSES, picture
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
 VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
+
+QUICK_CPU_SECONDS = 10.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """`make check` stays quick: a test in it that computes for long has to be marked `slow`.
+
+    Time of the processor is counted, which a busy machine does not lengthen much.
+    """
+    started = sum(os.times()[:4])  # of this process and of its children that have ended
+    yield
+    seconds = sum(os.times()[:4]) - started
+    if "not slow" in item.config.option.markexpr and seconds > QUICK_CPU_SECONDS:
+        pytest.fail(f"computed for {seconds:.0f} s; mark it with @pytest.mark.slow")
 
 
 @pytest.fixture(autouse=True)

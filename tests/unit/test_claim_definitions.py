@@ -142,6 +142,7 @@ def ledger(tmp_path_factory) -> Path:
     return here / "results" / "smoke" / "claims.csv"
 
 
+@pytest.mark.slow
 def test_every_theory_item_and_erratum_has_its_row(ledger):
     """In the registry's list of claims, and the papers' errata without a gap."""
     ids = {row["id"] for row in read_claims_csv(ledger)}
@@ -153,6 +154,7 @@ def test_every_theory_item_and_erratum_has_its_row(ledger):
     } <= ids
 
 
+@pytest.mark.slow
 def test_verdicts_are_of_the_closed_list(ledger):
     """What lacks its runs names the reason."""
     rows = read_claims_csv(ledger)
@@ -185,6 +187,7 @@ def test_a_build_ends_with_the_counts(ghostgrad, ledger):
     assert f"claims: {counts} (results/smoke/claims.csv, ghostgrad show claims)" in lines
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_claim(ledger):
     """Offline, with the verdict's colour."""
     text = (ledger.parent / "claims.html").read_text()

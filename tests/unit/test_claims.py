@@ -66,6 +66,7 @@ def expected(claim) -> str:
     return "holds as corrected" if claim.corrected else "holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_its_verdict_is_the_declared_one(claim):
     """A claim is declared with a `corrected` form exactly if the paper's number is wrong."""
@@ -157,6 +158,7 @@ MECHANISMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_without_its_mechanism_its_verdict_changes(name):
     """BN is taken away, ties are cut, correlations are added."""
@@ -241,6 +243,7 @@ NO_MECHANISM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMULAS)
 def test_without_its_nonlinearity_the_verdict_of_a_formula_changes(name, monkeypatch):
     """ReLU is made linear, BN loses its centring, a pool loses the ReLU before it."""

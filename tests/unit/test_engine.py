@@ -106,6 +106,7 @@ def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
     Network(replace(spec, channels_last=False), classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
     """And a checkpoint has the plain model's names: it resumes with either."""

@@ -148,6 +148,7 @@ def preact_net_by_hand(rng: np.random.Generator, batch: int = 32) -> list[float]
     return [gradient.var().item() for gradient in torch.autograd.grad(loss, places)]
 
 
+@pytest.mark.slow
 def test_convolutional_block_ratios_are_those_of_a_loop_by_hand():
     """Blocks 2 to 5 of each scale, 12 networks each, drawn apart."""
     keys = spec("preact_resnet", size=32, noise=True, padding_mode="circular", batch=32)
