@@ -1,8 +1,10 @@
-"""What looking at results costs at paper scale: status, plan, show, and a dry run beside that of an empty workflow.
+"""Seconds of the commands that look at results at paper scale: status, plan and show; and of a dry
+run, beside that of an empty workflow.
 
     python benchmarks/commands.py [--rounds 5]
 
-Every command is started as a process of its own, in turn in every round; medians. Runs need not exist.
+Every command is a process of its own, started in turn in each round; medians over the rounds are
+printed. No run needs to exist.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ COMMANDS = {
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    began = time.perf_counter()
+    """Wall time of one process."""
+    started = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -41,8 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as empty:
         Path(empty, "Snakefile").write_text("rule all:\n")
         places = {name: Path(empty) if "empty" in name else ROOT for name in COMMANDS}
-        times = {name: [] for name in COMMANDS}
-        for _ in range(rounds + 1):  # the first warms the caches
+        times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+        for _ in range(rounds + 1):  # the first round warms the caches
             for name, command in COMMANDS.items():
                 times[name].append(seconds(command, places[name]))
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}

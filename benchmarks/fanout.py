@@ -1,15 +1,18 @@
-"""What it costs to fan trivial jobs out: this executor packed, unpacked and without Slurm, the official Slurm plugin,
-and a raw job array, all on one small Slurm of their own.
+"""The cost of submitting trivial jobs to Slurm.
+
+This executor with and without packing, without Slurm, the official Slurm plugin and a raw job array
+are compared on one small Slurm that the benchmark starts.
 
     python benchmarks/fanout.py [--jobs 200] [--official 40] [--slots 10]
 
-Needs root, Slurm's Debian packages and, for the official plugin, a network: it is installed into an environment of its
-own. `--official N` gives it N jobs (0 leaves it out); its numbers are per job all the same.
+It needs root, Slurm's Debian packages and, for the official plugin, a network connection, since the
+plugin is installed into a new environment. `--official N` gives it N jobs (0 leaves it out); its
+numbers are per job all the same.
 
 submitted     seconds until the last sbatch has returned
 whole         seconds until Snakemake, or the array, has ended
-CPU           seconds of all processes of the machine, per job, less what it does idle
-calls         of sbatch, sacct, squeue, scontrol, scancel, per job
+CPU           seconds of all processes of the machine per job, without what it does when idle
+calls         of sbatch, sacct, squeue, scontrol and scancel, per job
 interpreters  Python processes started, per job
 """
 
@@ -43,12 +46,20 @@ rule one:
     output: "out/{{i}}"
     shell: "true > {{output}}"
 """
-COUNTER = "import os; os.close(os.open(os.environ['STARTS'] + '/' + str(os.getpid()) + os.urandom(4).hex(), os.O_CREAT))\n"
-COMMON = "--max-jobs-per-timespan 10000/1s --latency-wait 20 --default-resources runtime=1 mem_mb=400".split()
+# Every Python that starts runs this sitecustomize.py, which leaves an empty file.
+COUNTER = """
+import os
+path = os.environ["STARTS"] + "/" + str(os.getpid()) + os.urandom(4).hex()
+os.close(os.open(path, os.O_CREAT))
+"""
+COMMON = [
+    *("--max-jobs-per-timespan", "10000/1s", "--latency-wait", "20"),
+    *("--default-resources", "runtime=1", "mem_mb=400"),
+]
 
 
 def cpu_seconds() -> float:
-    """Of all processes since boot."""
+    """Seconds of all processes since the machine started."""
     user, nice, system = map(int, Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
@@ -66,8 +77,9 @@ class Measured:
     starts: int
 
     def line(self) -> str:
-        each = f"{self.cpu / self.jobs:7.2f} {self.calls / self.jobs:7.3f} {self.starts / self.jobs:7.2f}"
-        return f"{self.name:22} {self.jobs:5} {self.submitted:9.1f} {self.whole:8.1f} {each}"
+        cpu, calls, starts = (n / self.jobs for n in (self.cpu, self.calls, self.starts))
+        times = f"{self.submitted:9.1f} {self.whole:8.1f}"
+        return f"{self.name:22} {self.jobs:5} {times} {cpu:7.2f} {calls:7.3f} {starts:7.2f}"
 
 
 def measure(
@@ -92,41 +104,47 @@ def measure(
     idle = cpu_seconds()
     time.sleep(3)
     idle = (cpu_seconds() - idle) / 3
-    cpu, began, wall = cpu_seconds(), time.time(), time.monotonic()
-    with (folder / "said").open("w") as said:
+    cpu, started, wall = cpu_seconds(), time.time(), time.monotonic()
+    with (folder / "log").open("w") as log:
         done = subprocess.run(
-            command, cwd=folder, env=given, stdout=said, stderr=subprocess.STDOUT, check=False
+            command, cwd=folder, env=given, stdout=log, stderr=subprocess.STDOUT, check=False
         )
     while slurm.run("squeue", "-h").strip():
         time.sleep(0.05)
     whole = time.monotonic() - wall
     cpu = cpu_seconds() - cpu - idle * whole
-    there = len(list(folder.glob("out/*")))
-    if done.returncode or there != (0 if name == "raw array" else jobs):
+    outputs = len(list(folder.glob("out/*")))
+    if done.returncode or outputs != (0 if name == "raw array" else jobs):
         if name == ARRAYS:
-            return f"{name:22} {jobs:5} exit code {done.returncode} after {whole:.0f} s, {there} of {jobs} outputs"
-        tail = (folder / "said").read_text()[-2000:]
-        raise SystemExit(f"{name}: exit code {done.returncode}, {there} of {jobs} outputs\n{tail}")
+            outcome = f"exit code {done.returncode} after {whole:.0f} s"
+            return f"{name:22} {jobs:5} {outcome}, {outputs} of {jobs} outputs"
+        tail = (folder / "log").read_text()[-2000:]
+        raise SystemExit(
+            f"{name}: exit code {done.returncode}, {outputs} of {jobs} outputs\n{tail}"
+        )
     calls = (
         [line.split()[:2] for line in (folder / ".calls").read_text().splitlines()]
         if (folder / ".calls").exists()
         else []
     )
-    last = max((float(when) for when, what in calls if what == "sbatch"), default=began)
+    last = max((float(when) for when, what in calls if what == "sbatch"), default=started)
     wanted = sum(what in CALLS for _, what in calls)
-    return Measured(name, jobs, last - began, whole, cpu, wanted, len(list(starts.iterdir())))
+    return Measured(name, jobs, last - started, whole, cpu, wanted, len(list(starts.iterdir())))
 
 
 IMPORT = """
-import time, snakemake_interface_common.exceptions, snakemake_interface_executor_plugins.executors.remote
-began = time.perf_counter()
+import time
+import snakemake_interface_common.exceptions
+import snakemake_interface_executor_plugins.executors.remote
+started = time.perf_counter()
 import snakemake_executor_plugin_submitit
-print(time.perf_counter() - began)
+print(time.perf_counter() - started)
 """
 
 
 def import_ms() -> float:
-    """Milliseconds that importing the plugin adds to Snakemake's own interface package; the median of nine."""
+    """Milliseconds that importing the plugin takes after Snakemake's interface package, the median
+    of nine."""
     command = [sys.executable, "-c", IMPORT]
     took = [
         float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -197,7 +215,8 @@ def main() -> None:
             ],
         }
         print(
-            f"{'':22} {'jobs':>5} {'submitted':>9} {'whole':>8} {'CPU':>7} {'calls':>7} {'interpr.':>7}",
+            f"{'':22} {'jobs':>5} {'submitted':>9} {'whole':>8} {'CPU':>7} {'calls':>7}"
+            f" {'interpr.':>7}",
             flush=True,
         )
         for name, command in ways.items():
@@ -237,17 +256,14 @@ def main() -> None:
     print(f"\nwhole: {packed.whole / array.whole:.1f} times the raw array's (goal: at most 5)")
     if official := by_name.get("official plugin"):
 
-        def ratio(what: str, row: Measured = packed) -> float:
-            return getattr(official, what) / official.jobs / (getattr(row, what) / row.jobs)
+        def ratio(quantity: str, row: Measured = packed) -> float:
+            theirs = getattr(official, quantity) / official.jobs
+            return theirs / (getattr(row, quantity) / row.jobs)
 
-        print(
-            f"against the official plugin, per job: submission {ratio('submitted'):.0f} times faster (goal: 20),",
-            end=" ",
-        )
-        print(
-            f"whole {ratio('whole'):.0f} (20), CPU {ratio('cpu'):.0f} times less (20), calls {ratio('calls'):.0f} (50);"
-        )
-        print(f"unpacked whole {ratio('whole', unpacked):.1f} times faster (2)")
+        print("times faster, or fewer, than the official plugin, per job:")
+        print(f"  submission {ratio('submitted'):.0f} (goal: 20), whole {ratio('whole'):.0f} (20),")
+        print(f"  CPU {ratio('cpu'):.0f} (20), calls {ratio('calls'):.0f} (50),")
+        print(f"  whole without packing {ratio('whole', unpacked):.1f} (2)")
 
 
 if __name__ == "__main__":

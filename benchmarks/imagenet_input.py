@@ -1,8 +1,11 @@
-"""Images a second and core of ImageNet's input, beside torchvision's reference pipeline (goal: 1.5 times as many).
+"""Images per second and core of ImageNet's input, beside torchvision's reference pipeline.
 
-Ours: torchvision.io's decoder, a random window, resized and flipped as uint8 in the worker, normalized on the device.
-The reference's: PIL, RandomResizedCrop, flip, ToTensor, Normalize. Both in one process on one thread, on the same JPEGs
-of ImageNet's typical size, 500 x 375 and about 110 KB, cut from scikit-learn's two photographs.
+The goal is 1.5 times as many.
+
+Ours decodes with torchvision.io, cuts a random window, resizes and flips it as uint8 in the worker,
+and normalizes it on the device. The reference is PIL, RandomResizedCrop, flip, ToTensor, Normalize.
+Both run in one process on one thread, on the same JPEGs of ImageNet's typical size: 500 x 375
+pixels and about 110 KB, cut from scikit-learn's two photographs.
 
     python benchmarks/imagenet_input.py [--images 128] [--rounds 9]
 """
@@ -47,7 +50,7 @@ SPEC = {
 
 
 def write(root: Path, count: int) -> int:
-    """An ImageFolder of windows of the photographs; mean size of a file in bytes."""
+    """Write an ImageFolder of windows of the photographs; returns the mean file size in bytes."""
     rng, sizes = np.random.default_rng(0), []
     photographs = load_sample_images().images
     for split, number in (("train", count), ("val", 2)):
@@ -55,8 +58,8 @@ def write(root: Path, count: int) -> int:
             image = Image.fromarray(photographs[index % 2])
             image = image.resize((round(image.width * 1.1), round(image.height * 1.1)))
             x, y = (
-                int(rng.integers(0, room + 1))
-                for room in (image.width - WIDTH, image.height - HEIGHT)
+                int(rng.integers(0, margin + 1))
+                for margin in (image.width - WIDTH, image.height - HEIGHT)
             )
             path = root / split / str(index % 2) / f"{index}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,8 @@ def write(root: Path, count: int) -> int:
 
 
 def ours(root: Path) -> Callable[[], int]:
-    """An epoch as a worker and the device do it."""
+    """A function that reads an epoch as a worker and the device do, and returns how many images
+    it read."""
     spec = expand("classify", SPEC)
     found = folders.scan("images", str(root))
     train, test = found.resized(SIDE, 256)
@@ -84,6 +88,7 @@ def ours(root: Path) -> Callable[[], int]:
 
 
 def reference(root: Path) -> Callable[[], int]:
+    """The same as `ours` with torchvision's transforms."""
     steps = [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
     steps += [transforms.ToTensor(), transforms.Normalize(*IMAGENET_MEAN_STD)]
     folder = ImageFolder(str(root / "train"), transforms.Compose(steps))
@@ -103,27 +108,24 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DeprecationWarning)
     with tempfile.TemporaryDirectory() as folder:
-        size = write(Path(folder), given.images)
-        ways, rates = (
-            {"ours": ours(Path(folder)), "reference": reference(Path(folder))},
-            {"ours": [], "reference": []},
-        )
-        for _ in range(given.rounds + 1):
-            for name, epoch in ways.items():
-                began = time.perf_counter()
-                rates[name].append(epoch() / (time.perf_counter() - began))
+        size = write(Path(folder), options.images)
+        pipelines = {"ours": ours(Path(folder)), "reference": reference(Path(folder))}
+        speeds: dict[str, list[float]] = {name: [] for name in pipelines}
+        for _ in range(options.rounds + 1):
+            for name, epoch in pipelines.items():
+                started = time.perf_counter()
+                speeds[name].append(epoch() / (time.perf_counter() - started))
     ratios = [
         mine / theirs
-        for mine, theirs in zip(rates["ours"][1:], rates["reference"][1:], strict=True)
+        for mine, theirs in zip(speeds["ours"][1:], speeds["reference"][1:], strict=True)
     ]
-    for name, found in rates.items():
-        print(
-            f"{name:10} {statistics.median(found[1:]):7.1f} images/s and core, JPEGs of {size / 1000:.0f} KB"
-        )
+    for name, values in speeds.items():
+        speed = statistics.median(values[1:])
+        print(f"{name:10} {speed:7.1f} images/s per core, JPEGs of {size / 1000:.0f} KB")
     low, high = min(ratios), max(ratios)
     print(f"ratio {statistics.median(ratios):.2f} (rounds {low:.2f} to {high:.2f}; goal: 1.5)")
 

@@ -1,14 +1,15 @@
-"""Time per repeat of PlainNet20 (width 256, batch 128, ReLU, BN): ours, the plain loop, the bare minimum.
+"""Time per repeat of PlainNet20 (width 256, batch 128, ReLU, BN) in three ways.
 
     python benchmarks/simulate.py [--repeats 96] [--rounds 5]
 
-plain     what a reader of the paper would write: nn.Linear, nn.BatchNorm1d, nn.ReLU, autograd, one repeat at a time,
-          one process, torch's default threads
-ours      ghostgrad.simulate as the workflow runs it: one thread a process, a process per core
-minimum   the same matrix products and random weights and nothing else, in the best of two arrangements of the same
-          cores: one process with all threads, or a process per core with one thread each
-All are measured in turn in every round; the ratios are of the medians. On a machine with a GPU, plain and ours are
-measured on it as well.
+plain     what a reader of the paper would write: nn.Linear, nn.BatchNorm1d, nn.ReLU and autograd,
+          one repeat at a time, one process, torch's default number of threads
+ours      ghostgrad.tasks.simulate as the workflow runs it: a process per core, one thread each
+minimum   the same matrix products and random weights and nothing else, in the better of two
+          arrangements: one process with all threads, or a process per core with one thread each
+
+All are measured in turn in every round; the ratios are of the medians. On a machine with a GPU,
+plain and ours are measured on it as well.
 """
 
 from __future__ import annotations

@@ -1,19 +1,21 @@
 """What training costs.
 
-a  images a second of the engine, beside torchvision's reference training loop (goal: 1.1 times as many on two cores of
-   a CPU, 3 times on a GPU)
-b  the input pipeline, beside a step on a batch that lies in memory (at most 5 %)
-c  one update of ResNet50's 161 tensors under each rule, beside torch.optim.SGD(foreach) (at most 1.5 times)
-d  a step with CLARS's per-sample norms, beside one without (at most 1.5 times the time, 1.3 times the memory)
+a  images per second of the engine, beside torchvision's reference training loop (goal: 1.1 times as
+   many on two cores of a CPU, 3 times on a GPU)
+b  the input pipeline, beside a step on a batch that is in memory (at most 5 %)
+c  one update of ResNet50's 161 tensors under each rule, beside torch.optim.SGD(foreach) (at most
+   1.5 times)
+d  a step with CLARS's per-sample norms, beside one without (at most 1.5 times the time, 1.3 times
+   the memory)
 e  the probes at every 100th step (at most 3 %)
-f  a step of ResNet50 and SeqNet50 at 224 x 224, beside that of torchvision's reference script on the same network and
-   batch (goal: as many on a CPU; on a GPU in bfloat16, channels-last and compiled 1.5 times as many as in float32, and
-   beside it stands the script with --amp)
-g  orthogonal regularization, beside a step of SeqNet50 without (at most 5 %)
+f  a step of ResNet50 and SeqNet50 at 224 x 224, beside that of torchvision's reference script on
+   the same network and batch (goal: as many images on a CPU; on a GPU, in bfloat16, channels-last
+   and compiled, 1.5 times as many as the script's in float32; the script with --amp is shown too)
+g  orthogonal regularization, beside a step of SeqNet50 without it (at most 5 %)
 
     python benchmarks/train.py [--only a,b,c,d,e,f,g] [--rounds 15] [--threads 2] [--device cpu]
 
-Ratios of medians, measured in turn in every round. The images are random.
+The ratios are of medians, measured in turn in every round. The images are random.
 """
 
 from __future__ import annotations
@@ -76,22 +78,26 @@ FASTER = {
 }
 WORKERS, STEPS = 2, 3
 LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 in a step
-OF_A_GPU = 64  # the same, as the experiment `imagenet` has it: the regularization costs as much whatever their number
-STILL = 1e-4  # a rate at which many steps on one batch leave a network where it is
+# The same in the experiment `imagenet`; the regularization costs as much whatever their number.
+OF_A_GPU = 64
+STILL = 1e-4  # a learning rate at which many steps on one batch hardly change a network
 
 
 def medians(
     ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of each way, in turn, or what it tells itself; the first round warms up."""
+    """Median seconds of each way, measured in turn after one round of warm-up. A way that returns a
+    float has measured its seconds itself."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
-            began = time.perf_counter()
-            told = way()
+            started = time.perf_counter()
+            seconds = way()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times[name].append(told if isinstance(told, float) else time.perf_counter() - began)
+            if not isinstance(seconds, float):
+                seconds = time.perf_counter() - started
+            times[name].append(seconds)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
@@ -113,15 +119,15 @@ class Engine:
         )
         self.model = self.network.model.train()
         self.optimizer = optim.optimizer(self.spec, self.model)
-        self.at = 0
+        self.number = 0
 
     def input(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self.at += 1
-        return self.batches(self.at)
+        self.number += 1
+        return self.batches(self.number)
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.network.forward_backward(x, y, self.at)
+        self.network.forward_backward(x, y, self.number)
         self.optimizer.step()
 
     def steps(self) -> None:
@@ -149,7 +155,8 @@ class Pictures(Dataset):
 
 
 def reference(images: Images, device: torch.device, **changes: Any) -> Callable[[], float]:
-    """Seconds of STEPS steps of the loop in torchvision's references/classification/train.py, its workers running."""
+    """A function that returns the seconds of STEPS steps of the loop in torchvision's
+    references/classification/train.py while its workers run."""
     spec = expand("classify", {**BASE, **changes})
     model = classify.new_model(spec, images).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -163,10 +170,10 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
     )
 
     def steps() -> float:
-        began = 0.0
+        started = 0.0
         for index, (image, target) in enumerate(loader):
-            if index == 2:  # what the workers have done until now is no step's
-                began = time.perf_counter()
+            if index == 2:  # the workers have filled their queues
+                started = time.perf_counter()
             image, target = (
                 image.to(device, non_blocking=True),
                 target.to(device, non_blocking=True),
@@ -181,7 +188,7 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
             loss.item()
             if index == 1 + STEPS:
                 break
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
     return steps
 
@@ -198,9 +205,10 @@ def speed(rounds: int, device: torch.device) -> None:
         found = medians(ways, max(3, rounds // 5), device)
         for way, seconds in found.items():
             ratio = found["torchvision's"] / seconds
-            rate = STEPS * more["batch"] / seconds
+            images_per_s = STEPS * more["batch"] / seconds
             print(
-                f"(a) {name}: {rate:8.1f} images/s {way:14} {ratio:5.2f} times torchvision's",
+                f"(a) {name}: {images_per_s:8.1f} images/s {way:14} {ratio:5.2f} times"
+                " torchvision's",
                 flush=True,
             )
 
@@ -215,7 +223,8 @@ def pipeline(rounds: int, device: torch.device) -> None:
         )
         share = 100 * found["input"] / found["step"]
         print(
-            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step (goal: at most 5)",
+            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step"
+            " (goal: at most 5)",
             flush=True,
         )
 
@@ -238,13 +247,14 @@ def probing(rounds: int, device: torch.device) -> None:
         )
         ratio = found["probes"] / found["step"]
         print(
-            f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th (goal: at most 3)",
+            f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th"
+            " (goal: at most 3)",
             flush=True,
         )
 
 
 def updates(rounds: int, device: torch.device) -> None:
-    """(c), the update alone, on gradients that are there."""
+    """(c), the update alone, on given gradients."""
     steps = {}
     for name, more in RULES.items():
         spec = expand("classify", {**BASE, **RESNET50, **more})
@@ -256,13 +266,14 @@ def updates(rounds: int, device: torch.device) -> None:
     for name, seconds in found.items():
         goal = " (goal: at most 1.5)" if name in ("lars", "lalc") else ""
         print(
-            f"(c) update, {name:5} {1000 * seconds:8.2f} ms  {seconds / found['sgd']:5.2f} times sgd's{goal}",
+            f"(c) update, {name:5} {1000 * seconds:8.2f} ms "
+            f" {seconds / found['sgd']:5.2f} times sgd's{goal}",
             flush=True,
         )
 
 
 def clars(rounds: int, device: torch.device) -> None:
-    """(d), of forward and backward of Resnet-15 and of ResNet50 at 32 x 32, with and without per-sample norms."""
+    """(d), forward and backward of Resnet-15 and ResNet50 at 32 x 32, with and without norms."""
     for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
         spec = expand("classify", {**BASE, **more})
         model = build_network(spec, 10, (3, 32, 32)).to(device).train()
@@ -291,12 +302,13 @@ def clars(rounds: int, device: torch.device) -> None:
         found = medians({"plain": plain, "clars": with_norms}, max(3, rounds // 5), device)
         ratio, memory = found["clars"] / found["plain"], peaks["clars"] / peaks["plain"]
         print(
-            f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5), {memory:.2f} times the memory (1.3)"
+            f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5),"
+            f" {memory:.2f} times the memory (1.3)"
         )
 
 
 def large(rounds: int, device: torch.device) -> None:
-    """(f), of a batch that lies in memory."""
+    """(f), on a batch that is in memory."""
     count = LARGE[device.type]
     images, base = (
         random_images(count, 224),
@@ -316,7 +328,8 @@ def large(rounds: int, device: torch.device) -> None:
         for way, seconds in found.items():
             ratio = found["reference"] / seconds
             print(
-                f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the reference's",
+                f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the"
+                " reference's",
                 flush=True,
             )
 
@@ -324,7 +337,8 @@ def large(rounds: int, device: torch.device) -> None:
 def reference_step(
     net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: bool = False
 ) -> Callable[[], None]:
-    """A step of torchvision's references/classification/train.py: loss, update, the batch's top-1 and top-5."""
+    """A step of torchvision's references/classification/train.py: loss, update, and the accuracy of
+    the batch, top-1 and top-5."""
     optimizer = torch.optim.SGD(net.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
     scaler = torch.amp.GradScaler(x.device.type, enabled=amp)
@@ -358,7 +372,8 @@ def regularization(rounds: int, device: torch.device) -> None:
     found = medians(ways, max(3, rounds // 3), device)
     more = 100 * found["regularization"] / found["step"]
     print(
-        f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images (goal: at most 5)",
+        f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images"
+        " (goal: at most 5)",
         flush=True,
     )
 
@@ -382,12 +397,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    device = torch.device(given.device)
+    options = parser.parse_args()
+    device = torch.device(options.device)
     keep_memory()
-    torch.set_num_threads(given.threads)
-    for part in given.only.split(","):
-        PARTS[part](given.rounds, device)
+    torch.set_num_threads(options.threads)
+    for part in options.only.split(","):
+        PARTS[part](options.rounds, device)
 
 
 if __name__ == "__main__":
