@@ -258,7 +258,7 @@ def test_weights_that_do_not_fit(published, manifest, tmp_path):
     content = torch.load(path, weights_only=True)
     (tmp_path / "form").mkdir()
     torch.save({**content, "state": {"more": torch.zeros(1), **content["state"]}}, tmp_path / "form/weights.pt")
-    with pytest.raises(InputError, match=r"weights of another form of seqnet18, not of the spec's seqnet18"):
+    with pytest.raises(InputError, match=r"the weights of another form of seqnet18, not of the spec's seqnet18"):
         run(tmp_path / "third", manifest, weights=tmp_path / "form/weights.pt")
     short = tmp_path / "weights.pt"
     short.write_bytes(path.read_bytes()[:1000])

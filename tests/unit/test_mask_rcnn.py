@@ -10,7 +10,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from ghostgrad.checks import InputError
 from ghostgrad.models import mask_rcnn
 from ghostgrad.registry.spec import expand
-from ghostgrad.tasks.detect import new_optimizer, over_all
+from ghostgrad.tasks.detect import new_optimizer, synchronize_batch_norm
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.detection import SPEC
 
@@ -29,14 +29,20 @@ def pair():
     """torchvision's model with random weights and running statistics, and ours with the same."""
     torch.manual_seed(0)
     sizes = {"min_size": 96, "max_size": 128}
-    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, box_score_thresh=0.0, **sizes)
+    theirs = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, box_score_thresh=0.0, **sizes
+    )
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.uniform_(0.5, 2)
             module.running_mean.uniform_(-0.5, 0.5)
     ours = detector(90, model="resnet50", heads="2fc", **sizes)[1]
     ours.roi_heads.score_thresh = 0.0
-    values = [value for name, value in theirs.state_dict().items() if not name.endswith("num_batches_tracked")]
+    values = [
+        value
+        for name, value in theirs.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    ]
     names = list(ours.state_dict())
     ours.load_state_dict(dict(zip(names, values, strict=True)))
     return theirs.double().eval(), ours.double().eval()
@@ -73,7 +79,11 @@ def test_its_losses_are_torchvisions_too(pair):
 
 @pytest.mark.parametrize(
     ("model", "widths"),
-    [("seqnet50", [128, 256, 512, 2048]), ("seqnet18", [128, 256, 512, 512]), ("resnet50", [256, 512, 1024, 2048])],
+    [
+        ("seqnet50", [128, 256, 512, 2048]),
+        ("seqnet18", [128, 256, 512, 512]),
+        ("resnet50", [256, 512, 1024, 2048]),
+    ],
 )
 def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
     net = detector(model=model)[1]
@@ -81,12 +91,16 @@ def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
     found = body(torch.randn(1, 3, 64, 64))
     assert [y.shape[1] for y in found.values()] == widths
     assert [y.shape[-1] for y in found.values()] == [16, 8, 4, 2]
-    assert [len(level.shape) for level in net.backbone(torch.randn(1, 3, 64, 64)).values()] == [4] * 5
+    assert [len(level.shape) for level in net.backbone(torch.randn(1, 3, 64, 64)).values()] == [
+        4
+    ] * 5
 
 
 def test_a_relu_between_is_a_variant():
     """Without it a SeqNet's outputs, those of a BN, are negative too; with it they are these, rectified."""
-    plain, rectified = (detector(backbone_relu=relu)[1].backbone.body.eval() for relu in (False, True))
+    plain, rectified = (
+        detector(backbone_relu=relu)[1].backbone.body.eval() for relu in (False, True)
+    )
     rectified.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 32, 32)
     for one, other in zip(plain(x).values(), rectified(x).values(), strict=True):
@@ -106,7 +120,13 @@ def test_what_is_trained_and_what_decays(model):
     groups = new_optimizer(spec, net).param_groups
     members = [id(p) for group in groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in net.parameters() if p.requires_grad)
-    norms = {id(p) for m in net.modules() if isinstance(m, nn.GroupNorm) for p in m.parameters() if p.requires_grad}
+    norms = {
+        id(p)
+        for m in net.modules()
+        if isinstance(m, nn.GroupNorm)
+        for p in m.parameters()
+        if p.requires_grad
+    }
     undecayed = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
     assert undecayed == norms
     assert len(norms) > 10
@@ -116,23 +136,36 @@ def test_bn_may_be_trained_on_behind_the_first_stage():
     """Without weight decay, and over the images of all processes."""
     spec, net = detector(backbone_norm="sync")
     body = net.backbone.body
-    found = {name: module for name, module in body.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    found = {
+        name: module for name, module in body.named_modules() if isinstance(module, nn.BatchNorm2d)
+    }
     assert {name[:8] for name in found} == {"stages.1", "stages.2", "stages.3"}
-    undecayed = {id(p) for g in new_optimizer(spec, net).param_groups if not g["weight_decay"] for p in g["params"]}
+    undecayed = {
+        id(p)
+        for g in new_optimizer(spec, net).param_groups
+        if not g["weight_decay"]
+        for p in g["params"]
+    }
     assert all({id(module.weight), id(module.bias)} <= undecayed for module in found.values())
-    assert over_all(SINGLE_PROCESS, torch.device("cpu"), net) is net
+    assert synchronize_batch_norm(net, torch.device("cpu"), SINGLE_PROCESS) is net
     with pytest.raises(InputError, match="backbone_norm: sync in several processes needs GPUs"):
-        over_all(ProcessGroup(0, 2), torch.device("cpu"), net)
-    synchronized = over_all(ProcessGroup(0, 2), torch.device("cuda"), net)
+        synchronize_batch_norm(net, torch.device("cpu"), ProcessGroup(0, 2))
+    synchronized = synchronize_batch_norm(net, torch.device("cuda"), ProcessGroup(0, 2))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in synchronized.modules())
-    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == len(found)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == len(
+        found
+    )
     frozen = detector()[1]
-    assert over_all(ProcessGroup(0, 2), torch.device("cpu"), frozen) is frozen
+    assert synchronize_batch_norm(frozen, torch.device("cpu"), ProcessGroup(0, 2)) is frozen
 
 
 def test_a_rate_of_its_own_for_the_backbone():
     spec, net = detector(lr_scales={"backbone.body": 0.2})
-    scales = {id(p): group["scale"] for group in new_optimizer(spec, net).param_groups for p in group["params"]}
+    scales = {
+        id(p): group["scale"]
+        for group in new_optimizer(spec, net).param_groups
+        for p in group["params"]
+    }
     for name, p in net.named_parameters():
         if p.requires_grad:
             assert scales[id(p)] == (0.2 if name.startswith("backbone.body") else 1.0)

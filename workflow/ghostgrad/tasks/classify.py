@@ -1,4 +1,12 @@
-"""Train an image classifier, from the first step to the last, as one loop."""
+"""Train an image classifier, from the first step to the last, as one loop.
+
+What is drawn from which random stream (`rng.generator`), and the position in it:
+
+    init            the initial weights, at 0
+    shuffle         the order of the training images, at the epoch
+    augment         crops and flips, at the step
+    dropout/<rank>  the masks of Dropout, at the step
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ import math
 from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +23,14 @@ from torch import nn
 
 from ghostgrad.data.image_sets import load_images
 from ghostgrad.data.images import Images
-from ghostgrad.files import CsvTable
+from ghostgrad.files import Cell
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.rng import generator
-from ghostgrad.runs.record import PROBE_COLUMNS, Record
+from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
+from ghostgrad.tasks.progress import Progress
 from ghostgrad.training import optim, probes
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
 from ghostgrad.training.engine import Network, configure, restore
@@ -31,7 +40,18 @@ from ghostgrad.training.schedules import StepSchedule
 
 log = logging.getLogger(__name__)
 
-SERIES_COLUMNS = ("step", "at", "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+Loader: TypeAlias = InMemoryLoader | StreamingLoader
+SERIES_COLUMNS = (
+    "step",
+    "at",
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
+RUNNING_TOTALS = ("train_loss", "train_accuracy")
 
 
 def load_data(spec: ClassifySpec, manifest: Path) -> Images:
@@ -47,25 +67,31 @@ def load_data(spec: ClassifySpec, manifest: Path) -> Images:
 
 
 @torch.no_grad()
-def evaluate(network: Network, batches: InMemoryLoader | StreamingLoader) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in percent on the test images, with BN's running statistics."""
+def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in percent on the test images, with BN's running statistics.
+
+    Every process computes its share of the images and returns the result for all of them.
+    """
+    # BN's running statistics differ between processes, which see different images. Those of
+    # process 0 count: they are what its checkpoints and weights.pt hold.
     network.group.broadcast_buffers(network.model)
     network.model.eval()
-    found = torch.zeros(3, dtype=torch.float64, device=network.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=network.device)
     for x, y in batches.test():
         logits = network(x)
-        found[0] += F.cross_entropy(logits, y, reduction="sum")
-        found[1] += (logits.argmax(1) == y).sum()
-        found[2] += len(y)
+        sums[0] += F.cross_entropy(logits, y, reduction="sum")
+        sums[1] += (logits.argmax(1) == y).sum()
+        sums[2] += len(y)
     network.model.train()
-    loss, correct, images = network.group.all_reduce_sum(found).tolist()
+    loss, correct, images = network.group.all_reduce_sum(sums).tolist()
     return loss / images, 100 * correct / images
 
 
 def new_model(spec: ClassifySpec, images: Images) -> nn.Module:
-    """The network with its weights drawn. torch's and torchvision's own initialization is drawn while it is built, from
-    torch's global generator."""
+    """The network with its initial weights, the same in every process."""
     rng = generator(spec.seed, "init")
+    # torch's and torchvision's own initialization draws from torch's global generator while the
+    # network is built; it starts from the same stream and is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.initial_seed())
         model = build_network(spec, len(images.classes), images.train_x.shape[1:])
@@ -81,24 +107,26 @@ def classify(
     images: Images,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Record:
-    """Train, evaluate and probe one network; a non-finite loss, in training or at the end on the test images,
-    is the result `diverged`."""
+    """Train, evaluate and probe one network.
+
+    A loss that is not finite, in training or at the end on the test images, is the result
+    `diverged`. Raises Stopped where the run is asked to stop; it has saved itself then.
+    """
     configure(spec)
     batches = open_batches(spec, images, device, group)
-    plan = StepSchedule(spec, batches.per_epoch)
+    schedule = StepSchedule(spec, batches.per_epoch)
     network = Network(spec, new_model(spec, images), device, group)
     model = network.model.train()
     optimizer = optim.optimizer(spec, model)
     sample_norms = SampleNorms(model) if spec.optimizer == "clars" else None
 
-    step, diverged_at = 0, None
-    series, probed = CsvTable(SERIES_COLUMNS), CsvTable(PROBE_COLUMNS)
-    window = {"loss": 0.0, "correct": 0, "images": 0}  # since the last row of the series
+    progress = Progress.start(SERIES_COLUMNS, RUNNING_TOTALS)
+    diverged_at: int | None = None
+    # Process 0 alone has checkpoints; the others are sent what it has read.
     if saved := group.broadcast_object(state.load()):
         restore(saved, spec, model, optimizer, group.size, state.folder)
-        step, window = saved["step"], saved["window"]
-        series, probed = CsvTable(SERIES_COLUMNS, saved["series"]), CsvTable(PROBE_COLUMNS, saved["probes"])
-    log.info("%d of %d steps done on %s", step, plan.length, device)
+        progress.restore(saved, state.folder)
+    log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
     def checkpoint() -> dict[str, Any]:
         return {
@@ -106,88 +134,143 @@ def classify(
             "optimizer": optimizer.state_dict(),
             "spec": spec.canonical(),
             "processes": group.size,
-            "step": step,
-            "window": dict(window),
-            "series": series.rows,
-            "probes": probed.rows,
+            **progress.state_dict(),
         }
 
     while True:
-        state.checkpoint_if_due(checkpoint, step, plan.length)
-        at = plan.probes.get(step)
-        if at is not None:
+        step = progress.step  # updates made so far; every random draw below follows from it
+
+        # The checkpoint comes before the probe. It holds no row of a probe at this step, so a
+        # resumed run, which begins here, measures it again: no row is lost and none is there
+        # twice. A request to stop is answered here and nowhere else in a step.
+        state.checkpoint_if_due(checkpoint, step, schedule.length)
+
+        # The probe at t sees the weights after t updates and the batch of the update that follows.
+        # After the last update there is still a probe to take, so the loop ends only behind it.
+        position = schedule.probes.get(step)
+        if position is not None:
             for probe, index, value in probe_on_rank_zero(network, spec, batches, step):
-                probed.add(at, step, probe, index, value)
-        if step == plan.length:
+                progress.probes.add(position, step, probe, index, value)
+        if step == schedule.length:
             break
 
+        # This process's share of the batch: streams `shuffle` at the epoch, `augment` at the step.
         x, y = batches(step)
-        rate = plan.learning_rate(step)
+
+        # The learning rate is a function of the step, not a state that would have to be saved.
+        # It must be in place before optimizer.step(), where lars and clars put it into the
+        # momentum buffer together with the gradient.
+        learning_rate = schedule.learning_rate(step)
         for parameters in optimizer.param_groups:
-            parameters["lr"] = rate * parameters["scale"]
+            parameters["lr"] = learning_rate * parameters["scale"]
+
+        # Gradients of micro-batches add up, so those of the step before must be gone. Loss and
+        # gradient are those of the weights before the update, averaged over all processes;
+        # Dropout draws its masks from the stream `dropout/<rank>` at the step.
         optimizer.zero_grad(set_to_none=True)
         with sample_norms.collect() if sample_norms else nullcontext():
             loss, correct = network.forward_backward(x, y, step)
         if sample_norms:
             optimizer.sample_norms = sample_norms.means(group)
-        before = probes.weights(model) if at is not None and "updates" in spec.probes else None
-        optimizer.step()
-        if before:
-            for probe, index, value in probes.updates(before, model, optimizer):
-                probed.add(at, step, probe, index, value)
-        step += 1
 
-        window["loss"] += loss * spec.batch
-        window["correct"] += correct
-        window["images"] += spec.batch
+        # Weight decay, momentum and trust ratios are applied inside optimizer.step(). The probe
+        # `updates` compares the weights before it with those after it.
+        measures_update = position is not None and "updates" in spec.probes
+        weights_before = probes.weights(model) if measures_update else None
+        optimizer.step()
+        if weights_before is not None:
+            for probe, index, value in probes.updates(weights_before, model, optimizer):
+                progress.probes.add(position, step, probe, index, value)
+
+        progress.step += 1
+        progress.add({"train_loss": loss * spec.batch, "train_accuracy": 100 * correct}, spec.batch)
+
+        # A loss that is not finite ends the run, in every process: all have the same mean loss.
+        # The network is evaluated once more, because the result of a diverged run is the accuracy
+        # of the network that it ended with.
         if not math.isfinite(loss):
-            diverged_at = step
-        if diverged_at or plan.evaluates(step):
-            train_loss, train_accuracy = window["loss"] / window["images"], 100 * window["correct"] / window["images"]
-            test_loss, test_accuracy = evaluate(network, batches)
-            epoch = step / batches.per_epoch
-            series.add(step, plan.at(step), epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy)
-            window = {"loss": 0.0, "correct": 0, "images": 0}
-            log.info("step %d: train %.2f %%, test %.2f %%, loss %.4g", step, train_accuracy, test_accuracy, train_loss)
-        if diverged_at:
+            diverged_at = progress.step
+        if diverged_at is not None or schedule.evaluates(progress.step):
+            _evaluate_and_record(progress, schedule, learning_rate, network, batches)
+        if diverged_at is not None:
             break
 
-    if not series.rows:
-        test_loss, test_accuracy = evaluate(network, batches)
-        series.add(0, 0.0, 0.0, None, None, None, test_loss, test_accuracy)
-    if diverged_at is None and not math.isfinite(series.rows[-1][SERIES_COLUMNS.index("test_loss")]):
-        diverged_at = step  # no further training loss shows what the last update broke
-    return Record(final_metrics(series, step, diverged_at, model), series, probed, model.state_dict())
+    if not progress.series.rows:  # length 0: the network as it was initialized
+        _evaluate_and_record(progress, schedule, None, network, batches)
+    if diverged_at is None and not math.isfinite(progress.numbers("test_loss")[-1]):
+        # The loss of a step is that of the weights before its update, so that what the last
+        # update broke shows on the test images only.
+        diverged_at = progress.step
+    metrics = final_metrics(progress, diverged_at, model)
+    return Record(metrics, progress.series, progress.probes, model.state_dict())
+
+
+def _evaluate_and_record(
+    progress: Progress,
+    schedule: StepSchedule,
+    learning_rate: float | None,
+    network: Network,
+    batches: Loader,
+) -> None:
+    """Evaluate the network and add a row to the series: the training's means since the last one, and
+    the learning rate of the last update."""
+    means = progress.take_means()
+    test_loss, test_accuracy = evaluate(network, batches)
+    step = progress.step
+    progress.series.add(
+        step,
+        schedule.at(step),
+        step / batches.per_epoch,
+        learning_rate,
+        means["train_loss"],
+        means["train_accuracy"],
+        test_loss,
+        test_accuracy,
+    )
+    if learning_rate is not None:
+        log.info(
+            "step %d: train %.2f %%, test %.2f %%, loss %.4g",
+            step,
+            means["train_accuracy"],
+            test_accuracy,
+            means["train_loss"],
+        )
 
 
 def probe_on_rank_zero(
-    network: Network, spec: ClassifySpec, batches: InMemoryLoader | StreamingLoader, step: int
+    network: Network, spec: ClassifySpec, batches: Loader, step: int
 ) -> list[tuple[str, int, float]]:
-    """(probe, index, value), means over `probe_batches` batches, that of `step` and those behind it, of each the images
-    that BN sees first, with its masks; of process 0, whatever the number of processes."""
+    """(probe, index, value) of every quantity that the spec's probes measure.
+
+    Each is the mean over `probe_batches` batches, those of `step` and of the steps that follow. Of
+    a batch only the first micro-batch counts, which is what BN sees at a time, so that the values
+    do not depend on the number of processes; process 0 measures them and the others return nothing.
+    """
     if network.group.rank != 0:
         return []
     means: dict[tuple[str, int], float] = defaultdict(float)
-    for place in range(step, step + spec.probe_batches):
-        x, y = batches(place)
-        with network.dropout_rng(place):
-            for probe, index, value in probes.measure(
+    for batch_step in range(step, step + spec.probe_batches):
+        x, y = batches(batch_step)
+        # The masks that Dropout will draw, or would draw, in the update with this batch.
+        with network.dropout_rng(batch_step):
+            measured = probes.measure(
                 spec.probes, network.model, x[: network.micro], y[: network.micro]
-            ):
+            )
+            for probe, index, value in measured:
                 means[probe, index] += value / spec.probe_batches
-    return [(*key, mean) for key, mean in means.items()]
+    return [(probe, index, mean) for (probe, index), mean in means.items()]
 
 
-def final_metrics(series: CsvTable, steps: int, diverged_at: int | None, model: nn.Module) -> dict[str, Any]:
-    """What metrics.csv holds: the last row of the series and the best test accuracy."""
-    last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True))
+def final_metrics(progress: Progress, diverged_at: int | None, model: nn.Module) -> dict[str, Cell]:
+    """What metrics.csv holds: the last row of the series and the best test accuracy, in percent."""
+    last = progress.last_row()
     return {
         "status": "done" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
-        "steps": steps,
+        "steps": progress.step,
         "test_accuracy": last["test_accuracy"],
-        "best_test_accuracy": max(row[SERIES_COLUMNS.index("test_accuracy")] for row in series.rows),
+        "best_test_accuracy": max(progress.numbers("test_accuracy")),
         "test_loss": last["test_loss"],
         "train_accuracy": last["train_accuracy"],
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -1,4 +1,12 @@
-"""Fine-tune Mask R-CNN, from the first step to the last, as one loop (Ghost sec. 5, tab. 2)."""
+"""Fine-tune Mask R-CNN, from the first step to the last, as one loop (Ghost sec. 5, tab. 2).
+
+What is drawn from which random stream (`rng.generator`), and the position in it:
+
+    init            the initial weights, at 0
+    shuffle         the order of the training images, at the epoch
+    augment         which images are mirrored, at the step
+    regions/<rank>  torchvision's samples of anchors and regions, at the step
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +28,13 @@ from ghostgrad.data import coco
 from ghostgrad.data.coco import Scenes, Split
 from ghostgrad.data.coco_evaluation import METRICS, average_precision, detection_results
 from ghostgrad.data.scene_sets import load_scenes
-from ghostgrad.files import CsvTable
+from ghostgrad.files import Cell, CsvTable
 from ghostgrad.models import mask_rcnn
 from ghostgrad.registry.specs.detect import DetectSpec
-from ghostgrad.rng import fork_global_rng, generator
+from ghostgrad.rng import fork_global_rng, stream_seed
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
+from ghostgrad.tasks.progress import Progress
 from ghostgrad.training import optim
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
 from ghostgrad.training.engine import configure, restore
@@ -42,8 +52,12 @@ def load_data(spec: DetectSpec, manifest: Path) -> Scenes:
     return load_scenes(spec.data, manifest)
 
 
-class Training(Dataset):
-    """Step -> this process's images, uint8 (3, H, W) each, and their targets; errors are handed over."""
+class TrainingScenes(Dataset):
+    """Step -> this process's images, uint8 (3, H, W) each, and their targets.
+
+    An InputError is returned, not raised: what a worker process raises arrives as a text of many
+    lines.
+    """
 
     def __init__(self, scenes: Scenes, split: Split, order: EpochSampler):
         self.scenes, self.split, self.order = scenes, split, order
@@ -54,7 +68,8 @@ class Training(Dataset):
         try:
             for place, index in enumerate(chosen.tolist()):
                 number = self.split.ids[index]
-                x, y = coco.read_image(self.split, number), coco.read_target(self.scenes, self.split, number)
+                x = coco.read_image(self.split, number)
+                y = coco.read_target(self.scenes, self.split, number)
                 if "flip" in draws and draws["flip"][place]:
                     x, y = flipped(x, y)
                 images.append(x)
@@ -64,79 +79,110 @@ class Training(Dataset):
         return images, targets
 
 
-class Testing(Dataset):
-    """Place -> the image's id and the image."""
+class TestScenes(Dataset):
+    """Position in the split -> the image's id and the image, or an InputError."""
 
     def __init__(self, split: Split):
         self.split = split
 
     def __getitem__(self, place: int) -> tuple[int, Tensor] | InputError:
+        number = self.split.ids[place]
         try:
-            return self.split.ids[place], coco.read_image(self.split, self.split.ids[place])
+            return number, coco.read_image(self.split, number)
         except InputError as error:
             return error
 
 
 def flipped(x: Tensor, y: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """An image and its target, left-right."""
+    """An image (3, H, W) and its target, mirrored left-right; boxes are (x0, y0, x1, y1)."""
     boxes = y["boxes"].clone()
     boxes[:, [0, 2]] = x.shape[-1] - boxes[:, [2, 0]]
     return x.flip(-1), {**y, "boxes": boxes, "masks": y["masks"].flip(-1)}
 
 
-def new_model(spec: DetectSpec, scenes: Scenes, weights: Mapping[str, Any] | None) -> nn.Module:
-    """The detector, drawn; its backbone with the published `weights` where they are given."""
-    rng = generator(spec.seed, "init")
-    classes = weights["classes"] if weights else 1
+@dataclass(frozen=True)
+class PublishedWeights:
+    """The weights.pt of a classifier's run."""
+
+    parameters: Mapping[str, Tensor]
+    classes: int
+    diverged: bool
+
+
+def read_weights(path: Path, spec: DetectSpec) -> PublishedWeights:
+    """What another run has published; InputError if it is damaged or belongs to another network."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        parameters = content["state"]
+        classes = list(parameters.values())[-1].shape[0]  # the length of the classifier's bias
+        backbone = mask_rcnn.classifier(spec, classes)
+        shapes = {name: value.shape for name, value in parameters.items()}
+        expected = {name: value.shape for name, value in backbone.state_dict().items()}
+        model, diverged = content["spec"]["model"], content["status"] == "diverged"
+    except Exception as error:  # torch raises many kinds for a file that is cut short
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: not the weights of a run ({reason}); delete it to have it made again"
+        ) from None
+    if shapes != expected:
+        other = f"the weights of {model}"
+        if model == spec.model:
+            other = f"the weights of another form of {model}"
+        raise InputError(f"{path}: {other}, not of the spec's {spec.model}")
+    return PublishedWeights(parameters, classes, diverged)
+
+
+def new_model(spec: DetectSpec, scenes: Scenes, published: PublishedWeights | None) -> nn.Module:
+    """The detector with its initial weights, the same in every process; `published` weights are put
+    into the backbone."""
+    # torchvision initializes layers from torch's global generator while they are built.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.initial_seed())
-        net = mask_rcnn.classifier(spec, classes)
-        if weights:
-            net.load_state_dict(weights["state"])
-        return mask_rcnn.build(spec, net, len(scenes.classes), scenes.mean_std)
+        torch.manual_seed(stream_seed(spec.seed, "init"))
+        classifier = mask_rcnn.classifier(spec, published.classes if published else 1)
+        if published:
+            classifier.load_state_dict(published.parameters)
+        return mask_rcnn.build(spec, classifier, len(scenes.classes), scenes.mean_std)
 
 
-def over_all(group: ProcessGroup, device: torch.device, model: nn.Module) -> nn.Module:
-    """The model with the BN that it trains over the images of all processes."""
-    if group.size == 1 or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+def synchronize_batch_norm(
+    model: nn.Module, device: torch.device, group: ProcessGroup
+) -> nn.Module:
+    """The model with any BN that is trained computed over the images of all processes."""
+    trains_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if group.size == 1 or not trains_batch_norm:
         return model
     if device.type != "cuda":
-        raise InputError("backbone_norm: sync in several processes needs GPUs; give the run one process")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def read_weights(path: Path, spec: DetectSpec) -> dict[str, Any]:
-    """What another run has published; InputError where it is damaged or of another network."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        found["classes"] = list(found["state"].values())[-1].shape[0]  # the classifier's bias
-        theirs = {name: value.shape for name, value in found["state"].items()}
-        own = {name: value.shape for name, value in mask_rcnn.classifier(spec, found["classes"]).state_dict().items()}
-        model = found["spec"]["model"]
-    except Exception as error:  # torch has many for a file that is cut short
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not the weights of a run ({told}); delete it, and it is made again") from None
-    if own != theirs:
-        other = f"the weights of {model}" if model != spec.model else f"weights of another form of {model}"
-        raise InputError(f"{path}: {other}, not of the spec's {spec.model}")
-    return found
+        raise InputError(
+            "backbone_norm: sync in several processes needs GPUs; give the run one process"
+        )
+    synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return synchronized
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, scenes: Scenes, device: torch.device, group: ProcessGroup, pause: Callable[[], None]
+    model: nn.Module,
+    scenes: Scenes,
+    device: torch.device,
+    group: ProcessGroup,
+    checkpoint_if_due: Callable[[], None],
 ) -> dict[str, float]:
-    """COCO's average precisions on the test images, every process taking its share of them; `pause` is called before
-    each image."""
+    """COCO's average precisions on the test images, in percent, the same in every process.
+
+    Every process computes its share of the images. An evaluation may take longer than the notice
+    that a cluster gives before it ends a job, so `checkpoint_if_due` is called before each image.
+    """
     model.eval()
-    mine = range(group.rank, len(scenes.val.ids), group.size)
-    found = []
-    for number, x in stream(Testing(scenes.val), mine, device, loader_workers()):
-        pause()
-        found += detection_results(scenes, number, model([x.float() / 255])[0])
+    share = range(group.rank, len(scenes.val.ids), group.size)
+    results = []
+    for number, x in stream(TestScenes(scenes.val), share, device, loader_workers()):
+        checkpoint_if_due()
+        (detections,) = model([x.float() / 255])
+        results += detection_results(scenes, number, detections)
     model.train()
-    every = list(itertools.chain.from_iterable(group.gather(found)))
-    return group.broadcast_object(average_precision(scenes.val, every) if group.rank == 0 else None)
+    all_results = list(itertools.chain.from_iterable(group.gather(results)))
+    precisions = average_precision(scenes.val, all_results) if group.rank == 0 else {}
+    return group.broadcast_object(precisions)
 
 
 def detect(
@@ -147,37 +193,32 @@ def detect(
     group: ProcessGroup = SINGLE_PROCESS,
     weights: Path | None = None,
 ) -> Record:
-    """Fine-tune and evaluate one detector; a non-finite loss is the result `diverged`, as are weights that come from a
-    run that diverged."""
+    """Fine-tune and evaluate one detector.
+
+    A loss that is not finite is the result `diverged`, and so are `weights` from a run that
+    diverged. Raises Stopped where the run is asked to stop; it has saved itself then.
+    """
     configure(spec)
     published = read_weights(weights, spec) if weights else None
-    if published and published["status"] == "diverged":
+    if published and published.diverged:
         log.info("%s: the run that it comes from diverged", weights)
         return Record(final_metrics({}, 0, 0, None, "upstream"), CsvTable(SERIES_COLUMNS))
     split = coco.with_objects(scenes.train)
     order = EpochSampler(spec, len(split.ids), group)
-    plan = StepSchedule(spec, order.per_epoch)
-    model = over_all(group, device, new_model(spec, scenes, published)).to(device).train()
-    trained = [p for p in model.parameters() if p.requires_grad]
+    schedule = StepSchedule(spec, order.per_epoch)
+    model = synchronize_batch_norm(new_model(spec, scenes, published), device, group)
+    model = model.to(device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = new_optimizer(spec, model)
-    batches: Iterator | None = None
+    batches: Iterator[Any] | None = None
 
-    step, diverged_at, series = 0, None, CsvTable(SERIES_COLUMNS)
-    sums, since = dict.fromkeys(LOSSES, 0.0), 0  # since the last row of the series
+    progress = Progress.start(SERIES_COLUMNS, LOSSES)
+    diverged_at: int | None = None
+    # Process 0 alone has checkpoints; the others are sent what it has read.
     if saved := group.broadcast_object(state.load()):
         restore(saved, spec, model, optimizer, group.size, state.folder)
-        step, sums, since = saved["step"], saved["sums"], saved["since"]
-        series = CsvTable(SERIES_COLUMNS, saved["series"])
-    log.info("%d of %d steps done on %s", step, plan.length, device)
-
-    def add_row(precisions: Mapping[str, float | None]) -> None:
-        nonlocal sums, since
-        means = [sums[name] / since if since else None for name in LOSSES]
-        loss, last_rate = (sum(means), plan.learning_rate(step - 1)) if since else (None, None)
-        shown = [precisions[name] for name in METRICS]
-        series.add(step, plan.at(step), step / order.per_epoch, last_rate, loss, *means, *shown)
-        sums, since = dict.fromkeys(LOSSES, 0.0), 0
-        log.info("step %d: loss %s, box AP %s, mask AP %s", step, loss, precisions["box_ap"], precisions["mask_ap"])
+        progress.restore(saved, state.folder)
+    log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
     def checkpoint() -> dict[str, Any]:
         return {
@@ -185,56 +226,106 @@ def detect(
             "optimizer": optimizer.state_dict(),
             "spec": spec.canonical(),
             "processes": group.size,
-            "step": step,
-            "sums": dict(sums),
-            "since": since,
-            "series": series.rows,
+            **progress.state_dict(),
         }
 
     while True:
-        state.checkpoint_if_due(checkpoint, step, plan.length)
-        if plan.evaluates(step):
-            pause = partial(state.checkpoint_if_due, checkpoint, step, plan.length)
-            add_row(evaluate(model, scenes, device, group, pause))
-        if step == plan.length:
+        step = progress.step  # updates made so far; every random draw below follows from it
+
+        # The checkpoint comes before the evaluation, whose row it does not hold yet: a run that is
+        # stopped within an evaluation, which saves itself there too, resumes with all of it.
+        checkpoint_if_due = partial(state.checkpoint_if_due, checkpoint, step, schedule.length)
+        checkpoint_if_due()
+        if schedule.evaluates(step):
+            precisions = evaluate(model, scenes, device, group, checkpoint_if_due)
+            _add_row(progress, schedule, order, precisions)
+        if step == schedule.length:
             break
 
-        batches = batches or stream(Training(scenes, split, order), itertools.count(step), device, loader_workers())
+        # Worker processes read images ahead, from the step at which this process begins. They are
+        # started here, when it is certain that a step is left to do.
+        if batches is None:
+            training = TrainingScenes(scenes, split, order)
+            batches = stream(training, itertools.count(step), device, loader_workers())
         images, targets = next(batches)
+
+        # The learning rate is a function of the step, not a state that would have to be saved.
         for parameters in optimizer.param_groups:
-            parameters["lr"] = plan.learning_rate(step) * parameters["scale"]
+            parameters["lr"] = schedule.learning_rate(step) * parameters["scale"]
+
+        # torchvision samples anchors and regions from the global generators, which therefore start
+        # from this step's position in the stream. A region belongs to one image: every process has
+        # a stream of its own.
         optimizer.zero_grad(set_to_none=True)
-        # torchvision samples anchors and regions from the global generators
-        with fork_global_rng(device, generator(spec.seed, f"regions/{group.rank}", step).initial_seed()):
+        with fork_global_rng(device, stream_seed(spec.seed, f"regions/{group.rank}", step)):
             losses = model([x.float() / 255 for x in images], targets)
             sum(losses.values()).backward()
-        for p in trained:  # the same in every process, whatever its images have
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        group.all_reduce_mean([p.grad for p in trained])
-        optimizer.step()
-        step += 1
 
-        told = group.all_reduce_sum(torch.stack([losses[name].detach() for name in LOSSES]) / group.size).tolist()
-        sums, since = {name: sums[name] + value for name, value in zip(LOSSES, told, strict=True)}, since + 1
-        if not math.isfinite(sum(told)):
-            diverged_at = step
-            add_row(dict.fromkeys(METRICS))
+        # A parameter that took no part in the losses of this process's images has no gradient, but
+        # may have one in another process. With zeros, all processes average the same list, and
+        # momentum and weight decay act on every parameter in every step.
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        group.all_reduce_mean([p.grad for p in trained if p.grad is not None])
+        optimizer.step()  # momentum and weight decay are applied here
+
+        # The losses are those of the weights before the update, averaged over all processes, which
+        # therefore agree on whether the run has diverged. A diverged detector is not evaluated:
+        # the cells of its precisions stay empty.
+        progress.step += 1
+        shares = torch.stack([losses[name].detach() for name in LOSSES]) / group.size
+        values = group.all_reduce_sum(shares).tolist()
+        progress.add(dict(zip(LOSSES, values, strict=True)), 1)
+        if not math.isfinite(sum(values)):
+            diverged_at = progress.step
+            _add_row(progress, schedule, order, dict.fromkeys(METRICS))
             break
 
-    last = dict(zip(SERIES_COLUMNS, series.rows[-1], strict=True))
-    return Record(final_metrics(last, step, diverged_at, model), series, weights=model.state_dict())
+    metrics = final_metrics(progress.last_row(), progress.step, diverged_at, model)
+    return Record(metrics, progress.series, weights=model.state_dict())
+
+
+def _add_row(
+    progress: Progress,
+    schedule: StepSchedule,
+    order: EpochSampler,
+    precisions: Mapping[str, float | None],
+) -> None:
+    """Add a row to the series: the losses' means since the last one, the learning rate of the last
+    update, both empty before the first update, and the average precisions."""
+    means = list(progress.take_means().values())
+    trained = [mean for mean in means if mean is not None]
+    step = progress.step
+    loss = sum(trained) if trained else None
+    learning_rate = schedule.learning_rate(step - 1) if trained else None
+    progress.series.add(
+        step,
+        schedule.at(step),
+        step / order.per_epoch,
+        learning_rate,
+        loss,
+        *means,
+        *(precisions[name] for name in METRICS),
+    )
+    box_ap, mask_ap = precisions["box_ap"], precisions["mask_ap"]
+    log.info("step %d: loss %s, box AP %s, mask AP %s", step, loss, box_ap, mask_ap)
 
 
 def new_optimizer(spec: DetectSpec, model: nn.Module) -> torch.optim.SGD:
-    """SGD with momentum over what is trained; normalization without weight decay."""
+    """SGD with momentum over the parameters that are trained; normalization has no weight decay."""
     groups = optim.parameter_groups(model, spec.weight_decay, "all_but_norms", spec.lr_scales)
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, foreach=True)
 
 
 def final_metrics(
-    last: Mapping[str, Any], steps: int, diverged_at: int | None, model: nn.Module | None, reason: str = ""
-) -> dict[str, Any]:
-    """What metrics.csv holds: the precisions of the last evaluation, in percent."""
+    last: Mapping[str, Cell],
+    steps: int,
+    diverged_at: int | None,
+    model: nn.Module | None,
+    reason: str = "",
+) -> dict[str, Cell]:
+    """What metrics.csv holds: the average precisions of the last evaluation, in percent."""
     return {
         "status": "done" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
