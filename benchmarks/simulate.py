@@ -46,12 +46,12 @@ def plain(repeats: int, device) -> None:
 def ours(total: int, device) -> None:
     from ghostgrad.registry.spec import expand
     from ghostgrad.rng import generator
-    from ghostgrad.tasks import blocks as repeats
     from ghostgrad.tasks import simulate
+    from ghostgrad.tasks.blocks import repeats_at_once
     from ghostgrad.tasks.run import keep_memory
 
     spec = expand("simulate", {**SPEC, "repeats": total})
-    chunk = repeats.at_once(total, simulate.floats(spec), device)
+    chunk = repeats_at_once(total, simulate.floats_per_repeat(spec), device)
     keep_memory()
     for first in range(0, total, chunk):
         rngs = [generator(0, "repeat", i, device) for i in range(first, min(total, first + chunk))]

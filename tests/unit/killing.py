@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ghostgrad.cli.commands import main
 from ghostgrad.runs import record, state
-from ghostgrad.tasks import blocks as repeats
+from ghostgrad.tasks import blocks
 from ghostgrad.training import distributed as parallel
 from ghostgrad.training import engine
 
@@ -118,7 +118,7 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    repeats.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
+    blocks.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
     engine.Network.forward_backward = backward
     other_context = parallel.mp.get_context
     parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)

@@ -25,7 +25,7 @@ def spec(model: str, **keys) -> dict:
 
 
 def one(keys: dict, repeat: int = 0) -> torch.Tensor:
-    return initialize.passes(keys, DIGITS, generator(0, "repeat", repeat), CPU)
+    return initialize.measure_repeat(keys, DIGITS, generator(0, "repeat", repeat), CPU)
 
 
 PLACES = {
@@ -64,7 +64,7 @@ def test_the_statistics_are_torchs():
     keys = spec("mlp", depth=4, width=8, norm="layer")
     found = one(keys)
     rng = generator(0, "repeat", 0)
-    x, y = initialize.batch(keys, DIGITS, rng)
+    x, y = initialize.draw_batch(keys, DIGITS, rng)
     x.requires_grad_()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))

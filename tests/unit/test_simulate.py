@@ -20,8 +20,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.models import init
 from ghostgrad.rng import stream_seed
 from ghostgrad.runs.state import State, Stopped, StopRequest
-from ghostgrad.tasks import blocks as repeats
-from ghostgrad.tasks import simulate
+from ghostgrad.tasks import blocks, simulate
 from tests.unit.loop import ACTIVATIONS, CPU, NORMS, generators, looped, make_spec, measured, paper_spec
 
 SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
@@ -230,10 +229,10 @@ def test_a_repeat_hangs_on_its_number_alone(double):
 def test_blocks_never_share_a_repeat():
     """The four full blocks of the paper's scale have 4,096 different streams: torch's CPU generator reads only a seed's
     low 32 bits, so these must differ. The schema lets no block reach into the next."""
-    seeds = [stream_seed(0, "repeat", i) for i in range(4 * repeats.BLOCK)]
+    seeds = [stream_seed(0, "repeat", i) for i in range(4 * blocks.BLOCK)]
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
     with pytest.raises(InputError):
-        make_spec(repeats=repeats.BLOCK + 1)
+        make_spec(repeats=blocks.BLOCK + 1)
 
 
 class Undisturbed:
@@ -279,7 +278,7 @@ def test_pooled_blocks_are_one_larger_computation(double):
 
 def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
     """simulate() goes through a block in parts; the last may be smaller, and none begins anew."""
-    monkeypatch.setitem(repeats.MEMORY, "cpu", 250_000)  # three of these repeats at a time
+    monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three of these repeats at a time
     spec = make_spec(width=32, batch=16, repeats=8)
     state = Undisturbed()
     series = rows(simulate.simulate(spec, state, CPU).series.text())
@@ -290,7 +289,7 @@ def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
 @pytest.mark.parametrize("net", ["plain", "residual", "seqnet"])
 def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
     """From every checkpoint that an undisturbed run could write, and no repeat is computed twice."""
-    monkeypatch.setitem(repeats.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
+    monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
     files = simulate.simulate(spec, whole, CPU).files(spec)

@@ -55,7 +55,8 @@ class Progress:
     def numbers(self, column: str) -> list[float]:
         """The numbers in a column of the series, without empty cells."""
         index = self.series.columns.index(column)
-        return [row[index] for row in self.series.rows if isinstance(row[index], float)]
+        cells = (row[index] for row in self.series.rows)
+        return [cell for cell in cells if isinstance(cell, float)]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

@@ -37,7 +37,11 @@ def state_folder(root: Path, out: Path, canonical: str, inputs: list[Path]) -> P
     directory elsewhere has its state in <root>/free/<hash of its place>/."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs]
     parts = out.absolute().parts
-    place = (parts[-4], parts[-2]) if len(parts) > 4 and parts[-3] == "runs" else ("free", short_hash(*parts[:-1]))
+    place = (
+        (parts[-4], parts[-2])
+        if len(parts) > 4 and parts[-3] == "runs"
+        else ("free", short_hash(*parts[:-1]))
+    )
     return root.joinpath(*place, f"{parts[-1]}@{short_hash(canonical, *digests)}")
 
 
@@ -47,11 +51,17 @@ def choose_device(gpus: int):
 
     name = os.environ.get("GHOSTGRAD_DEVICE") or ("cuda" if gpus else "cpu")
     if name not in ("cpu", "cuda"):
-        raise InputError(f"GHOSTGRAD_DEVICE: '{name}' is not allowed{nearest(name, ('cpu', 'cuda'))}")
+        raise InputError(
+            f"GHOSTGRAD_DEVICE: '{name}' is not allowed{nearest(name, ('cpu', 'cuda'))}"
+        )
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu")
+        raise InputError(
+            "the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu"
+        )
     if name == "cuda" and (found := torch.cuda.device_count()) < gpus:
-        raise InputError(f"the run asks for {gpus} GPUs and {found} is visible; give it as many as it asks for")
+        raise InputError(
+            f"the run asks for {gpus} GPUs and {found} is visible; give it as many as it asks for"
+        )
     return torch.device(name)
 
 
@@ -107,7 +117,9 @@ def execute(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or folder
-            raise InputError(f"{where}: {error.strerror}; free some space and run it again, nothing is lost") from None
+            raise InputError(
+                f"{where}: {error.strerror}; free some space and run it again, nothing is lost"
+            ) from None
         raise
     log.info("published %s", out)
 
@@ -137,7 +149,10 @@ def translate_torch_errors() -> Iterator[None]:
 
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
         text = (str(error) or "the machine has no more").splitlines()[0]
         if isinstance(error, torch.OutOfMemoryError):
             raise InputError(f"out of GPU memory: {text}") from None
@@ -160,7 +175,9 @@ def _compute(
     each = max(1, threads // count)
     torch.set_num_threads(each)
     name = f"{count} x " * (count > 1)
-    name += torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {each} thread(s)"
+    name += (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {each} thread(s)"
+    )
     state.start(environment(spec.task, name))
     work = partial(_work, spec, inputs)
     try:
@@ -170,12 +187,17 @@ def _compute(
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)
     state.finish(record, spec.stored(), weights)
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None))
+    log.info(
+        "%s",
+        ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None),
+    )
 
 
 def _log_to(path: Path) -> None:
     """Append to the log of record as well as to standard error."""
-    logging.raiseExceptions = False  # a line that a full disk does not take is no reason for a traceback
+    logging.raiseExceptions = (
+        False  # a line that a full disk does not take is no reason for a traceback
+    )
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     logger = logging.getLogger("ghostgrad")
     logger.setLevel(logging.INFO)

@@ -1,16 +1,21 @@
-"""Random fully-connected networks at initialization, many repeats at once (Ghost sec. 2.1, 3.2, 4.2, app. A).
+"""Random fully-connected networks at initialization, many repeats at once (Ghost sec. 2.1, 3.2, 4.2,
+app. A).
 
 Plain:     x' = act(norm(W x)),  W_ij ~ N(0, c/d)
-Residual:  x' = act(x + s F(x)) or x + s F(x),  F = norm W2 act norm W1, one skip over two weight layers
-Preact:    x' = x + s F(x),  F = W2 act norm W1 act norm; in the first block W0 act norm x in the place of x
-           (BN-ResNet paper sec. 4)
+Residual:  x' = act(x + s F(x)) or x + s F(x),  F = norm W2 act norm W1; a shortcut spans two weight
+           layers
+Preact:    x' = x + s F(x),  F = W2 act norm W1 act norm; in the first block, the shortcut is
+           W0 act norm x instead of x (BN-ResNet paper sec. 4)
 SeqNet:    y  = B(M relu(W x)),  W in R^{kd x d}
-Inputs x^(0) ~ N(0, I_d), derivative dl/dx^(L) ~ N(0, I_d/d); everything is drawn afresh in each repeat, from the
-repeat's own generator. Weight layers are counted from 1; index 0 is the input.
+
+Inputs are x^(0) ~ N(0, I_d), the derivative at the top is dl/dx^(L) ~ N(0, I_d/d). Each repeat draws
+inputs, derivative and weights from its own generator (stream `repeat`, see tasks/blocks.py). Weight
+layers are counted from 1; index 0 is the input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,19 +23,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghostgrad.files import Cell
 from ghostgrad.models import init
 from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
-from ghostgrad.tasks import blocks as repeats
-from ghostgrad.tasks.blocks import normal
+from ghostgrad.tasks.blocks import normal, run_block, series_table, summary_table
 
 EPS = 1e-5
 COLUMNS = ("gradient_norm", "forward_variance", "backward_variance")
 BLOCK_COLUMNS = ("block_forward", "block_backward", "branch_forward", "branch_backward")
-DEPENDENCE_COLUMNS = ("linear_forward", "linear_backward", "feature_correlation", "derivative_correlation")
+DEPENDENCE_COLUMNS = (
+    "linear_forward",
+    "linear_backward",
+    "feature_correlation",
+    "derivative_correlation",
+)
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
     "selu": F.selu,
@@ -45,7 +55,8 @@ ACTIVATIONS = {
 def batch_norm(x: Tensor) -> Tensor:
     """BN with gamma 1, beta 0 and batch statistics, over dimension 1 of (repeats, batch, features)."""
     x = x - x.mean(1, keepdim=True)
-    # As a product and a mean: torch's var() over a strided dimension takes twenty times as long on a CPU.
+    # A product and a mean, because torch's var() over a strided dimension takes twenty times as
+    # long on a CPU.
     return x * torch.rsqrt((x * x).mean(1, keepdim=True) + EPS)
 
 
@@ -54,7 +65,11 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
-NORMS = {"batch": batch_norm, "layer": layer_norm, "none": lambda x: x}
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "batch": batch_norm,
+    "layer": layer_norm,
+    "none": lambda x: x,
+}
 
 
 def variance(x: Tensor) -> Tensor:
@@ -65,22 +80,29 @@ def variance(x: Tensor) -> Tensor:
 
 @dataclass
 class Signals:
-    """The forward pass of a batch of repeats: x^(0..L), and what a residual net's blocks are made of."""
+    """The forward pass of a batch of repeats; every tensor is (repeats, batch, features)."""
 
     layers: list[Tensor]
+    """x^(0), …, x^(L)."""
     blocks: list[Block] = field(default_factory=list)
-    linear: list[Tensor] = field(default_factory=list)  # W x of every layer of a plain net
+    """The blocks of a residual net."""
+    linear: list[Tensor] = field(default_factory=list)
+    """W x of every layer of a plain net."""
 
 
 @dataclass
 class Block:
-    """One residual block: its last layer, input, the branch's own view of the input, branch output and the sum."""
+    """The forward pass of one residual block."""
 
     layer: int
-    input: Tensor
+    """Its last weight layer; its input is the output of the layer two before."""
     branch_input: Tensor
+    """The input as the branch sees it, a node of its own in the graph: its gradient is the branch's
+    share of the gradient of the input."""
     branch: Tensor
+    """F(x), before the factor s."""
     total: Tensor
+    """x + s F(x), before any activation."""
 
 
 def matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -89,6 +111,7 @@ def matmul(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def plain(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    """x' = act(norm(W x))."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     signals = Signals([x])
     for weight in weights:
@@ -98,22 +121,24 @@ def plain(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
 
 
 def residual(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    """x' = act(x + s F(x)) or x + s F(x), F = norm W2 act norm W1."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     after_sum = act if spec.residual_sum == "activation" else ACTIVATIONS["linear"]
     scale = branch_factor(spec)
     signals = Signals([x])
     for first in range(0, len(weights), 2):
         x = signals.layers[-1]
-        branch_input = x.view_as(x)  # a node of its own, so that the branch's share of the gradient can be read
+        branch_input = x.view_as(x)
         hidden = act(norm(matmul(branch_input, weights[first])))
         branch = norm(matmul(hidden, weights[first + 1]))
         total = x + scale * branch
         signals.layers += [hidden, after_sum(total)]
-        signals.blocks.append(Block(first + 2, x, branch_input, branch, total))
+        signals.blocks.append(Block(first + 2, branch_input, branch, total))
     return signals
 
 
 def preact(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    """x' = x + s F(x), F = W2 act norm W1 act norm; the last weight is W0, of the first shortcut."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     *weights, projection = weights
     scale = branch_factor(spec)
@@ -123,13 +148,15 @@ def preact(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
         branch_input = x.view_as(x)
         hidden = matmul(act(norm(branch_input)), weights[first])
         branch = matmul(act(norm(hidden)), weights[first + 1])
-        total = (x if first else matmul(act(norm(x)), projection)) + scale * branch
+        shortcut = x if first else matmul(act(norm(x)), projection)
+        total = shortcut + scale * branch
         signals.layers += [hidden, total]
-        signals.blocks.append(Block(first + 2, x, branch_input, branch, total))
+        signals.blocks.append(Block(first + 2, branch_input, branch, total))
     return signals
 
 
 def seqnet(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
+    """y = B(M relu(W x)); both weights of a module count as layers."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     layers = [x]
     for first, second in zip(weights[::2], weights[1::2], strict=True):
@@ -138,7 +165,12 @@ def seqnet(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
     return Signals(layers)
 
 
-NETS = {"plain": plain, "residual": residual, "preact": preact, "seqnet": seqnet}
+NETS: dict[str, Callable[[SimulateSpec, Tensor, list[Tensor]], Signals]] = {
+    "plain": plain,
+    "residual": residual,
+    "preact": preact,
+    "seqnet": seqnet,
+}
 
 
 def branch_factor(spec: SimulateSpec) -> float:
@@ -147,110 +179,186 @@ def branch_factor(spec: SimulateSpec) -> float:
 
 
 def weight_shapes(spec: SimulateSpec) -> list[tuple[int, int]]:
-    """(out, in) of every weight layer."""
+    """(out, in) of every weight layer; that of preact's first shortcut comes last."""
     d, depth = spec.width, spec.depth
     if spec.net == "seqnet":
         return [(spec.expansion * d, d), (d, spec.expansion * d)] * depth
-    return [(d, d)] * (depth + (spec.net == "preact"))
+    if spec.net == "preact":
+        return [(d, d)] * (depth + 1)
+    return [(d, d)] * depth
 
 
-def draw(spec: SimulateSpec, generators: list[torch.Generator]):
-    """Inputs, top derivatives (repeats, batch, d) and weights [(repeats, out, in)], each repeat from its generator."""
+def draw(
+    spec: SimulateSpec, generators: list[torch.Generator]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Inputs and derivatives at the top, (repeats, batch, d) each, and the weights of every layer,
+    (repeats, out, in); each repeat draws in this order from its generator."""
     batch, d = spec.batch, spec.width
     inputs, top = normal(generators, batch, d), normal(generators, batch, d, std=d**-0.5)
     if spec.net != "seqnet":
         std = (float(spec.weight_variance.removesuffix("/d")) / d) ** 0.5
         return inputs, top, [normal(generators, *shape, std=std) for shape in weight_shapes(spec)]
-    weights, kind = [], spec.module_init
+    weights: list[Tensor] = []
+    kind = spec.module_init
     for shape in weight_shapes(spec)[::2]:
         first = init.seqnet_module(kind, normal(generators, *shape))
-        tied = first.transpose(1, 2)
-        second = normal(generators, *shape[::-1], std=(2 / shape[0]) ** 0.5) if kind == "untied" else tied
+        second = first.transpose(1, 2)
+        if kind == "untied":
+            second = normal(generators, *shape[::-1], std=(2 / shape[0]) ** 0.5)
         weights += [first, second]
     return inputs, top, weights
 
 
 def columns(spec: SimulateSpec) -> tuple[str, ...]:
-    """What is measured of every layer."""
+    """The quantities that are measured at every layer."""
     blocks = BLOCK_COLUMNS if spec.net in ("residual", "preact") else ()
     return COLUMNS + blocks + (DEPENDENCE_COLUMNS if spec.dependence else ())
 
 
-def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
-    """One forward and backward pass of len(generators) repeats -> (repeats, layers + 1, columns), float32.
+@dataclass
+class Gradients:
+    """The gradients of one backward pass, in the order of the tensors in `Signals`."""
 
-    Columns: Frobenius norm of the weight's gradient (summed over the batch), Var[x^(k)], Var[dl/dx^(k)]; for residual
-    nets, at a block's last layer, R_f and R_b of the block and of its branch F (Def. 3.1); for a plain net with
-    `dependence` what `dependence` below gives. NaN where a layer has no such quantity.
+    weights: list[Tensor]
+    layers: list[Tensor]
+    branch_inputs: list[Tensor]
+    totals: list[Tensor]
+    linear: list[Tensor]
+
+
+def backward(signals: Signals, weights: list[Tensor], top: Tensor) -> Gradients:
+    """The gradients of the loss whose derivative at the output is `top`, from one backward pass."""
+    parts = [
+        weights,
+        signals.layers[:-1],
+        [block.branch_input for block in signals.blocks],
+        [block.total for block in signals.blocks],
+        signals.linear,
+    ]
+    tensors = [tensor for part in parts for tensor in part]
+    # One call for all: the graph is walked, and freed, once.
+    gradients = iter(torch.autograd.grad(signals.layers[-1], tensors, top))
+    result = Gradients(*([next(gradients) for _ in part] for part in parts))
+    result.layers.append(top)
+    return result
+
+
+def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
+    """One forward and backward pass of len(generators) repeats; (repeats, layers + 1, columns) in
+    float32, NaN where a layer has no such quantity.
+
+    gradient_norm         Frobenius norm of the gradient of the layer's weight, a sum over the batch
+    forward_variance      Var[x^(k)] (Ghost Def. 3.1)
+    backward_variance     Var[dl/dx^(k)]
+    block_*, branch_*     R_f and R_b of a residual block and of its branch F alone (Def. 3.1), in the
+                          row of the block's last layer
+    linear_*, …           see `dependence`
     """
     inputs, top, weights = draw(spec, generators)
     inputs.requires_grad_()
     weights = [weight.requires_grad_() for weight in weights]
     signals = NETS[spec.net](spec, inputs, weights)
-    depth, blocks = len(signals.layers) - 1, signals.blocks
-    linear = signals.linear if spec.dependence else []
-    wanted = [weights[:depth], signals.layers[:-1], [b.branch_input for b in blocks], [b.total for b in blocks], linear]
-    found = iter(torch.autograd.grad(signals.layers[-1], [tensor for part in wanted for tensor in part], top))
-    of_weights, of_layers, of_branches, of_sums, of_linear = ([next(found) for _ in part] for part in wanted)
-    of_layers.append(top)
+    if not spec.dependence:
+        signals.linear.clear()  # whose gradients nobody needs
+    depth = len(signals.layers) - 1
+    gradients = backward(signals, weights[:depth], top)  # without that of preact's first shortcut
 
-    out = torch.full((len(generators), depth + 1, len(columns(spec))), torch.nan, device=top.device)
+    names = columns(spec)
+    shape = (len(generators), depth + 1, len(names))
+    out = torch.full(shape, torch.nan, device=top.device)
+    column = {name: out[:, :, index] for index, name in enumerate(names)}  # views of `out`
     with torch.no_grad():
-        for k, gradient in enumerate(of_weights, start=1):
-            out[:, k, 0] = torch.linalg.vector_norm(gradient, dim=(1, 2))
-        for k, (signal, gradient) in enumerate(zip(signals.layers, of_layers, strict=True)):
-            out[:, k, 1], out[:, k, 2] = variance(signal), variance(gradient)
-        factor = branch_factor(spec) if blocks else 1.0
-        for block, branch_gradient, sum_gradient in zip(blocks, of_branches, of_sums, strict=True):
-            var_in, var_sum = out[:, block.layer - 2, 1], variance(sum_gradient)
-            out[:, block.layer, 3] = variance(block.total) / var_in
-            out[:, block.layer, 4] = out[:, block.layer - 2, 2] / var_sum
-            out[:, block.layer, 5] = variance(block.branch) / var_in
-            out[:, block.layer, 6] = variance(branch_gradient) / (factor**2 * var_sum)
-        for k, (weight, z, gradient) in enumerate(zip(weights, linear, of_linear, strict=False), start=1):
-            before, at_output = (signals.layers[k - 1], of_layers[k - 1]), (signals.layers[k], of_layers[k])
-            out[:, k, -4:] = dependence(weight, *before, z, gradient, *at_output)
+        for k, gradient in enumerate(gradients.weights, start=1):
+            column["gradient_norm"][:, k] = torch.linalg.vector_norm(gradient, dim=(1, 2))
+        for k, (signal, gradient) in enumerate(zip(signals.layers, gradients.layers, strict=True)):
+            column["forward_variance"][:, k] = variance(signal)
+            column["backward_variance"][:, k] = variance(gradient)
+        _measure_blocks(spec, signals, gradients, column)
+        for k in range(1, len(signals.linear) + 1):
+            for name, values in dependence(k, weights[k - 1], signals, gradients).items():
+                column[name][:, k] = values
     return out
 
 
-def dependence(weight: Tensor, x: Tensor, of_x: Tensor, z: Tensor, of_z: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
-    """How far a layer z = W x, y = act(norm(z)) is from the assumptions, (repeats, 4): R_f and R_b of W over what
-    Prop. 3.4 gives for independent dimensions; mean |correlation| over the batch of two features of y (Rem. 3.5), and
-    of a feature of y with its derivative (Rem. 3.9)."""
+def _measure_blocks(
+    spec: SimulateSpec, signals: Signals, gradients: Gradients, column: dict[str, Tensor]
+) -> None:
+    """Fill in the columns of residual blocks; `column` holds (repeats, layers + 1) for each name."""
+    scale = branch_factor(spec)
+    for block, of_branch_input, of_total in zip(
+        signals.blocks, gradients.branch_inputs, gradients.totals, strict=True
+    ):
+        k, first = block.layer, block.layer - 2
+        forward_in = column["forward_variance"][:, first]
+        backward_out = variance(of_total)
+        column["block_forward"][:, k] = variance(block.total) / forward_in
+        column["block_backward"][:, k] = column["backward_variance"][:, first] / backward_out
+        column["branch_forward"][:, k] = variance(block.branch) / forward_in
+        # dl/dF is s times the gradient of the sum, so that its variance has the factor s^2.
+        column["branch_backward"][:, k] = variance(of_branch_input) / (scale**2 * backward_out)
+
+
+def dependence(k: int, weight: Tensor, signals: Signals, gradients: Gradients) -> dict[str, Tensor]:
+    """How far layer k of a plain net, z = W x and y = act(norm(z)), is from the assumptions; (repeats,)
+    each.
+
+    linear_forward, linear_backward: R_f and R_b of W over what Prop. 3.4 gives for independent
+    dimensions, ||W||^2/D and ||W||^2/d with W in R^{D x d}. feature_correlation: mean |correlation|
+    over the batch of two features of y (Rem. 3.5). derivative_correlation: the same of a feature of
+    y with its derivative (Rem. 3.9).
+    """
+    x, y, z = signals.layers[k - 1], signals.layers[k], signals.linear[k - 1]
+    of_x, of_y, of_z = gradients.layers[k - 1], gradients.layers[k], gradients.linear[k - 1]
     squares = (weight * weight).sum((1, 2))
-    forward = variance(z) / variance(x) / (squares / weight.shape[1])
-    backward = variance(of_x) / variance(of_z) / (squares / weight.shape[2])
-    unit, of_unit = ((v - v.mean(1, keepdim=True)) for v in (y, of_y))
-    unit, of_unit = (v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=1e-30) for v in (unit, of_unit))
+    unit, of_unit = _standardized(y), _standardized(of_y)
     features = unit.shape[2]
+    # All pairs, of which those of a feature with itself are taken out.
     pairs = (unit.transpose(1, 2) @ unit).abs().sum((1, 2)) - (unit * unit).sum((1, 2))
-    with_derivative = (unit * of_unit).sum(1).abs().mean(1)
-    return torch.stack([forward, backward, pairs / (features * (features - 1)), with_derivative], dim=1)
+    return {
+        "linear_forward": variance(z) / variance(x) / (squares / weight.shape[1]),
+        "linear_backward": variance(of_x) / variance(of_z) / (squares / weight.shape[2]),
+        "feature_correlation": pairs / (features * (features - 1)),
+        "derivative_correlation": (unit * of_unit).sum(1).abs().mean(1),
+    }
 
 
-def floats(spec: SimulateSpec) -> int:
-    """Numbers that a repeat holds: weights and their gradients, and about five tensors per signal."""
-    return sum(2 * out * into + 5 * spec.batch * out for out, into in weight_shapes(spec))
+def _standardized(x: Tensor) -> Tensor:
+    """(repeats, batch, features) of mean 0 and Euclidean norm 1 over the batch, so that a product of
+    two features is their correlation; a constant feature becomes 0."""
+    centred = x - x.mean(1, keepdim=True)
+    return centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def floats_per_repeat(spec: SimulateSpec) -> int:
+    """Numbers that a repeat holds in memory: weights and their gradients, and about five tensors per
+    signal."""
+    return sum(2 * rows * columns + 5 * spec.batch * rows for rows, columns in weight_shapes(spec))
 
 
 def simulate(spec: SimulateSpec, state: State, device: torch.device) -> Record:
     """One block of repeats; the series holds every repeat, so that blocks pool exactly."""
-    return record(spec, repeats.block(spec, state, device, partial(measure, spec), floats(spec)))
+    values = run_block(spec, state, device, partial(measure, spec), floats_per_repeat(spec))
+    return record(spec, values)
 
 
 def record(spec: SimulateSpec, values: Tensor) -> Record:
-    """The files of a block from the (repeats, layers + 1, columns) it measured."""
-    series = repeats.series(spec, "layer", columns(spec), values)
-    values = values.double()
-    forward, backward = values[:, -1, 1] / values[:, 0, 1], values[:, 0, 2] / values[:, -1, 2]
-    metrics = {
+    """The files of a block from its measurements (repeats, layers + 1, columns)."""
+    names = columns(spec)
+    series = series_table(spec, "layer", names, values)
+    values = values.double()  # only the statistics over repeats are computed in float64
+    norms = values[:, :, names.index("gradient_norm")]
+    forward = values[:, :, names.index("forward_variance")]
+    backward = values[:, :, names.index("backward_variance")]
+    # R_f and R_b of the whole network: output over input, and input over output.
+    r_f, r_b = forward[:, -1] / forward[:, 0], backward[:, 0] / backward[:, -1]
+    metrics: dict[str, Cell] = {
         "status": "done",
         "repeats": len(values),
-        "first_gradient_norm": values[:, 1, 0].mean().item(),
-        "last_gradient_norm": values[:, -1, 0].mean().item(),
-        "R_f": forward.mean().item(),
-        "R_f_se": forward.std().item() / len(values) ** 0.5,
-        "R_b": backward.mean().item(),
-        "R_b_se": backward.std().item() / len(values) ** 0.5,
+        "first_gradient_norm": norms[:, 1].mean().item(),
+        "last_gradient_norm": norms[:, -1].mean().item(),
+        "R_f": r_f.mean().item(),
+        "R_f_se": r_f.std().item() / len(values) ** 0.5,
+        "R_b": r_b.mean().item(),
+        "R_b_se": r_b.std().item() / len(values) ** 0.5,
     }
-    return Record(metrics, series, repeats.summary(columns(spec), values))
+    return Record(metrics, series, summary_table(names, values))
