@@ -241,7 +241,7 @@ def test_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_device(1).type == "cuda"
-    with pytest.raises(InputError, match="asks for 2 GPUs and 1 is visible"):
+    with pytest.raises(InputError, match="asks for 2 GPUs, but only 1 can be seen"):
         choose_device(2)
 
 

@@ -49,7 +49,8 @@ def _architecture_problems(spec: ClassifySpec | InitializeSpec) -> Iterator[str]
 
 
 def _self_initialized_problems(spec: ClassifySpec) -> Iterator[str]:
-    """What a network with its own initialization cannot be, and what the modules of a SeqNet cannot."""
+    """What a network with its own initialization cannot be, and what the modules of a SeqNet
+    cannot."""
     model = spec.model
     if not model.startswith(SELF_INITIALIZED):
         return

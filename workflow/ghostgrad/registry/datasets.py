@@ -39,7 +39,8 @@ class DataSet:
     read_by: tuple[str, ...]
     """Tasks that may name it."""
     shipped: bool = False
-    """Made by the data rule from an installed package; the others are keys of `data` in config.yaml."""
+    """Made by the data rule from an installed package; the others are keys of `data` in
+    config.yaml."""
     location: str = ""
     """What the path in config.yaml points to."""
     counts: Counts | None = None

@@ -1,7 +1,7 @@
 """Experiments: families of runs that share a task and a base spec, and how their settings merge.
 
-Scales merge as base < scales.X < axes or variant < adjust < variant.scales.X, so that what a variant sets survives the
-scale. Imports neither torch nor pandas.
+Scales merge as base < scales.X < axes or variant < adjust < variant.scales.X, so that what a
+variant sets survives the scale. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ SETTINGS = (
     "optional",
 )  # merge at every level and never enter the spec
 META = (*SETTINGS, "scales", "only", "like")
-# What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives the same mean.
+# What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives
+# the same mean.
 REPLICATION = ("repeats", "seed")
 
 
@@ -40,7 +41,8 @@ class Experiment:
         where: str,
         upstream: Callable[[str, str, str], RunSpec],
     ):
-        """`upstream(scale, id, place)` is the registry's run with that id, whose weights a run starts from."""
+        """`upstream(scale, id, place)` is the registry's run with that id, whose weights a run
+        starts from."""
         self.name, self.body, self.where, self._upstream = name, body, where, upstream
         self.publishes_weights: bool = body.get("publish_weights", False)
         self.task: str = body["task"]
@@ -90,7 +92,8 @@ class Experiment:
                         )
 
     def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
-        """Every block of spec keys, with its place and the other keys that may stand in it, for validation."""
+        """Every block of spec keys, with its place and the other keys that may stand in it, for
+        validation."""
         yield f"{self.where}.base", self.body["base"], ()
         for index, rule in enumerate(self.body.get("adjust", [])):
             yield f"{self.where}.adjust.{index}.set", rule["set"], SETTINGS
@@ -204,8 +207,8 @@ class Experiment:
             return ()
         merged, settings = self.merge(variant, scale)
         place = f"{self.where}.variants.{variant} at scale {scale}"
-        # The layers are valid each by itself: a merge can only lack a parameter, or hold two that do
-        # not fit each other.
+        # The layers are valid each by itself: a merge can only lack a parameter, or hold two that
+        # do not fit each other.
         if missing := next((name for name in self._spec.required() if name not in merged), None):
             raise InputError(f"{place}: key '{missing}' is missing")
         spec = self._spec.expand({**merged, "seed": 0})
@@ -233,7 +236,8 @@ class Experiment:
         )
 
     def scaled(self, variant: str, scale: str) -> dict[str, Any]:
-        """What the scale changes of the paper's spec beside repeats and seeds; cells without such are judged."""
+        """What the scale changes of the paper's spec beside repeats and seeds; cells without such
+        are judged."""
         ours, paper = (
             self._spec.expand({**self.merge(variant, at)[0], "seed": 0}).values()
             for at in (scale, "paper")

@@ -1,5 +1,5 @@
-"""The JSON schemas of files that people write: workflow/schemas/*.yaml, completed from the tables of
-tasks and data sets. The schema of a task's parameters comes from its spec."""
+"""The JSON schemas of files that people write: workflow/schemas/*.yaml, completed from the tables
+of tasks and data sets. The schema of a task's parameters comes from its spec."""
 
 from __future__ import annotations
 

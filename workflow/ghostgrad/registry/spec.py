@@ -111,8 +111,8 @@ def short_hash(*parts: str) -> str:
 
 
 def unset_data(run: RunSpec, data: Mapping[str, Any]) -> str | None:
-    """The data set that must be set in config.yaml before the run can be computed, or before the run
-    whose weights it needs; None where nothing is missing."""
+    """The data set that must be set in config.yaml before the run can be computed, or before the
+    run whose weights it needs; None where nothing is missing."""
     if run.data and not is_shipped(run.data) and not data.get(run.data):
         return run.data
     if run.upstream and not published(run.upstream):

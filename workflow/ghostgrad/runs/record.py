@@ -1,8 +1,8 @@
-"""The files of one run: spec.json, metrics.csv, series.csv, probes.csv, env.json, and weights.pt where other runs start
-from it; and how they are published.
+"""The files of one run: spec.json, metrics.csv, series.csv, probes.csv, env.json, and weights.pt
+where other runs start from it; and how they are published.
 
-The CSVs hold nothing that depends on time, host or commit; env.json holds all of that, one record per process start.
-Imports neither torch nor pandas.
+The CSVs hold nothing that depends on time, host or commit; env.json holds all of that, one record
+per process start. Imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ PROBE_COLUMNS = ("at", "step", "probe", "index", "value")
 
 @dataclass
 class Record:
-    """What a task returns: final metrics (status first), series and probes, and the network's state dict."""
+    """What a task returns: final metrics (status first), series and probes, and the network's state
+    dict."""
 
     metrics: Mapping[str, Any]
     series: CsvTable
@@ -46,7 +47,8 @@ class Record:
 def publish(source: Path, target: Path) -> None:
     """Copy the record in `source` beside `target`'s files, then rename, metrics.csv last.
 
-    The two may lie on different file systems. OSError (a full disk) leaves no temporary file and no half-written one.
+    The two may lie on different file systems. OSError (a full disk) leaves no temporary file and no
+    half-written one.
     """
     target.mkdir(parents=True, exist_ok=True)
     names = [name for name in FILES if (source / name).exists()]

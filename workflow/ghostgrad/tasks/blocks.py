@@ -1,8 +1,8 @@
 """Blocks of independent repeats: the frame of every random experiment at initialization.
 
 A run is one block of up to BLOCK repeats. Repeat i of block b is repeat b * BLOCK + i of the
-experiment and draws from its own generator: stream `repeat` of seed 0 at that number. So blocks pool
-exactly, and neither how many repeats are computed at once nor resuming changes a number beyond
+experiment and draws from its own generator: stream `repeat` of seed 0 at that number. So blocks
+pool exactly, and neither how many repeats are computed at once nor resuming changes a number beyond
 rounding.
 """
 

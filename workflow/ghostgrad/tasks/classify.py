@@ -212,8 +212,8 @@ def _evaluate_and_record(
     network: Network,
     batches: Loader,
 ) -> None:
-    """Evaluate the network and add a row to the series: the training's means since the last one, and
-    the learning rate of the last update."""
+    """Evaluate the network and add a row to the series: the training's means since the last one,
+    and the learning rate of the last update."""
     means = progress.take_means()
     test_loss, test_accuracy = evaluate(network, batches)
     step = progress.step

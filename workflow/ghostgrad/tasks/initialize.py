@@ -1,7 +1,7 @@
-"""Image networks at initialization: one forward and one backward pass of newly drawn networks on real
-images (LALC fig. 1, Ghost sec. 6, the initialization parts of the BN-ResNet paper). A repeat is a
-network, a batch of images and, for Dropout, its masks; it draws, in this order, the images, the
-noise that may replace them, and the seed of torch's global generator for weights and masks.
+"""Image networks at initialization: one forward and one backward pass of newly drawn networks on
+real images (LALC fig. 1, Ghost sec. 6, the initialization parts of the BN-ResNet paper). A repeat
+is a network, a batch of images and, for Dropout, its masks; it draws, in this order, the images,
+the noise that may replace them, and the seed of torch's global generator for weights and masks.
 
 Place 0 is the input, place n the n-th watched output: of the n-th normalization on the path (plain
 nets, ResNets, VGG), of the n-th block (transformers, BN-ResNets, where 1 is the stem).
@@ -51,7 +51,8 @@ def draw_batch(spec: InitializeSpec, images: Images, rng: torch.Generator) -> tu
 def measure_repeat(
     spec: InitializeSpec, images: Images, rng: torch.Generator, device: torch.device
 ) -> Tensor:
-    """One repeat, (places, columns); l is the mean cross-entropy over the batch, y a place's signal.
+    """One repeat, (places, columns); l is the mean cross-entropy over the batch, y a place's
+    signal.
 
     activation_variance, gradient_variance: of y and of dl/dy, pooled over batch, channels and
     positions. feature_variance: of dl/dy over the batch (1/B), averaged over features.

@@ -1,5 +1,6 @@
-"""How far a training run is and what it has recorded: all that a resumed run needs beside the weights
-and the state of the optimizer. There are no states of random generators in it; see `rng.py`."""
+"""How far a training run is and what it has recorded: all that a resumed run needs beside the
+weights and the state of the optimizer. There are no states of random generators in it; see
+`rng.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One run, from its spec to its published files. `ghostgrad run` and the Snakemake rules both end here."""
+"""One run, from its spec to its published files: what `ghostgrad run` does, which the Snakemake
+rules call. What happens when it is asked to stop stands in runs/state.py."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,44 +34,52 @@ log = logging.getLogger("ghostgrad")
 
 def state_folder(root: Path, out: Path, canonical: str, inputs: list[Path]) -> Path:
     """<root>/<scale>/<experiment>/<variant>-s<seed>@<hash8> for the run directory
-    results/<scale>/runs/<experiment>/<variant>-s<seed>; the hash covers the spec and the content of the inputs. A run
-    directory elsewhere has its state in <root>/free/<hash of its place>/."""
+    results/<scale>/runs/<experiment>/<variant>-s<seed>.
+
+    The hash covers the spec and the content of the inputs, so that a changed run begins at step 0.
+    A run directory elsewhere has its state in <root>/free/<hash of its path>/.
+    """
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs]
     parts = out.absolute().parts
-    place = (
-        (parts[-4], parts[-2])
-        if len(parts) > 4 and parts[-3] == "runs"
-        else ("free", short_hash(*parts[:-1]))
-    )
-    return root.joinpath(*place, f"{parts[-1]}@{short_hash(canonical, *digests)}")
+    if len(parts) > 4 and parts[-3] == "runs":
+        scale, experiment = parts[-4], parts[-2]
+        parent = root / scale / experiment
+    else:
+        parent = root / "free" / short_hash(*parts[:-1])
+    return parent / f"{parts[-1]}@{short_hash(canonical, *digests)}"
 
 
-def choose_device(gpus: int):
-    """CUDA for a run whose resources ask for a GPU, else the CPU; GHOSTGRAD_DEVICE=cpu or cuda overrules."""
+def choose_device(gpus: int) -> torch.device:
+    """CUDA for a run whose resources ask for a GPU, else the CPU; GHOSTGRAD_DEVICE=cpu or cuda
+    takes precedence.
+
+    Raises InputError if there are fewer GPUs than the run asks for.
+    """
     import torch
 
     name = os.environ.get("GHOSTGRAD_DEVICE") or ("cuda" if gpus else "cpu")
     if name not in ("cpu", "cuda"):
-        raise InputError(
-            f"GHOSTGRAD_DEVICE: '{name}' is not allowed{nearest(name, ('cpu', 'cuda'))}"
-        )
+        hint = nearest(name, ("cpu", "cuda"))
+        raise InputError(f"GHOSTGRAD_DEVICE: '{name}' is not allowed{hint}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "the run asks for a GPU and none is visible; to compute it without one: GHOSTGRAD_DEVICE=cpu"
+            "the run asks for a GPU and none is visible; to compute it without one, set"
+            " GHOSTGRAD_DEVICE=cpu"
         )
-    if name == "cuda" and (found := torch.cuda.device_count()) < gpus:
-        raise InputError(
-            f"the run asks for {gpus} GPUs and {found} is visible; give it as many as it asks for"
-        )
+    if name == "cuda" and (visible := torch.cuda.device_count()) < gpus:
+        raise InputError(f"the run asks for {gpus} GPUs, but only {visible} can be seen")
     return torch.device(name)
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory. Torch frees and allocates the same megabytes at every step; giving them back to the
-    system in between costs a page fault for every 4 KiB, up to a sixth of a simulation's time. Elsewhere a no-op."""
+    """Make glibc keep freed memory; does nothing with another C library.
+
+    torch frees and allocates the same megabytes in every step. Giving them back to the system in
+    between costs a page fault for every 4 KiB, up to a sixth of a simulation's time.
+    """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # options of malloc.h
         for option, size in ((trim_threshold, 2**30), (top_pad, 2**26), (mmap_threshold, 2**25)):
             libc.mallopt(option, size)
 
@@ -83,10 +92,11 @@ def execute(
     gpus: int,
     weights: bool = False,
 ) -> None:
-    """Compute the run, or take up where an earlier process left it, and publish it into `out`, with its `weights` where
-    they are wanted.
+    """Compute the run, or go on where an earlier process stopped, and publish it in `out`, with its
+    weights if they are asked for.
 
-    Raises Stopped when asked to stop (everything is saved), InputError for what a person can mend.
+    Raises Stopped when asked to stop (everything is saved) and InputError for what a person can
+    correct.
     """
     stop = StopRequest().listen()
     root = Path(os.environ.get("GHOSTGRAD_STATE_DIR", "state"))
@@ -99,12 +109,14 @@ def execute(
         folder.mkdir(parents=True, exist_ok=True)
         _log_to(folder / "log.txt")
         state = State(folder, stop, minutes)
+        # Before the lock: a process that holds it, with this spec or an older one, learns of it
+        # when it publishes.
         state.mark_as_newest()
         with state:
             if state.finished:
                 if weights and not (state.record / "weights.pt").exists():
-                    told = "finished when its weights were not asked for, and they are gone"
-                    raise InputError(f"{out}: {told}; delete {folder}, and it is trained again")
+                    reason = "it finished when its weights were not asked for and were not kept"
+                    raise InputError(f"{out}: {reason}; delete {folder} to train it again")
                 log.info("finished before; publishing again")
                 if not state.environments():
                     state.start(environment(spec.task, "none"))
@@ -124,35 +136,38 @@ def execute(
     log.info("published %s", out)
 
 
-def _work(
+def _compute_task(
     spec: Spec,
     inputs: list[Path],
     state: State | Follower,
     device: torch.device,
     group: ProcessGroup,
 ) -> Record:
-    """The task's function on its inputs; only one that computes in several processes is told of them."""
+    """Load the data and call the task's function; the same in every process of a run."""
     module = importlib.import_module(f"ghostgrad.tasks.{spec.task}")
-    data, more = [], {"group": group} if group.size > 1 else {}
-    if hasattr(spec, "data"):
-        data.append(module.load_data(spec, inputs[0]))
+    task: Callable[..., Record] = getattr(module, spec.task)
+    arguments: list[object] = []
+    options: dict[str, object] = {}
+    if hasattr(module, "load_data"):
+        arguments.append(module.load_data(spec, inputs[0]))  # the manifest is the first input
+    if group.size > 1:  # only tasks that can compute in several processes take a group
+        options["group"] = group
     if isinstance(spec, DetectSpec) and spec.weights:
-        more["weights"] = inputs[-1]
+        options["weights"] = inputs[-1]
     with translate_torch_errors():
-        return getattr(module, spec.task)(spec, state, device, *data, **more)
+        return task(spec, state, device, *arguments, **options)
 
 
 @contextlib.contextmanager
 def translate_torch_errors() -> Iterator[None]:
-    """Of torch's errors, those that tell what the machine lacks become an InputError: memory, a compiler."""
+    """Turn torch's errors about what the machine lacks, memory or a compiler, into an
+    InputError."""
     import torch
 
     try:
         yield
-    except (
-        RuntimeError,
-        MemoryError,
-    ) as error:  # torch reports a failed allocation on the CPU as a bare RuntimeError
+    # torch reports a failed allocation on the CPU as a bare RuntimeError.
+    except (RuntimeError, MemoryError) as error:
         text = (str(error) or "the machine has no more").splitlines()[0]
         if isinstance(error, torch.OutOfMemoryError):
             raise InputError(f"out of GPU memory: {text}") from None
@@ -166,31 +181,30 @@ def translate_torch_errors() -> Iterator[None]:
 def _compute(
     spec: Spec, state: State, inputs: list[Path], threads: int, gpus: int, weights: bool
 ) -> None:
+    """Compute the run in one process for each GPU, and turn it into its record."""
     import torch
 
     from ghostgrad.training.distributed import processes
 
     keep_memory()
-    device, count = choose_device(gpus), max(1, gpus)
-    each = max(1, threads // count)
-    torch.set_num_threads(each)
-    name = f"{count} x " * (count > 1)
-    name += (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {each} thread(s)"
-    )
+    device, process_count = choose_device(gpus), max(1, gpus)
+    threads_each = max(1, threads // process_count)
+    torch.set_num_threads(threads_each)
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"cpu, {threads_each} thread(s)"
+    if process_count > 1:
+        name = f"{process_count} x {name}"
     state.start(environment(spec.task, name))
-    work = partial(_work, spec, inputs)
+    work = partial(_compute_task, spec, inputs)
     try:
-        with processes(count, device, each, work) as (mine, group):
-            record = work(state, mine, group)
-    finally:
-        peak = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
-        state.stopwatch(count * (device.type == "cuda"), gpu_peak_mb=peak)
+        with processes(process_count, device, threads_each, work) as (own_device, group):
+            record = work(state, own_device, group)
+    finally:  # a process that is stopped or fails has costs too
+        peak = torch.cuda.max_memory_allocated(device) // 2**20 if on_gpu else None
+        state.add_costs(process_count if on_gpu else 0, peak)
     state.finish(record, spec.stored(), weights)
-    log.info(
-        "%s",
-        ", ".join(f"{key} {value}" for key, value in record.metrics.items() if value is not None),
-    )
+    shown = (f"{key} {value}" for key, value in record.metrics.items() if value is not None)
+    log.info("%s", ", ".join(shown))
 
 
 def _log_to(path: Path) -> None:

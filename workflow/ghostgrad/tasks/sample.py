@@ -1,5 +1,6 @@
-"""Single operators at initialization, sampled: what the propositions of the Ghost and the LALC paper
-state about one layer, as repeats that each draw new weights and data. `quantity` names the operator.
+"""Single operators at initialization, sampled: what the propositions of the Ghost and the LALC
+paper state about one layer, as repeats that each draw new weights and data. `quantity` names the
+operator.
 
 A repeat has places and columns: an operator's function returns (repeats, places, columns).
 
@@ -38,8 +39,8 @@ def correlate(x: Tensor, noise: Tensor, correlation: float) -> Tensor:
 
 
 def bn(spec: SampleSpec, generators: Generators) -> Tensor:
-    """relu's input -> u -> x = W u -> y = BN(x) of a batch, with dl/dy = 1 + N(0, 1), in float64, so
-    that an exact 0 shows as one.
+    """relu's input -> u -> x = W u -> y = BN(x) of a batch, with dl/dy = 1 + N(0, 1), in float64,
+    so that an exact 0 shows as one.
 
     z_mean, z_second: mean over features of z and z^2, where R_b = (1 - z/B)/sigma^2 (Prop. 3.8).
     at_bn, at_linear: the largest |batch mean| over features of dl/dx and of dl/du, over its root
@@ -100,7 +101,8 @@ def linear(spec: SampleSpec, generators: Generators) -> Tensor:
 
 def module(spec: SampleSpec, generators: Generators) -> Tensor:
     """R_f and R_b of M relu(W x) over x ~ N(0, I) and dl/dy ~ N(0, I), exactly for each
-    W ~ N(0, c/D) in R^{D x d}, by the arc-cosine kernel of two Gaussians with correlation cos(theta).
+    W ~ N(0, c/D) in R^{D x d}, by the arc-cosine kernel of two Gaussians with correlation
+    cos(theta).
 
     column_spread: (||column of W||^2 - c)^2, mean over columns, whose expectation is 2 c^2/D.
     absolute_trace: tr(W^T E[|Wx| |Wx|^T] W)/d.
@@ -131,8 +133,8 @@ def module(spec: SampleSpec, generators: Generators) -> Tensor:
 
 
 def correlated(spec: SampleSpec, generators: Generators) -> Tensor:
-    """S of LALC Thm. 2 with x = t b, b ~ N(0, 1), t ~ N(0, I), W ~ N(0, 1) in R^{d x d}, a mean over
-    outputs; and `spread`, the variance before the BN over sum t^2, mean over outputs. With
+    """S of LALC Thm. 2 with x = t b, b ~ N(0, 1), t ~ N(0, I), W ~ N(0, 1) in R^{d x d}, a mean
+    over outputs; and `spread`, the variance before the BN over sum t^2, mean over outputs. With
     `correlation: 0` the inputs are independent, as in Thm. 1."""
     d = spec.width
     t, weight = normal(generators, 1, d).double(), normal(generators, d, d).double()
@@ -148,8 +150,8 @@ def correlated(spec: SampleSpec, generators: Generators) -> Tensor:
 
 
 def blocked(spec: SampleSpec, generators: Generators) -> Tensor:
-    """Variances (place 0) and densities in BINS (places 1, 2, …) of an N(0, 1) sample, of the sample
-    with a random half set to 0, and of its positive part."""
+    """Variances (place 0) and densities in BINS (places 1, 2, …) of an N(0, 1) sample, of the
+    sample with a random half set to 0, and of its positive part."""
     x = normal(generators, spec.batch)
     keep = normal(generators, spec.batch) > 0
     samples = (x, x * keep, x.clamp(min=0))
@@ -159,8 +161,8 @@ def blocked(spec: SampleSpec, generators: Generators) -> Tensor:
     for values in samples:
         counts = torch.stack([torch.histc(row, len(edges) - 1, -4, 4) for row in values])
         densities.append(counts / (values.shape[1] * width))
-    # Three columns of variances and three of densities: place 0 has only the former, the others only
-    # the latter.
+    # Three columns of variances and three of densities: place 0 has only the former, the others
+    # only the latter.
     variances = torch.stack([values.var(1, correction=0) for values in samples], dim=1)
     first = torch.cat([variances, torch.full_like(variances, torch.nan)], dim=1).unsqueeze(1)
     density = torch.stack(densities, dim=2)
@@ -169,8 +171,8 @@ def blocked(spec: SampleSpec, generators: Generators) -> Tensor:
 
 
 def pool(spec: SampleSpec, generators: Generators) -> Tensor:
-    """2x2 max-pooling of independent N(0, 1), and the same behind a ReLU: the variance of the output,
-    and the share of inputs that receive the derivative."""
+    """2x2 max-pooling of independent N(0, 1), and the same behind a ReLU: the variance of the
+    output, and the share of inputs that receive the derivative."""
     x = normal(generators, spec.batch, 4)
     largest, where = x.max(2)
     positive = largest.clamp(min=0)

@@ -1,5 +1,5 @@
-"""Random fully-connected networks at initialization, many repeats at once (Ghost sec. 2.1, 3.2, 4.2,
-app. A).
+"""Random fully-connected networks at initialization, many repeats at once (Ghost sec. 2.1, 3.2,
+4.2, app. A).
 
 Plain:     x' = act(norm(W x)),  W_ij ~ N(0, c/d)
 Residual:  x' = act(x + s F(x)) or x + s F(x),  F = norm W2 act norm W1; a shortcut spans two weight
@@ -8,9 +8,9 @@ Preact:    x' = x + s F(x),  F = W2 act norm W1 act norm; in the first block, th
            W0 act norm x instead of x (BN-ResNet paper sec. 4)
 SeqNet:    y  = B(M relu(W x)),  W in R^{kd x d}
 
-Inputs are x^(0) ~ N(0, I_d), the derivative at the top is dl/dx^(L) ~ N(0, I_d/d). Each repeat draws
-inputs, derivative and weights from its own generator (stream `repeat`, see tasks/blocks.py). Weight
-layers are counted from 1; index 0 is the input.
+Inputs are x^(0) ~ N(0, I_d), the derivative at the top is dl/dx^(L) ~ N(0, I_d/d). Each repeat
+draws inputs, derivative and weights from its own generator (stream `repeat`, see tasks/blocks.py).
+Weight layers are counted from 1; index 0 is the input.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def batch_norm(x: Tensor) -> Tensor:
-    """BN with gamma 1, beta 0 and batch statistics, over dimension 1 of (repeats, batch, features)."""
+    """BN with gamma 1, beta 0 and batch statistics, over dimension 1 of (repeats, batch,
+    features)."""
     x = x - x.mean(1, keepdim=True)
     # A product and a mean, because torch's var() over a strided dimension takes twenty times as
     # long on a CPU.
@@ -73,7 +74,8 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def variance(x: Tensor) -> Tensor:
-    """Var[x] of Ghost Def. 3.1, (repeats,): variance over the batch (1/B), averaged over the features."""
+    """Var[x] of Ghost Def. 3.1, (repeats,): variance over the batch (1/B), averaged over the
+    features."""
     centred = x - x.mean(1, keepdim=True)
     return (centred * centred).mean((1, 2))
 
@@ -138,7 +140,8 @@ def residual(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
 
 
 def preact(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
-    """x' = x + s F(x), F = W2 act norm W1 act norm; the last weight is W0, of the first shortcut."""
+    """x' = x + s F(x), F = W2 act norm W1 act norm; the last weight is W0, of the first
+    shortcut."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     *weights, projection = weights
     scale = branch_factor(spec)
@@ -174,7 +177,8 @@ NETS: dict[str, Callable[[SimulateSpec, Tensor, list[Tensor]], Signals]] = {
 
 
 def branch_factor(spec: SimulateSpec) -> float:
-    """s, the factor on a residual branch; L counts blocks of two weight layers (Ghost Prop. 3.17)."""
+    """s, the factor on a residual branch; L counts blocks of two weight layers (Ghost Prop.
+    3.17)."""
     return (spec.depth // 2) ** -0.5 if spec.branch_scale == "1/sqrt(L)" else 1.0
 
 
@@ -250,7 +254,8 @@ def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
     gradient_norm         Frobenius norm of the gradient of the layer's weight, a sum over the batch
     forward_variance      Var[x^(k)] (Ghost Def. 3.1)
     backward_variance     Var[dl/dx^(k)]
-    block_*, branch_*     R_f and R_b of a residual block and of its branch F alone (Def. 3.1), in the
+    block_*, branch_*     R_f and R_b of a residual block and of its branch F alone (Def. 3.1), in
+    the
                           row of the block's last layer
     linear_*, …           see `dependence`
     """
@@ -283,7 +288,8 @@ def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
 def _measure_blocks(
     spec: SimulateSpec, signals: Signals, gradients: Gradients, column: dict[str, Tensor]
 ) -> None:
-    """Fill in the columns of residual blocks; `column` holds (repeats, layers + 1) for each name."""
+    """Fill in the columns of residual blocks; `column` holds (repeats, layers + 1) for each
+    name."""
     scale = branch_factor(spec)
     for block, of_branch_input, of_total in zip(
         signals.blocks, gradients.branch_inputs, gradients.totals, strict=True
@@ -299,8 +305,8 @@ def _measure_blocks(
 
 
 def dependence(k: int, weight: Tensor, signals: Signals, gradients: Gradients) -> dict[str, Tensor]:
-    """How far layer k of a plain net, z = W x and y = act(norm(z)), is from the assumptions; (repeats,)
-    each.
+    """How far layer k of a plain net, z = W x and y = act(norm(z)), is from the assumptions;
+    (repeats,) each.
 
     linear_forward, linear_backward: R_f and R_b of W over what Prop. 3.4 gives for independent
     dimensions, ||W||^2/D and ||W||^2/d with W in R^{D x d}. feature_correlation: mean |correlation|
@@ -323,15 +329,15 @@ def dependence(k: int, weight: Tensor, signals: Signals, gradients: Gradients) -
 
 
 def _standardized(x: Tensor) -> Tensor:
-    """(repeats, batch, features) of mean 0 and Euclidean norm 1 over the batch, so that a product of
-    two features is their correlation; a constant feature becomes 0."""
+    """(repeats, batch, features) of mean 0 and Euclidean norm 1 over the batch, so that a product
+    of two features is their correlation; a constant feature becomes 0."""
     centred = x - x.mean(1, keepdim=True)
     return centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True).clamp(min=1e-30)
 
 
 def floats_per_repeat(spec: SimulateSpec) -> int:
-    """Numbers that a repeat holds in memory: weights and their gradients, and about five tensors per
-    signal."""
+    """Numbers that a repeat holds in memory: weights and their gradients, and about five tensors
+    per signal."""
     return sum(2 * rows * columns + 5 * spec.batch * rows for rows, columns in weight_shapes(spec))
 
 

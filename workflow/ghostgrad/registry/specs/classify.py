@@ -51,7 +51,8 @@ Probe: TypeAlias = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifySpec(Spec):
-    """One `classify` run: an image classifier that is trained or, with length 0, only initialized."""
+    """One `classify` run: an image classifier that is trained or, with length 0, only
+    initialized."""
 
     task: ClassVar[str] = "classify"
     description: ClassVar[str] = "The parameters of one `classify` run, an image classifier."
@@ -95,8 +96,8 @@ class ClassifySpec(Spec):
     cifar_stem: Annotated[
         bool,
         Option(
-            "ResNets, SeqNets, DiracNets, ISONets: the first convolution has stride 1 and the first "
-            "pool is left out (LALC app. B)."
+            "ResNets, SeqNets, DiracNets, ISONets: the first convolution has stride 1 and the "
+            "first pool is left out (LALC app. B)."
         ),
     ] = False
     small_stem: Annotated[bool, Option("With cifar_stem: the first convolution is 3x3.")] = False
@@ -120,7 +121,8 @@ class ClassifySpec(Spec):
     tie_conv2: Annotated[
         bool | Literal["baseline"],
         Option(
-            "true, false, or baseline, which is true for SeqNet50 and 101 alone. Whether the module "
+            "true, false, or baseline, which is true for SeqNet50 and 101 alone. Whether the "
+            "module "
             "of the 3x3 convolution has one matrix in training (Ghost tab. 5).",
         ),
     ] = "baseline"
@@ -152,8 +154,8 @@ class ClassifySpec(Spec):
         Literal["xavier_uniform", "he_normal", "lecun_normal", "normal", "default"],
         Option(
             "Initialization of convolutions and linear layers; biases start at 0. normal: "
-            "N(0, init_std^2). default: torch's or torchvision's own; SeqNets, DiracNets and ISONets "
-            "have no other than their own."
+            "N(0, init_std^2). default: torch's or torchvision's own; SeqNets, DiracNets and "
+            "ISONets have no other than their own."
         ),
     ] = "he_normal"
     init_std: Annotated[float, Option("Standard deviation of init normal.", above=0)] = 0.01
@@ -188,8 +190,9 @@ class ClassifySpec(Spec):
     size: Annotated[
         int,
         Option(
-            "Images are resized to this side bilinearly; those of images and imagenet while they are "
-            "read (short side, with antialiasing, then the centre). 0 leaves them, and then all must "
+            "Images are resized to this side bilinearly; those of images and imagenet while they "
+            "are read (short side, with antialiasing, then the centre). 0 leaves them, and then "
+            "all must "
             "have one size.",
             unit="pixels",
             minimum=0,
@@ -250,8 +253,8 @@ class ClassifySpec(Spec):
     schedule: Annotated[
         Literal["step", "cosine"],
         Option(
-            "After warm-up. step: by lr_boundaries. cosine: to 0 over the remaining updates, without "
-            "restarts."
+            "After warm-up. step: by lr_boundaries. cosine: to 0 over the remaining updates, "
+            "without restarts."
         ),
     ] = "step"
     warmup: Annotated[
@@ -319,7 +322,8 @@ class ClassifySpec(Spec):
     channels_last: Annotated[
         bool,
         Option(
-            "Memory format; on a CPU not with convolutions of fewer than 8 channels behind the stem."
+            "Memory format; on a CPU not with convolutions of fewer than 8 channels behind the "
+            "stem."
         ),
     ] = False
     compile: Annotated[bool, Option("Compile the network with torch.compile.")] = False
@@ -329,7 +333,8 @@ class ClassifySpec(Spec):
     micro_batch: Annotated[
         int,
         Option(
-            "Images that BN sees at a time while gradients add up to those of the batch; it divides "
+            "Images that BN sees at a time while gradients add up to those of the batch; it "
+            "divides "
             "the share of each GPU. 0 is the whole batch, on one GPU.",
             unit="images",
             minimum=0,

@@ -28,8 +28,8 @@ class DetectSpec(Spec):
 
     task: ClassVar[str] = "detect"
     description: ClassVar[str] = (
-        "The parameters of one `detect` run, Mask R-CNN with a feature pyramid trained on images in "
-        "COCO's format."
+        "The parameters of one `detect` run, Mask R-CNN with a feature pyramid trained on images "
+        "in COCO's format."
     )
 
     # The network
@@ -46,7 +46,8 @@ class DetectSpec(Spec):
     weights: Annotated[
         str | None,
         Option(
-            "Run whose weights the backbone starts from, <experiment>/<variant>-s<seed>; without it "
+            "Run whose weights the backbone starts from, <experiment>/<variant>-s<seed>; without "
+            "it "
             "the backbone is initialized at random.",
             pattern="^[a-z0-9_]+/[A-Za-z0-9_.-]+-s[0-9]+$",
         ),

@@ -35,8 +35,8 @@ class SimulateSpec(Spec):
     norm: Annotated[
         Literal["batch", "layer", "none"],
         Option(
-            "Normalization after every weight layer, with gamma 1, beta 0 and eps 1e-5; a seqnet has "
-            "it after M only."
+            "Normalization after every weight layer, with gamma 1, beta 0 and eps 1e-5; a seqnet "
+            "has it after M only."
         ),
     ] = "batch"
     weight_variance: Annotated[
