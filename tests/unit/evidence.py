@@ -54,15 +54,14 @@ def series_and_probes(spec: str) -> dict[str, str]:
         return json.loads(path.read_text())
 
 
-def compute(spec: str) -> dict[str, str]:
-    expanded = parse_spec(spec)
-    task = expanded.task
-    images = [DIGITS] if "data" in expanded else []
-    module = importlib.import_module(f"ghostgrad.tasks.{task}")
+def compute(text: str) -> dict[str, str]:
+    """The CSV texts of a run from its canonical spec."""
+    spec = parse_spec(text)
+    images = [DIGITS] if hasattr(spec, "data") else []
+    module = importlib.import_module(f"ghostgrad.tasks.{spec.task}")
+    run_task = getattr(module, spec.task)
     torch.set_num_threads(1)
-    return getattr(module, task)(expanded, FreshState(), torch.device("cpu"), *images).files(
-        expanded
-    )
+    return run_task(spec, FreshState(), torch.device("cpu"), *images).files(spec.stored())
 
 
 class Computed(Evidence):

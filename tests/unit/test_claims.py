@@ -197,7 +197,7 @@ DEPENDENT = (
 )
 UNCENTRED = ("layers.batch_norm", lambda x, gamma: gamma * x / np.sqrt((x * x).mean()))
 UNIFORM_SUMS = (
-    "layers.draw_squared_sums",
+    "draw_squared_sums",
     lambda *shape: (np.random.default_rng(0).uniform(-1, 1, shape) ** 2).sum(2),
 )
 FORMULAS = {
