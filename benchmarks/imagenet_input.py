@@ -79,10 +79,10 @@ def ours(root: Path) -> Callable[[], int]:
     training = batches.TrainBatches(spec, images, order)
 
     def epoch() -> int:
-        for step in range(order.per_epoch):
+        for step in range(order.steps_per_epoch):
             x, _ = training[step]
             standardize(x.float().div_(255), spec.standardize, IMAGENET_MEAN_STD)
-        return order.per_epoch * spec.batch
+        return order.steps_per_epoch * spec.batch
 
     return epoch
 

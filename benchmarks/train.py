@@ -40,10 +40,11 @@ from ghostgrad.registry.datasets import CIFAR10_MEAN_STD
 from ghostgrad.registry.spec import expand
 from ghostgrad.tasks import classify
 from ghostgrad.tasks.run import keep_memory
-from ghostgrad.training import optim, orthogonal, probes
+from ghostgrad.training import orthogonal, probes
 from ghostgrad.training.distributed import SINGLE_PROCESS
 from ghostgrad.training.engine import Network, configure
 from ghostgrad.training.loader import InMemoryLoader
+from ghostgrad.training.optimizers.build import build_optimizer
 from ghostgrad.training.per_sample import SampleNorms
 
 RULES = {
@@ -118,7 +119,7 @@ class Engine:
             self.spec, classify.new_model(self.spec, images), device, SINGLE_PROCESS
         )
         self.model = self.network.model.train()
-        self.optimizer = optim.optimizer(self.spec, self.model)
+        self.optimizer = build_optimizer(self.spec, self.model)
         self.number = 0
 
     def input(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,7 +239,11 @@ def probing(rounds: int, device: torch.device) -> None:
         def measured(engine=engine, batch=batch, name=name) -> None:
             list(probes.measure(PROBES[name], engine.model, *batch))
             if "updates" in PROBES[name]:
-                list(probes.updates(probes.weights(engine.model), engine.model, engine.optimizer))
+                list(
+                    probes.measure_update(
+                        probes.copy_weights(engine.model), engine.model, engine.optimizer
+                    )
+                )
 
         found = medians(
             {"probes": measured, "step": lambda e=engine, b=batch: e.step(*b)},
@@ -261,7 +266,7 @@ def updates(rounds: int, device: torch.device) -> None:
         model = build_network(spec, 10, (3, 32, 32)).to(device)
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
-        steps[name] = optim.optimizer(spec, model).step
+        steps[name] = build_optimizer(spec, model).step
     found = medians(steps, rounds, device)
     for name, seconds in found.items():
         goal = " (goal: at most 1.5)" if name in ("lars", "lalc") else ""
@@ -364,7 +369,7 @@ def regularization(rounds: int, device: torch.device) -> None:
     images = random_images(OF_A_GPU, 224)
     engine = Engine(images, device, model="seqnet50", init="default", batch=OF_A_GPU, lr=STILL)
     x, y = engine.input()
-    weights = orthogonal.weights(engine.model)
+    weights = orthogonal.regularized_weights(engine.model)
     ways = {
         "step": lambda: engine.step(x, y),
         "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward(),

@@ -46,7 +46,7 @@ def loaded(root: Path, **changes) -> Images:
 
 
 def opened(root: Path, group: ProcessGroup = SINGLE_PROCESS, **changes):
-    return batches.open_batches(spec(**changes), loaded(root, **changes), CPU, group)
+    return batches.open_loader(spec(**changes), loaded(root, **changes), CPU, group)
 
 
 def refused(call, *arguments, **keywords) -> str:

@@ -72,7 +72,9 @@ class Loop:
         self.linears = [linear(weight) for weight in weights]
         self.act = ACTIVATIONS[spec.activation]()
         dtype = weights[0].dtype
-        self.norm = (lambda: NORMS[spec.norm](spec.width).to(dtype)) if spec.norm != "none" else nn.Identity
+        self.norm = (
+            (lambda: NORMS[spec.norm](spec.width).to(dtype)) if spec.norm != "none" else nn.Identity
+        )
         self.scale = 1 / math.sqrt(spec.depth // 2) if spec.branch_scale == "1/sqrt(L)" else 1.0
         self.blocks: list[tuple[nn.Module, nn.Module, Tensor, Tensor]] = []
 
@@ -108,14 +110,18 @@ class Loop:
             half = nn.Sequential(self.norm(), self.act, first)
             rest = nn.Sequential(self.norm(), self.act, second)
             hidden = half(x)
-            shortcut = nn.Identity() if self.blocks else nn.Sequential(self.norm(), self.act, projection)
+            shortcut = (
+                nn.Identity() if self.blocks else nn.Sequential(self.norm(), self.act, projection)
+            )
             total = shortcut(x) + self.scale * rest(hidden)
             total.retain_grad()
             self.blocks.append((nn.Sequential(half, rest), shortcut, x, total))
             x = total
             yield from (hidden, x)
 
-    def ratios(self, branch: nn.Module, shortcut: nn.Module, x: Tensor, total: Tensor) -> list[float]:
+    def ratios(
+        self, branch: nn.Module, shortcut: nn.Module, x: Tensor, total: Tensor
+    ) -> list[float]:
         """R_f and R_b of a block and of its branch, each run alone with the block's input and derivative."""
 
         def block(z: Tensor) -> Tensor:
@@ -151,5 +157,9 @@ def looped(spec: SimulateSpec, repeats: int, dtype: torch.dtype | None = None) -
     out = []
     for stream in generators(repeats):
         inputs, top, weights = simulate.draw(spec, [stream])
-        out.append(reference(spec, *(t[0].to(dtype) for t in (inputs, top)), [w[0].to(dtype) for w in weights]))
+        out.append(
+            reference(
+                spec, *(t[0].to(dtype) for t in (inputs, top)), [w[0].to(dtype) for w in weights]
+            )
+        )
     return np.stack(out)

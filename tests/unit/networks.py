@@ -9,13 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.models.build import build_network
-from ghostgrad.models.seqnet import SeqModule
+from ghostgrad.models.seqnet import ModuleShape, SeqModule
 from ghostgrad.registry.spec import expand
-from ghostgrad.training import optim
+from ghostgrad.training.optimizers.build import build_optimizer
 
 
 def spec(model: str, **keys: Any) -> dict[str, Any]:
-    given = {"model": model, "data": "digits", "batch": 4, "length": 1, "lr": 0.01, "seed": 0, "init": "default"}
+    given = {
+        "model": model,
+        "data": "digits",
+        "batch": 4,
+        "length": 1,
+        "lr": 0.01,
+        "seed": 0,
+        "init": "default",
+    }
     return expand("classify", {**given, **keys})
 
 
@@ -36,7 +44,7 @@ def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:
     images = torch.Generator().manual_seed(1)
     x, y = torch.randn(4, 3, size, size, generator=images), torch.tensor([0, 1, 2, 3])
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = optim.optimizer(keys, net)
+    optimizer = build_optimizer(keys, net)
     loss = F.cross_entropy(net.train()(x), y)
     loss.backward()
     optimizer.step()
@@ -50,14 +58,21 @@ def modules(net: nn.Module) -> list[SeqModule]:
 
 
 def module(
-    d: int = 8, k: int = 2, sizes: tuple[int, int] = (3, 1), out: int = 0, kind: str = "random", tied: bool = False
+    d: int = 8,
+    k: int = 2,
+    sizes: tuple[int, int] = (3, 1),
+    out: int = 0,
+    kind: str = "random",
+    tied: bool = False,
 ) -> SeqModule:
     """One module in float64, initialized; without a pool."""
     torch.manual_seed(3)
-    made = SeqModule(d, k, sizes, out or d, tied, False, "none")
+    made = SeqModule(d, ModuleShape(k, *sizes), out or d, tied, False, "none")
     made.draw(kind)
     return made.double()
 
 
 def images(*shape: int, seed: int = 1) -> Tensor:
-    return torch.empty(shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(seed))
+    return torch.empty(shape, dtype=torch.float64).normal_(
+        generator=torch.Generator().manual_seed(seed)
+    )

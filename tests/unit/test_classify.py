@@ -20,8 +20,9 @@ from ghostgrad.registry.spec import expand
 from ghostgrad.rng import generator
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import classify
-from ghostgrad.training import optim, probes
+from ghostgrad.training import probes
 from ghostgrad.training.loader import InMemoryLoader, random_crop
+from ghostgrad.training.optimizers.build import build_optimizer
 from ghostgrad.training.schedules import StepSchedule
 
 CPU = torch.device("cpu")
@@ -93,23 +94,23 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
 
 def test_decay_acts_on_weights_only_or_on_everything():
     model = build_network(spec(), 10, (3, 8, 8))
-    groups = optim.optimizer(spec(weight_decay_on="weights"), model).param_groups
+    groups = build_optimizer(spec(weight_decay_on="weights"), model).param_groups
     assert [group["weight_decay"] for group in groups] == [1e-3, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
     assert all(p.ndim == 1 for p in groups[1]["params"])
-    assert len(optim.optimizer(spec(weight_decay_on="all"), model).param_groups) == 1
+    assert len(build_optimizer(spec(weight_decay_on="all"), model).param_groups) == 1
 
 
 def test_an_epoch_visits_every_image_at_most_once_in_an_order_of_its_own(digits):
     batches = InMemoryLoader(spec(), digits, CPU)
     epochs = []
     for epoch in range(2):
-        order = batches.order.shuffle(epoch)
+        order = batches.sampler.epoch_order(epoch)
         assert sorted(order.tolist()) == list(range(len(digits.train_y)))
         epochs.append(order)
     assert not torch.equal(*epochs)
     again = InMemoryLoader(spec(), digits, CPU)
-    late = batches.per_epoch + 3
+    late = batches.steps_per_epoch + 3
     assert all(torch.equal(a, b) for a, b in zip(batches(late), again(late), strict=True))
 
 
@@ -147,12 +148,12 @@ def test_per_image_standardization():
 def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
     plan = StepSchedule(spec(unit=unit, shrink=200, length=80000), per_epoch)
     assert (plan.length, plan.steps(40000), plan.steps(0), plan.steps(0.1)) == expected
-    assert plan.at(plan.steps(40000)) == 40000
+    assert plan.position(plan.steps(40000)) == 40000
 
 
 def test_probes_that_shrink_to_one_step_keep_the_first_position():
     plan = StepSchedule(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
-    assert plan.probes == {0: 0, 1: 1, 125: 25000}
+    assert plan.probe_positions == {0: 0, 1: 1, 125: 25000}
 
 
 def test_probes_change_no_metric_and_no_series(tmp_path, digits):
@@ -366,8 +367,8 @@ def test_the_clipped_fraction_is_of_all_tensors(digits):
     for parameter, size in zip(members, (30.0, 0.1, 0.01), strict=True):
         parameter.grad = torch.zeros_like(parameter)
         parameter.grad.view(-1)[0] = size
-    optimizer = optim.optimizer(spec(optimizer="lalc", momentum=0.0, weight_decay=0.0, lr=0.2), members)
-    before = probes.weights(nn.Conv2d(1, 1, 1))
+    optimizer = build_optimizer(spec(optimizer="lalc", momentum=0.0, weight_decay=0.0, lr=0.2), members)
+    before = probes.copy_weights(nn.Conv2d(1, 1, 1))
     optimizer.step()
-    found = list(probes.updates(before, nn.Conv2d(1, 1, 1), optimizer))
+    found = list(probes.measure_update(before, nn.Conv2d(1, 1, 1), optimizer))
     assert found[-1] == ("clipped_fraction", 0, pytest.approx(1 / 3))

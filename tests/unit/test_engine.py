@@ -22,7 +22,15 @@ from ghostgrad.training.engine import Network, configure
 from ghostgrad.training.loader import InMemoryLoader
 
 CPU = torch.device("cpu")
-BASE = {"model": "preact_resnet", "data": "digits", "blocks": 1, "filters": 8, "batch": 32, "length": 5, "lr": 0.05}
+BASE = {
+    "model": "preact_resnet",
+    "data": "digits",
+    "blocks": 1,
+    "filters": 8,
+    "batch": 32,
+    "length": 5,
+    "lr": 0.05,
+}
 BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
 MLP = {"model": "mlp", "depth": 3, "width": 32}
 
@@ -74,8 +82,14 @@ def test_fp32_is_a_plain_loop_bit_by_bit(plain, digits):
 
 def test_bfloat16_keeps_weights_in_float32(plain, tmp_path, digits):
     found = run(tmp_path, digits, precision="bf16")
-    kept = [*found["model"].values(), *(state["momentum_buffer"] for state in found["optimizer"]["state"].values())]
-    assert {value.dtype for value in kept} == {torch.float32, torch.int64}  # int64: BN's count of batches
+    kept = [
+        *found["model"].values(),
+        *(state["momentum_buffer"] for state in found["optimizer"]["state"].values()),
+    ]
+    assert {value.dtype for value in kept} == {
+        torch.float32,
+        torch.int64,
+    }  # int64: BN's count of batches
     assert losses(found) == pytest.approx(losses(plain), rel=0.05)
     assert losses(found) != pytest.approx(losses(plain), rel=1e-5)
 
@@ -94,16 +108,23 @@ def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
     assert losses(found) == pytest.approx(losses(plain), rel=1e-3)
     weight = found["model"]["blocks.0.conv2.weight"]
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert not plain["model"]["blocks.0.conv2.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert not plain["model"]["blocks.0.conv2.weight"].is_contiguous(
+        memory_format=torch.channels_last
+    )
     assert list(found["model"]) == list(plain["model"])
 
 
 def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
     """torch ends the process there."""
     spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
-    with pytest.raises(InputError, match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out"):
+    with pytest.raises(
+        InputError,
+        match=r"channels_last: .* a convolution of 4 channels, fewer than 8; leave it out",
+    ):
         Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
-    Network(replace(spec, channels_last=False), classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
+    Network(
+        replace(spec, channels_last=False), classify.new_model(spec, digits), CPU, SINGLE_PROCESS
+    )
 
 
 @pytest.mark.slow
@@ -124,7 +145,8 @@ def test_a_missing_compiler_is_one_line():
 
     with (
         pytest.raises(
-            InputError, match=r"compile: torch cannot compile the network: No working C\+\+ compiler"
+            InputError,
+            match=r"compile: torch cannot compile the network: No working C\+\+ compiler",
         ) as error,
         translate_torch_errors(),
     ):
@@ -157,7 +179,13 @@ def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
 
 def test_orthogonal_regularization_adds_its_gradient_once(digits):
     """However many micro-batches there are; the loss that is told is the cross-entropy."""
-    net = {"model": "seqnet50", "cifar_stem": True, "small_stem": True, "stem_filters": 4, "init": "default"}
+    net = {
+        "model": "seqnet50",
+        "cifar_stem": True,
+        "small_stem": True,
+        "stem_filters": 4,
+        "init": "default",
+    }
     options = {**BASE, **net, "micro_batch": 8}
     spec, without = (expand("classify", {**options, "orthogonal": eta}) for eta in (0.5, 0))
     x, y = InMemoryLoader(spec, digits, CPU)(0)
@@ -168,7 +196,7 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits):
         found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
     (loss, model, grads), (other_loss, _, plain_grads) = found
     assert loss == other_loss
-    penalty = orthogonal.penalty(orthogonal.weights(model), 0.5)
+    penalty = orthogonal.penalty(orthogonal.regularized_weights(model), 0.5)
     own = torch.autograd.grad(penalty, list(model.parameters()), allow_unused=True)
     assert sum(g is not None for g in own) == 32
     for total, of_loss, of_penalty in zip(grads, plain_grads, own, strict=True):

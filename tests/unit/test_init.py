@@ -41,7 +41,9 @@ def model() -> nn.Sequential:
 
 
 def weights(net: nn.Module) -> list[Tensor]:
-    return [m.weight.detach().clone() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return [
+        m.weight.detach().clone() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
 
 
 def initialized(kind: str, seed: int = 0) -> nn.Sequential:
@@ -93,7 +95,7 @@ def test_columns_are_uniformly_distributed(shape):
 @pytest.mark.parametrize("k", [2, 4])
 def test_looks_linear_module_is_linear(k):
     """L-Init with M = W^T is y = 2x, whatever x (E-G14)."""
-    first = init.seqnet_module("looks-linear", gaussian(3, 16 * k, 16))
+    first = init.seqnet_matrix("looks-linear", gaussian(3, 16 * k, 16))
     x = gaussian(3, 16, 50, seed=1)
     torch.testing.assert_close(first.mT @ torch.relu(first @ x), 2 * x, rtol=1e-11, atol=1e-12)
 
@@ -102,7 +104,7 @@ def test_looks_linear_module_is_linear(k):
 @pytest.mark.parametrize("kind", ["random", "untied", "orthogonal"])
 def test_other_modules_are_not_linear(kind, k):
     """relu(Wx) - relu(-Wx) = Wx is linear; relu(Wx) + relu(-Wx) is what is left over in these."""
-    first = init.seqnet_module(kind, gaussian(16 * k, 16))
+    first = init.seqnet_matrix(kind, gaussian(16 * k, 16))
     x = gaussian(16, 50, seed=1)
     even = first.mT @ (torch.relu(first @ x) + torch.relu(first @ -x))
     assert even.norm() > 0.1 * x.norm()
@@ -113,7 +115,7 @@ def test_other_modules_are_not_linear(kind, k):
 def test_random_module_has_variance_two_over_kd(kind, k):
     """W_ij ~ N(0, 2/(kd)): 131,072 or more draws."""
     drawn = gaussian(4, 128 * k, 64)
-    first = init.seqnet_module(kind, drawn)
+    first = init.seqnet_matrix(kind, drawn)
     torch.testing.assert_close(first, drawn * math.sqrt(2 / (128 * k)))
     count = first.numel()
     assert first.var().item() == pytest.approx(2 / (128 * k), rel=4 * math.sqrt(2 / count))
@@ -123,22 +125,24 @@ def test_random_module_has_variance_two_over_kd(kind, k):
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_orthogonal_module_is_twice_an_isometry(k):
     """W^T W = 2I, so that half of it, what relu lets through, keeps the signal's scale."""
-    first = init.seqnet_module("orthogonal", gaussian(8 * k, 8))
-    torch.testing.assert_close(first.mT @ first, 2 * torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12)
+    first = init.seqnet_matrix("orthogonal", gaussian(8 * k, 8))
+    torch.testing.assert_close(
+        first.mT @ first, 2 * torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_looks_linear_module_mirrors_an_orthonormal_half(k):
     """W = sqrt2 [R; -R], R^T R = I, R from the first half of the rows."""
     drawn = gaussian(8 * k, 8)
-    top, bottom = init.seqnet_module("looks-linear", drawn).chunk(2)
+    top, bottom = init.seqnet_matrix("looks-linear", drawn).chunk(2)
     assert torch.equal(bottom, -top)
     torch.testing.assert_close(top, math.sqrt(2) * init.orthonormal_columns(drawn[: 4 * k]))
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="xavier"):
-        init.seqnet_module("xavier", gaussian(4, 2))
+        init.seqnet_matrix("xavier", gaussian(4, 2))
     with pytest.raises(ValueError, match="orthogonal"):
         initialized("orthogonal")
 
@@ -184,7 +188,9 @@ def test_models_are_drawn_as_torch_does(kind):
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(32, 48, 3), nn.Linear(300, 200)], ids=["convolution", "linear"])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(32, 48, 3), nn.Linear(300, 200)], ids=["convolution", "linear"]
+)
 def test_weights_follow_the_stated_laws(layer):
     """U(-a, a) and N(0, 2/fan_out), by a Kolmogorov-Smirnov test."""
     fan_in, fan_out = fans(layer.weight.shape)

@@ -21,7 +21,9 @@ FULL = {"model": "resnet50", "data": "coco", "batch": 2, "length": 1, "lr": 0.02
 def detector(classes: int = 10, **keys) -> tuple[dict, nn.Module]:
     own = {key: value for key, value in SPEC.items() if key != "task"}
     spec = expand("detect", {**(own if "model" not in keys else FULL), **keys})
-    return spec, mask_rcnn.build(spec, mask_rcnn.classifier(spec, 1), classes, CHANNELS)
+    return spec, mask_rcnn.build_detector(
+        spec, mask_rcnn.build_classifier(spec, 1), classes, CHANNELS
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import nn
 
 from ghostgrad.models import torchvision_nets
 from ghostgrad.models.build import build_network
-from ghostgrad.models.counts import counts
+from ghostgrad.models.counts import count_network
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import expand
 from ghostgrad.training import probes
@@ -33,14 +33,20 @@ def functional(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     p = dict(model.named_parameters())
 
     def norm_relu(name, y):
-        return F.relu(F.batch_norm(y, None, None, p[f"{name}.0.weight"], p[f"{name}.0.bias"], training=True, eps=1e-3))
+        return F.relu(
+            F.batch_norm(
+                y, None, None, p[f"{name}.0.weight"], p[f"{name}.0.bias"], training=True, eps=1e-3
+            )
+        )
 
     y = F.conv2d(x, p["stem.weight"], padding=1)
     for index in range(15):
         name, first = f"blocks.{index}", index % 5 == 0
         stride = 2 if index in (5, 10) else 1
         active = norm_relu(f"{name}.before", y)
-        inner = norm_relu(f"{name}.between", F.conv2d(active, p[f"{name}.conv1.weight"], stride=stride, padding=1))
+        inner = norm_relu(
+            f"{name}.between", F.conv2d(active, p[f"{name}.conv1.weight"], stride=stride, padding=1)
+        )
         branch = F.conv2d(inner, p[f"{name}.conv2.weight"], padding=1)
         y = branch + (F.conv2d(active, p[f"{name}.project.weight"], stride=stride) if first else y)
     pooled = norm_relu("head.0", y).mean((2, 3))
@@ -88,19 +94,28 @@ def network(row: Mapping[str, str]) -> nn.Module:
     spec = {"model": row["model"], "data": "cifar10", "batch": 2, "length": 0, "lr": 1, "seed": 0}
     with torch.device("meta"):
         shape = (3, int(row["size"]), int(row["size"]))
-        return build_network(expand("classify", {**spec, **json.loads(row["options"])}), int(row["classes"]), shape)
+        return build_network(
+            expand("classify", {**spec, **json.loads(row["options"])}), int(row["classes"]), shape
+        )
 
 
-@pytest.mark.parametrize("row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}")
+@pytest.mark.parametrize(
+    "row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}"
+)
 def test_networks_have_their_size(row):
     """Parameters, and multiply-adds of convolutions and products for one image."""
-    assert counts(network(row), int(row["size"]))[:2] == (int(row["parameters"]), int(row["multiply_adds"]))
+    assert count_network(network(row), int(row["size"]))[:2] == (
+        int(row["parameters"]),
+        int(row["multiply_adds"]),
+    )
 
 
 def test_cifar_resnet50_has_the_papers_size():
     """LALC app. B's changes of ResNet50 leave 23.5 M parameters and make 1.3 G multiply-adds of an image."""
     (row,) = (row for row in networks() if row["options"] == '{"cifar_stem": true}')
-    assert (int(row["parameters"]) / 1e6, int(row["multiply_adds"]) / 1e9) == pytest.approx((23.529, 1.306), abs=6e-4)
+    assert (int(row["parameters"]) / 1e6, int(row["multiply_adds"]) / 1e9) == pytest.approx(
+        (23.529, 1.306), abs=6e-4
+    )
 
 
 def shapes(net: nn.Module) -> dict[str, torch.Size]:
@@ -110,8 +125,16 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 def test_a_stem_of_64_filters_is_torchvisions():
     """Of the class that narrows too, so that a narrow one differs in widths alone."""
     theirs = shapes(torchvision.models.resnet50(num_classes=10))
-    assert shapes(torchvision_nets.NarrowResNet([3, 4, 6, 3], 10, 64, zero_gamma=False)) == theirs
-    built = [torchvision_nets.build("resnet50", 10, False, False, 32, stem_filters=n).net for n in (64, 8)]
+    assert (
+        shapes(torchvision_nets.NarrowResNet([3, 4, 6, 3], 10, 64, zero_init_residual=False))
+        == theirs
+    )
+    built = [
+        torchvision_nets.build_torchvision_network(
+            "resnet50", 10, False, False, 32, stem_filters=n
+        ).net
+        for n in (64, 8)
+    ]
     assert shapes(built[0]) == theirs
     narrow = shapes(built[1])
     assert list(narrow) == list(theirs)
@@ -123,13 +146,17 @@ def test_a_stem_of_64_filters_is_torchvisions():
 def test_a_narrow_resnet_begins_as_torchvisions_does():
     """He over the fan-out for convolutions; gamma 0 in the last BN of a branch where asked for."""
     torch.manual_seed(0)
-    net = torchvision_nets.build("resnet50", 10, True, True, 32, small_stem=True, stem_filters=16).net
+    net = torchvision_nets.build_torchvision_network(
+        "resnet50", 10, True, True, 32, small_stem=True, stem_filters=16
+    ).net
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
     gammas = {
-        name.split(".")[-2]: value for name, value in net.named_parameters() if ".bn" in name and "weight" in name
+        name.split(".")[-2]: value
+        for name, value in net.named_parameters()
+        if ".bn" in name and "weight" in name
     }
     assert gammas["bn3"].eq(0).all()
     assert gammas["bn2"].eq(1).all()
@@ -138,7 +165,13 @@ def test_a_narrow_resnet_begins_as_torchvisions_does():
 def test_probes_see_what_works_in_place_overwrites():
     """torchvision's ReLU and its sum of shortcut and branch work in place; what a probe tells, and the norms of the
     samples' gradients, are those of a network that does not."""
-    narrow = {"model": "resnet50", "cifar_stem": True, "stem_filters": 8, "init": "default", "data": "digits"}
+    narrow = {
+        "model": "resnet50",
+        "cifar_stem": True,
+        "stem_filters": 8,
+        "init": "default",
+        "data": "digits",
+    }
     spec = expand("classify", {**narrow, "batch": 8, "length": 1, "lr": 0.1, "seed": 0})
     x, y = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(8)
     found = []
@@ -154,6 +187,12 @@ def test_probes_see_what_works_in_place_overwrites():
         kinds = ["statistics", "gradients", "activations", "bn_variance"]
         found.append((list(norms.means().values()), list(probes.measure(kinds, model, x, y))))
     assert found[0] == found[1]
-    ends = [value for name, k, value in found[0][1] if name == "activation_variance" and k > 0 and k % 3 == 0]
+    ends = [
+        value
+        for name, k, value in found[0][1]
+        if name == "activation_variance" and k > 0 and k % 3 == 0
+    ]
     assert len(ends) == 16
-    assert max(ends) < 1.3, "the last BN of a branch has variance 1 over batch and positions, its sum with y about 2"
+    assert max(ends) < 1.3, (
+        "the last BN of a branch has variance 1 over batch and positions, its sum with y about 2"
+    )

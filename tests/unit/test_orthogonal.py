@@ -17,7 +17,10 @@ SHAPES = [(6, 3), (3, 6), (4, 4), (6, 3), (2, 8), (1, 5)]
 
 def matrices(seed: int = 0) -> list[Tensor]:
     stream = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=stream, dtype=torch.float64).requires_grad_() for shape in SHAPES]
+    return [
+        torch.randn(shape, generator=stream, dtype=torch.float64).requires_grad_()
+        for shape in SHAPES
+    ]
 
 
 def by_loop(weights: list[Tensor], eta: float, traces: list[float] | None = None) -> float:
@@ -64,7 +67,7 @@ def test_gradient_is_autograds():
     for weight in plain:
         wide = weight.mT if weight.shape[0] > weight.shape[1] else weight
         gram, n = wide @ wide.mT, len(wide)
-        trace = gram.trace().detach() + orthogonal.TINY
+        trace = gram.trace().detach() + orthogonal.TRACE_EPS
         (0.3 * (n / trace * gram - torch.eye(n)).square().sum()).backward()
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-12, atol=1e-12)
@@ -99,13 +102,15 @@ def test_it_is_computed_in_the_weights_own_precision():
 
 
 def taken(model: str, **keys) -> Counter:
-    return Counter(tuple(w.shape) for w in orthogonal.weights(unbuilt(model, **keys)))
+    return Counter(tuple(w.shape) for w in orthogonal.regularized_weights(unbuilt(model, **keys)))
 
 
 def bottle(conv2: bool, conv4: bool = True, rest: bool = False) -> Counter:
     """Of SeqNet50: Conv3 of every block; Conv2; Conv4, or the rows of it that widen."""
     found = Counter()
-    for d, blocks, out in zip((64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True):
+    for d, blocks, out in zip(
+        (64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True
+    ):
         found[(4 * d, d)] += blocks
         found[(d, 2 * d)] += blocks * conv2
         found[(d, 4 * d)] += (blocks - 1) * conv4
@@ -125,7 +130,9 @@ def test_of_other_positions_the_free_1x1_convolutions():
     the 3x3."""
     second = bottle(conv2=False)
     third = Counter()
-    for d, blocks, out in zip((64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True):
+    for d, blocks, out in zip(
+        (64, 128, 256, 512), (3, 4, 6, 3), (128, 256, 512, 2048), strict=True
+    ):
         second[(2 * d, d)] += blocks
         third[(4 * d, d)] += blocks
         third[(d, 4 * d)] += blocks
@@ -147,36 +154,44 @@ def test_of_a_seqbasic_conv2_or_what_it_shares_once():
 
 
 def test_of_a_skip_seqnet_the_shortcuts_too():
-    expected = bottle(conv2=False) + Counter({(128, 64): 1, (256, 128): 1, (512, 256): 1, (2048, 512): 1})
+    expected = bottle(conv2=False) + Counter(
+        {(128, 64): 1, (256, 128): 1, (512, 256): 1, (2048, 512): 1}
+    )
     assert taken("seqnet50", skip=True) == expected
 
 
 def test_of_a_resnet_the_1x1_convolutions():
-    found = orthogonal.weights(unbuilt("resnet50"))
+    found = orthogonal.regularized_weights(unbuilt("resnet50"))
     assert len(found) == 2 * 16 + 4
 
 
 @pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
 def test_of_a_network_without_any_none(model):
     with pytest.raises(InputError, match="no 1x1 convolution"):
-        orthogonal.weights(unbuilt(model))
+        orthogonal.regularized_weights(unbuilt(model))
 
 
 def reached(net: nn.Module) -> set[str]:
     """The parameters that the penalty has a gradient of."""
-    orthogonal.penalty(orthogonal.weights(net), 1e-4).backward()
+    orthogonal.penalty(orthogonal.regularized_weights(net), 1e-4).backward()
     return {name for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 def test_its_gradient_reaches_what_it_takes_and_nothing_else():
     net = build("seqnet50", stem_filters=4)
-    found = {name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
+    found = {
+        name
+        for name, m in net.named_modules()
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)
+    }
     assert reached(net) == {f"{name}.weight" for name in found}
 
 
 def test_of_a_shared_matrix_it_reaches_the_middle_tap():
     net = build("seqnet18", stem_filters=4, tie_conv2=True)
-    names = {name for name, _ in net.named_parameters() if name.endswith(("first.weight", "rest.weight"))}
+    names = {
+        name for name, _ in net.named_parameters() if name.endswith(("first.weight", "rest.weight"))
+    }
     assert reached(net) == names
     gradient = net.stages[0][0].branch[0].first.weight.grad
     assert torch.count_nonzero(gradient) == gradient[:, :, 1, 1].numel()
@@ -187,5 +202,10 @@ def test_orthogonal_initializations_are_at_its_minimum(kind):
     """R-Init is not."""
     for model in ("seqnet18", "seqnet50"):
         net = build(model, stem_filters=8, seqnet_init=kind)
-        assert orthogonal.penalty(orthogonal.weights(net), 1.0).item() < 1e-6
-        assert orthogonal.penalty(orthogonal.weights(build(model, stem_filters=8)), 1.0).item() > 1
+        assert orthogonal.penalty(orthogonal.regularized_weights(net), 1.0).item() < 1e-6
+        assert (
+            orthogonal.penalty(
+                orthogonal.regularized_weights(build(model, stem_filters=8)), 1.0
+            ).item()
+            > 1
+        )

@@ -20,7 +20,13 @@ from ghostgrad.runs.state import State
 from tests.unit.test_resume import KILLED, SPECS, Runner
 
 STEPS = 12
-CLASSIFY = {**SPECS["classify"], "batch": 24, "length": STEPS, "lr_boundaries": [8], "probe_at": [0, 3, 12]}
+CLASSIFY = {
+    **SPECS["classify"],
+    "batch": 24,
+    "length": STEPS,
+    "lr_boundaries": [8],
+    "probe_at": [0, 3, 12],
+}
 CLASSIFY |= {"probes": ["gradients", "updates", "statistics"], "eval_every": 4}
 RULES = {
     "sgd": {},
@@ -41,7 +47,9 @@ def ended(folder: Path, manifest: Path, processes: int, **changes) -> dict:
     """The checkpoint behind a run's last step."""
     (own := folder / str(processes)).mkdir()
     runner = Runner(own, "classify", manifest, {**CLASSIFY, **changes}, processes)
-    assert runner.start(signal_at_step=changes.get("length", STEPS), signal=int(signal.SIGTERM)) == 75
+    assert (
+        runner.start(signal_at_step=changes.get("length", STEPS), signal=int(signal.SIGTERM)) == 75
+    )
     with State(runner.folder) as state:
         return state.load()
 
@@ -86,7 +94,9 @@ def undisturbed(tmp_path_factory, manifest) -> dict[int, dict[str, bytes]]:
     """What runs of two and of three processes publish."""
     found = {}
     for processes in (2, 3):
-        runner = Runner(tmp_path_factory.mktemp("whole"), "classify", manifest, resumable(processes), processes)
+        runner = Runner(
+            tmp_path_factory.mktemp("whole"), "classify", manifest, resumable(processes), processes
+        )
         assert runner.start() == 0
         found[processes] = runner.files
     return found
@@ -142,7 +152,10 @@ def test_another_number_of_processes_is_one_line(tmp_path, manifest):
         process.join(300)
         assert process.exitcode == 1
         assert again.output.read_text().count("\n") == 1
-        assert told.replace("not 3", "saved by 3 process(es), one per GPU, not 2") in again.output.read_text()
+        assert (
+            told.replace("not 3", "saved by 3 process(es), one per GPU, not 2")
+            in again.output.read_text()
+        )
 
 
 def saved_by(runner: Runner, processes: int) -> None:
@@ -156,7 +169,9 @@ def spawned(pid: int) -> list[int]:
     return [n for n in children if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes as Linux tells of them")
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="finds child processes as Linux tells of them"
+)
 def test_a_lost_process_ends_the_run_with_an_error(tmp_path, manifest):
     """Started as `ghostgrad run` starts them, by spawn. The run that follows ends well."""
     spec = {**CLASSIFY, "micro_batch": 12, "length": 10**6, "eval_every": 0, "probes": []}
@@ -181,7 +196,13 @@ def test_a_lost_process_ends_the_run_with_an_error(tmp_path, manifest):
 
 
 def test_the_environment_tells_of_the_processes(tmp_path, manifest):
-    runner = Runner(tmp_path, "classify", manifest, {**CLASSIFY, "micro_batch": 12, "length": 1, "probes": []}, 2)
+    runner = Runner(
+        tmp_path,
+        "classify",
+        manifest,
+        {**CLASSIFY, "micro_batch": 12, "length": 1, "probes": []},
+        2,
+    )
     assert runner.start() == 0
     (found,) = json.loads((runner.out / "env.json").read_text())
     assert found["device"] == "2 x cpu, 1 thread(s)"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from ghostgrad.models.counts import counts
+from ghostgrad.models.counts import count_network
 from ghostgrad.models.diracnet import DiracConv
 from ghostgrad.models.isonet import SReLU
 from ghostgrad.models.torchvision_nets import PlainBottleneck
@@ -19,7 +19,9 @@ from tests.unit.networks import build, spec, step, unbuilt
 
 
 def convolutions(net: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(m.weight.shape) for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
+    return {
+        name: tuple(m.weight.shape) for name, m in net.named_modules() if isinstance(m, nn.Conv2d)
+    }
 
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -54,13 +56,19 @@ def kernels(depth: int) -> list[tuple[int, int, int]]:
 def test_parameters_are_those_counted_by_hand(depth):
     """ISONet has a bias b of the activation for every output, DiracNet a, b, gamma and beta, and its stem the latter
     two."""
-    weights, outputs = sum(math.prod(kernel) for kernel in kernels(depth)), sum(out for out, *_ in kernels(depth))
+    weights, outputs = (
+        sum(math.prod(kernel) for kernel in kernels(depth)),
+        sum(out for out, *_ in kernels(depth)),
+    )
     classifier = (kernels(depth)[-1][0] + 1) * 1000
-    assert counts(unbuilt(f"isonet{depth}"), 224)[0] == weights + outputs + classifier
+    assert count_network(unbuilt(f"isonet{depth}"), 224)[0] == weights + outputs + classifier
     if depth < 50:
-        assert counts(unbuilt(f"diracnet{depth}"), 224)[0] == weights + 4 * outputs - 2 * 64 + classifier
+        assert (
+            count_network(unbuilt(f"diracnet{depth}"), 224)[0]
+            == weights + 4 * outputs - 2 * 64 + classifier
+        )
     if depth == 50:
-        assert counts(unbuilt("plainnet50"), 224)[0] == weights + 2 * outputs + classifier
+        assert count_network(unbuilt("plainnet50"), 224)[0] == weights + 2 * outputs + classifier
 
 
 # --- DiracNet ---
@@ -79,7 +87,9 @@ def test_a_dirac_convolution_is_a_sum(into, out):
     x = torch.randn(2, into, 5, 5)
     norms = made.weight.square().sum((1, 2, 3), keepdim=True).sqrt()
     passed = F.pad(x, (0, 0, 0, 0, 0, out - into))
-    expected = made.a[:, None, None] * passed + made.b[:, None, None] * F.conv2d(x, made.weight / norms, padding=1)
+    expected = made.a[:, None, None] * passed + made.b[:, None, None] * F.conv2d(
+        x, made.weight / norms, padding=1
+    )
     torch.testing.assert_close(made(x), expected)
 
 
@@ -111,12 +121,14 @@ def test_a_trained_diracnet_is_a_chain_of_relu_and_convolution(model):
         net(torch.randn(8, 3, 64, 64))
     net.double().eval()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    y = F.max_pool2d(F.conv2d(x, *folded(net.stem[0].weight, net.stem[1]), stride=2, padding=3), 3, 2, 1)
+    y = F.max_pool2d(
+        F.conv2d(x, *folded(net.stem[0].weight, net.stem[1]), stride=2, padding=3), 3, 2, 1
+    )
     layers = 2
     for stage, blocks in enumerate(net.stages):
         y = F.max_pool2d(y, 2) if stage else y
         for block in blocks:
-            y = F.conv2d(F.relu(y), *folded(block[-2].explicit(), block[-1]), padding=1)
+            y = F.conv2d(F.relu(y), *folded(block[-2].explicit_weight(), block[-1]), padding=1)
             layers += 1
     logits = F.linear(F.relu(y).mean((2, 3)), net.head[-1].weight, net.head[-1].bias)
     torch.testing.assert_close(net(x), logits)
@@ -130,7 +142,10 @@ def test_shifted_relu():
     """max(x, b), -1 at first, of slope 1 on a share Phi(1) of N(0, 1): where ReLU passes half of a gradient's square,
     it passes 0.84; b takes the rest."""
     torch.manual_seed(0)
-    made, x = SReLU(2).double(), torch.randn(4, 2, 500, 500, dtype=torch.float64, requires_grad=True)
+    made, x = (
+        SReLU(2).double(),
+        torch.randn(4, 2, 500, 500, dtype=torch.float64, requires_grad=True),
+    )
     y = made(x)
     torch.testing.assert_close(y, x.clamp(min=-1))
     y.sum().backward()
@@ -156,7 +171,9 @@ def test_an_isonet_is_an_isometry_at_first(model):
         x = torch.randn(2, into, 8, 8, dtype=torch.float64, requires_grad=True)
         y = stage(x)
         kept = x[..., :: 8 // y.shape[-1], :: 8 // y.shape[-1]]
-        shared = min(into, y.shape[1], *(m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d)))
+        shared = min(
+            into, y.shape[1], *(m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d))
+        )
         torch.testing.assert_close(y[:, :shared], kept[:, :shared])
         assert not y[:, shared:].abs().gt(1e-6).any()
         y.backward(y.detach())
@@ -181,7 +198,9 @@ def test_plainnet50_has_resnet50s_convolutions_without_its_shortcuts():
     shapes = convolutions(residual.net)
     downsampling = {name for name in shapes if "downsample" in name}
     assert len(downsampling) == 4
-    assert convolutions(plain.net) == {name: shapes[name] for name in shapes if name not in downsampling}
+    assert convolutions(plain.net) == {
+        name: shapes[name] for name in shapes if name not in downsampling
+    }
     other = residual.net.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in plain.net.state_dict().items())
 
@@ -219,11 +238,14 @@ def test_with_group_norm_no_image_sees_another():
         assert same == alone
 
 
-@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet101", "resnet50_gn", "plainnet50"])
+@pytest.mark.parametrize(
+    "model", ["resnet18", "resnet34", "resnet101", "resnet50_gn", "plainnet50"]
+)
 def test_narrow_networks_are_in_proportion(model):
     wide, narrow = convolutions(unbuilt(model)), convolutions(unbuilt(model, stem_filters=16))
     assert narrow == {
-        name: (out // 4, into // 4 if into > 3 else 3, *size) for name, (out, into, *size) in wide.items()
+        name: (out // 4, into // 4 if into > 3 else 3, *size)
+        for name, (out, into, *size) in wide.items()
     }
 
 

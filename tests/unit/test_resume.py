@@ -307,6 +307,6 @@ def test_a_checkpoint_of_other_code_is_one_line(tmp_path, manifest):
     spec = parse_spec(json.dumps(SPECS["classify"]))
     with (
         State(runner.folder) as state,
-        pytest.raises(InputError, match=r"a checkpoint of other code \(.*\); delete it"),
+        pytest.raises(InputError, match=r"by a different version of the code \(.*\); delete it"),
     ):
         classify(spec, state, torch.device("cpu"), images)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.models import init
-from ghostgrad.models.counts import counts
+from ghostgrad.models.counts import count_network
 from ghostgrad.models.seqnet import SeqNet, Tied
 from ghostgrad.theory import costs
-from ghostgrad.training import optim
+from ghostgrad.training.optimizers.groups import parameter_groups
 from tests.unit.networks import build, images, module, modules, spec, step, unbuilt
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -31,7 +31,14 @@ def test_weight_layers(depth, layers):
     assert 2 * len(modules(unbuilt(f"seqnet{depth}"))) + 2 == layers
 
 
-def by_hand(depth: int, tie2: bool, tie4: bool, norm: str = "none", skip: bool = False, position: str = "first") -> int:
+def by_hand(
+    depth: int,
+    tie2: bool,
+    tie4: bool,
+    norm: str = "none",
+    skip: bool = False,
+    position: str = "first",
+) -> int:
     """Parameters at 64 filters and 1000 classes."""
     bottle, widths = depth >= 50, [64, 128, 256, 512, 2048 if depth >= 50 else 512]
     total = 64 * 3 * 49 + 2 * 64 + 2 * widths[-1] + widths[-1] * 1000 + 1000
@@ -64,7 +71,14 @@ COUNTED = [
 
 @pytest.mark.parametrize("case", COUNTED, ids=str)
 def test_parameters_are_those_counted_by_hand(case):
-    given = {"tie2": case["depth"] >= 50, "tie4": False, "norm": "none", "skip": False, "position": "first", **case}
+    given = {
+        "tie2": case["depth"] >= 50,
+        "tie4": False,
+        "norm": "none",
+        "skip": False,
+        "position": "first",
+        **case,
+    }
     renamed = {"tie2": "tie_conv2", "tie4": "tie_conv4", "norm": "branch_norm"}
     keys = {renamed.get(key, key): value for key, value in case.items() if key != "depth"}
     found = sum(p.numel() for p in unbuilt(f"seqnet{case['depth']}", **keys).parameters())
@@ -74,17 +88,22 @@ def test_parameters_are_those_counted_by_hand(case):
 def test_multiply_adds_are_the_closed_forms():
     """Tied or not, a weight is applied at every position."""
     _, expected = costs.seqnet50_cost()
-    assert {counts(unbuilt("seqnet50", tie_conv2=two, tie_conv4=four), 224)[1] for two, four in TIES} == {expected}
+    networks = [unbuilt("seqnet50", tie_conv2=two, tie_conv4=four) for two, four in TIES]
+    assert {count_network(net, 224).multiply_adds for net in networks} == {expected}
 
 
-@pytest.mark.parametrize("stem", [{}, {"cifar_stem": True}, {"cifar_stem": True, "small_stem": True}], ids=str)
+@pytest.mark.parametrize(
+    "stem", [{}, {"cifar_stem": True}, {"cifar_stem": True, "small_stem": True}], ids=str
+)
 @pytest.mark.parametrize(("depth", "end"), [(34, 32), (50, 128)])
 def test_outputs_are_the_stem_and_every_block(depth, end, stem):
     """Each stage's last block has the next one's width, and the first of the others half the side."""
     net = build(f"seqnet{depth}", stem_filters=4, **stem)
     _, ys = net.outputs(torch.randn(2, 3, 64, 64))
     side, expected = 64 if stem else 16, [(4, 64 if stem else 16)]
-    for stage, (blocks, d, out) in enumerate(zip(BLOCKS[depth], (4, 8, 16, 32), (8, 16, 32, end), strict=True)):
+    for stage, (blocks, d, out) in enumerate(
+        zip(BLOCKS[depth], (4, 8, 16, 32), (8, 16, 32, end), strict=True)
+    ):
         side = side // 2 if stage else side
         expected += [(d, side)] * (blocks - 1) + [(out, side)]
     assert [(y.shape[1], y.shape[2]) for y in ys] == expected
@@ -120,14 +139,22 @@ def reference(net: SeqNet, x: Tensor, sizes: str, skip: bool) -> Tensor:
             block, pools = f"stages.{stage}.{index}", stage > 0 and index == 0
             before = F.max_pool2d(y, 3, 2, 1) if pools else y
             if f"{block}.shortcut.0.weight" in p:
-                before = norm(f"{block}.shortcut.1", F.conv2d(before, p[f"{block}.shortcut.0.weight"]))
+                before = norm(
+                    f"{block}.shortcut.1", F.conv2d(before, p[f"{block}.shortcut.0.weight"])
+                )
             for pair in range(len(sizes) // 2):
-                name, (one, two) = f"{block}.branch.{pair}", map(int, sizes[2 * pair : 2 * pair + 2])
+                name, (one, two) = (
+                    f"{block}.branch.{pair}",
+                    map(int, sizes[2 * pair : 2 * pair + 2]),
+                )
                 first = p[f"{name}.first.weight"]
                 y = F.conv2d(y, first, p.get(f"{name}.first.bias"), padding=one // 2)
                 y = norm(f"{name}.branch_norm", y) if f"{name}.branch_norm.weight" in p else y
                 y = F.relu(F.max_pool2d(y, 3, 2, 1) if pools and not pair else y)
-                y = norm(f"{name}.norm", F.conv2d(y, second(f"{name}.second", first, two), padding=two // 2))
+                y = norm(
+                    f"{name}.norm",
+                    F.conv2d(y, second(f"{name}.second", first, two), padding=two // 2),
+                )
             y = before + y if skip else y
     y = F.relu(norm("head.2", y.mean((2, 3))))
     return y @ p["head.4.weight"].T + p["head.4.bias"]
@@ -158,7 +185,9 @@ def test_networks_equal_their_equations(variant):
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x = images(8, 3, 64, 64)
-    torch.testing.assert_close(net(x), reference(net, x, sizes, "skip" in keys), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        net(x), reference(net, x, sizes, "skip" in keys), rtol=1e-8, atol=1e-8
+    )
 
 
 # --- tying ---
@@ -173,7 +202,7 @@ def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
     tied, free = module(8, 4, sizes, out, tied=True), module(8, 4, sizes, out)
     free.first.load_state_dict(tied.first.state_dict())
     with torch.no_grad():
-        init.centre(free.second.weight)[:8] = init.centre(tied.first.weight).mT
+        init.center_tap(free.second.weight)[:8] = init.center_tap(tied.first.weight).mT
         if tied.second.rest is not None:
             free.second.weight[8:] = tied.second.rest.weight
     x, top = images(3, 8, 5, 5), images(3, out, 5, 5, seed=2)
@@ -182,9 +211,9 @@ def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
     one.backward(top)
     two.backward(top)
     expected, second = free.first.weight.grad.clone(), free.second.weight.grad
-    init.centre(expected).add_(init.centre(second)[:8].mT)
+    init.center_tap(expected).add_(init.center_tap(second)[:8].mT)
     torch.testing.assert_close(tied.first.weight.grad, expected)
-    assert init.centre(second)[:8].norm() > 0
+    assert init.center_tap(second)[:8].norm() > 0
     if tied.second.rest is not None:
         torch.testing.assert_close(tied.second.rest.weight.grad, second[8:])
     if tied.second.ring is not None:
@@ -199,17 +228,23 @@ def test_tied_tensors_appear_once(two, four):
     net = build("seqnet50", stem_filters=4, tie_conv2=two, tie_conv4=four)
     own = {name for name, _ in net.named_parameters() if ".second" in name}
     widening = {f"stages.{stage}.{last}.branch.1" for stage, last in enumerate((2, 3, 5, 2))}
-    blocks = [f"stages.{stage}.{index}" for stage, many in enumerate(BLOCKS[50]) for index in range(many)]
+    blocks = [
+        f"stages.{stage}.{index}" for stage, many in enumerate(BLOCKS[50]) for index in range(many)
+    ]
     expected = set() if two else {f"{block}.branch.0.second.weight" for block in blocks}
     expected |= {f"{name}.second.rest.weight" for name in widening} if four else set()
     expected |= set() if four else {f"{block}.branch.1.second.weight" for block in blocks}
     assert own == expected
     for decay in ("all", "weights"):
-        groups = optim.parameter_groups(net, 1e-4, decay, {})
+        groups = parameter_groups(net, 1e-4, decay, {})
         members = [p for group in groups for p in group["params"]]
         assert len({id(p) for p in members}) == len(members) == len(list(net.parameters()))
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-        assert all(id(p) in decayed for name, p in net.named_parameters() if ".first.weight" in name or name in own)
+        assert all(
+            id(p) in decayed
+            for name, p in net.named_parameters()
+            if ".first.weight" in name or name in own
+        )
 
 
 def test_a_tied_matrix_stays_one_in_training():
@@ -220,17 +255,23 @@ def test_a_tied_matrix_stays_one_in_training():
     made = next(m for m in modules(net) if m.second.ring is None and m.second.rest is None)
     conv2d = F.conv2d
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "conv2d", lambda x, weight, *rest, **more: used.append(weight) or conv2d(x, weight, *rest))
+        patch.setattr(
+            F,
+            "conv2d",
+            lambda x, weight, *rest, **more: used.append(weight) or conv2d(x, weight, *rest),
+        )
         made.second(torch.randn(1, 8, 3, 3), made.first.weight)
     assert used[0].untyped_storage().data_ptr() == made.first.weight.untyped_storage().data_ptr()
-    assert torch.equal(used[0][:, :, 0, 0], init.centre(made.first.weight).mT)
+    assert torch.equal(used[0][:, :, 0, 0], init.center_tap(made.first.weight).mT)
 
 
 def test_the_baseline_ties_the_module_of_the_3x3_in_a_seqbottle():
     assert not any(m.tied for m in modules(unbuilt("seqnet34")))
     for position in ("first", "second", "third"):
         for m in modules(unbuilt("seqnet50", position=position)):
-            with_3x3 = any(isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) for part in m.modules())
+            with_3x3 = any(
+                isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) for part in m.modules()
+            )
             assert m.tied == isinstance(m.second, Tied) == with_3x3
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.models import init
-from ghostgrad.models.seqnet import SeqModule
+from ghostgrad.models.seqnet import ModuleShape, SeqModule
 from ghostgrad.tasks import classify
 from ghostgrad.theory import propositions
 from tests.unit.networks import build, images, module, modules, spec, step
@@ -32,7 +32,7 @@ def test_only_the_middle_taps_start_away_from_zero(depth, kind):
     for m in modules(build(f"seqnet{depth}", stem_filters=8, seqnet_init=kind, tie_conv2=False)):
         weight, d = m.first.weight.detach(), m.first.in_channels
         assert torch.count_nonzero(weight) == weight[:, :, 0, 0].numel()
-        first, second = init.centre(weight), init.centre(m.second.weight.detach())[:d]
+        first, second = init.center_tap(weight), init.center_tap(m.second.weight.detach())[:d]
         if kind == "untied":
             likeness = (first.mT * second).mean() / (first.std() * second.std())
             assert abs(likeness) < 5 / math.sqrt(first.numel())
@@ -55,7 +55,7 @@ def test_zero_taps_are_trained(keys):
 def test_random_rows_have_their_variance(kind):
     """N(0, 2/(kd)), the rows that widen too."""
     torch.manual_seed(0)
-    first, second = init.seqnet_pair(kind, 64, 4, 256)
+    first, second = init.seqnet_matrices(kind, 64, 4, 256)
     for drawn in (first, second, second[64:]):
         assert drawn.var().item() == pytest.approx(2 / 256, rel=4 * math.sqrt(2 / drawn.numel()))
 
@@ -65,7 +65,7 @@ def test_random_rows_have_their_variance(kind):
 def test_orthogonal_rows(kind, square, k, out):
     """W^T W and M M^T are multiples of I, those that widen included."""
     torch.manual_seed(0)
-    first, second = init.seqnet_pair(kind, 8, k, out)
+    first, second = init.seqnet_matrices(kind, 8, k, out)
     torch.testing.assert_close(first.mT @ first, square * torch.eye(8), rtol=0, atol=1e-5)
     torch.testing.assert_close(second @ second.mT, square * torch.eye(out), rtol=0, atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_orthogonal_rows(kind, square, k, out):
 @pytest.mark.parametrize(("kind", "square"), [("orthogonal", 2), ("looks-linear", 4)])
 def test_rows_that_widen_a_tied_convolution_are_orthogonal_to_the_others(kind, square, k, out):
     made = module(8, k, (1, 1), out, kind, tied=True)
-    second = torch.cat([init.centre(made.first.weight).mT, made.second.rest.weight[:, :, 0, 0]])
+    second = torch.cat([init.center_tap(made.first.weight).mT, made.second.rest.weight[:, :, 0, 0]])
     unit = torch.eye(out, dtype=torch.float64)
     torch.testing.assert_close(second @ second.mT, square * unit, rtol=0, atol=1e-5)
 
@@ -84,7 +84,11 @@ def test_rows_that_widen_a_tied_convolution_are_orthogonal_to_the_others(kind, s
 def test_a_looks_linear_module_is_linear(k, sizes, tied):
     """Exactly, with the rounded R that is there; M relu(W x) = 2x as far as that one is orthogonal. BN in evaluation is
     linear, too."""
-    made, x, y = module(8, k, sizes, kind="looks-linear", tied=tied), images(2, 8, 5, 5), images(2, 8, 5, 5, seed=2)
+    made, x, y = (
+        module(8, k, sizes, kind="looks-linear", tied=tied),
+        images(2, 8, 5, 5),
+        images(2, 8, 5, 5, seed=2),
+    )
     torch.testing.assert_close(before_norm(made, x), 2 * x, rtol=0, atol=1e-5)
     made.eval()
     torch.testing.assert_close(made(x - 3 * y), made(x) - 3 * made(y), rtol=0, atol=1e-12)
@@ -97,7 +101,7 @@ def test_what_is_not_linear_with_l_init():
     turned = before_norm(module(8, 4, (1, 1), 16, "looks-linear"), -x)[:, 8:]
     torch.testing.assert_close(wide, turned, rtol=0, atol=1e-5)
     assert wide.std() > 0.1
-    pooled = SeqModule(8, 2, (3, 1), 8, False, True, "none")
+    pooled = SeqModule(8, ModuleShape(2, 3, 1), 8, False, True, "none")
     pooled.draw("looks-linear")
     for made in (pooled.double().eval(), module().eval()):
         gap = made(x + y) - made(x) - made(y)
@@ -112,7 +116,7 @@ def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
     d, found = 64, []
     for seed in range(16):
         torch.manual_seed(seed)
-        made = SeqModule(d, k, (3 if k == 2 else 1, 1), d, False, False, "none")
+        made = SeqModule(d, ModuleShape(k, 3 if k == 2 else 1, 1), d, False, False, "none")
         made.draw(kind)
         x, top = torch.randn(64, d, 8, 8, requires_grad=True), torch.randn(64, d, 8, 8)
         y = before_norm(made, x)
@@ -120,7 +124,9 @@ def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
         var = [v.transpose(0, 1).flatten(1).var(1).mean() for v in (x, y, gradient, top)]
         found.append(torch.stack([var[1] / var[0], var[2] / var[3]]))
     means, errors = torch.stack(found).mean(0), torch.stack(found).std(0) / 4
-    expected = propositions.untied_ratios(k) if kind == "untied" else propositions.tied_ratios(k, k * d)
+    expected = (
+        propositions.untied_ratios(k) if kind == "untied" else propositions.tied_ratios(k, k * d)
+    )
     for mean, error, ratio in zip(means.tolist(), errors.tolist(), expected, strict=True):
         assert abs(mean - ratio) < 4 * error
         assert error < 0.02 * ratio
@@ -136,4 +142,6 @@ def test_weights_follow_from_spec_and_seed(model):
     assert torch.equal(torch.get_rng_state(), state)
     other = classify.new_model({**keys, "seed": 1}, digits).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["stages.0.0.branch.0.first.weight"], other["stages.0.0.branch.0.first.weight"])
+    assert not torch.equal(
+        one["stages.0.0.branch.0.first.weight"], other["stages.0.0.branch.0.first.weight"]
+    )

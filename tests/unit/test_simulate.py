@@ -21,7 +21,16 @@ from ghostgrad.models import init
 from ghostgrad.rng import stream_seed
 from ghostgrad.runs.state import State, Stopped, StopRequest
 from ghostgrad.tasks import blocks, simulate
-from tests.unit.loop import ACTIVATIONS, CPU, NORMS, generators, looped, make_spec, measured, paper_spec
+from tests.unit.loop import (
+    ACTIVATIONS,
+    CPU,
+    NORMS,
+    generators,
+    looped,
+    make_spec,
+    measured,
+    paper_spec,
+)
 
 SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
 MODULES = [(kind, k) for kind in ("random", "orthogonal", "looks-linear", "untied") for k in (2, 4)]
@@ -155,14 +164,14 @@ def test_second_weight_is_the_transpose_unless_untied(kind, k):
 
 
 def test_seqnet_weights_come_from_init():
-    """draw() hands standard Gaussians to init.seqnet_module, the first after inputs and top derivative."""
+    """draw() hands standard Gaussians to init.seqnet_matrix, the first after inputs and top derivative."""
     spec = make_spec(net="seqnet", module_init="orthogonal", width=8, batch=6, depth=1)
     _, _, weights = simulate.draw(spec, generators(1))
     (stream,) = generators(1)
     for _ in range(2):
         torch.empty(6, 8).normal_(generator=stream)
     gaussian = torch.empty(16, 8).normal_(generator=stream)
-    torch.testing.assert_close(weights[0][0], init.seqnet_module("orthogonal", gaussian))
+    torch.testing.assert_close(weights[0][0], init.seqnet_matrix("orthogonal", gaussian))
 
 
 def test_every_draw_of_a_repeat_is_its_own():

@@ -42,10 +42,10 @@ def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     memory, files = (opened(root, input=kind, **changes) for kind in ("memory", "files"))
     assert (type(memory), type(files)) == (batches.InMemoryLoader, batches.StreamingLoader)
-    assert memory.per_epoch == files.per_epoch == 2
+    assert memory.steps_per_epoch == files.steps_per_epoch == 2
     for step in range(5):
         assert all(torch.equal(a, b) for a, b in zip(memory(step), files(step), strict=True))
-    for one, other in zip(memory.test(), files.test(), strict=True):
+    for one, other in zip(memory.test_batches(), files.test_batches(), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -95,7 +95,7 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
     ]
     assert same(joined, whole)
     sources = [opened(root, ProcessGroup(rank, 2), input="files", **changes) for rank in range(2)]
-    assert sorted(len(y) for source in sources for _, y in source.test()) == [2, 4]
+    assert sorted(len(y) for source in sources for _, y in source.test_batches()) == [2, 4]
 
 
 def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
@@ -206,7 +206,7 @@ from ghostgrad.runs.state import StopRequest
 
 stop = StopRequest().listen()
 spec = parse_spec(sys.argv[1])
-source = batches.open_batches(spec, load_data(spec, Path(sys.argv[2])), torch.device("cpu"))
+source = batches.open_loader(spec, load_data(spec, Path(sys.argv[2])), torch.device("cpu"))
 source(0)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 sys.stdin.readline()

@@ -35,7 +35,7 @@ from ghostgrad.data.images import Images
 from ghostgrad.files import write_atomically
 from ghostgrad.models import mask_rcnn
 from ghostgrad.models.build import build_network
-from ghostgrad.models.counts import counts, detector_counts
+from ghostgrad.models.counts import count_detector, count_network
 from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.registry.specs.classify import ClassifySpec
@@ -43,9 +43,10 @@ from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import generator
 from ghostgrad.tasks import classify, detect
 from ghostgrad.tasks.run import translate_torch_errors
-from ghostgrad.training import optim
 from ghostgrad.training.distributed import SINGLE_PROCESS
 from ghostgrad.training.engine import Network, configure
+from ghostgrad.training.optimizers.build import build_optimizer
+from ghostgrad.training.optimizers.lars import CLARS
 from ghostgrad.training.per_sample import SampleNorms
 
 log = logging.getLogger(__name__)
@@ -97,15 +98,15 @@ def classifier_step(spec: ClassifySpec, device: torch.device) -> Step:
     names = [str(number) for number in range(classes)]
     model = classify.new_model(spec, Images(no_images, y.numpy(), no_images, y.numpy(), names))
     network = Network(spec, model, device, SINGLE_PROCESS)
-    optimizer = optim.optimizer(spec, network.model.train())
-    norms = SampleNorms(network.model) if isinstance(optimizer, optim.CLARS) else None
+    optimizer = build_optimizer(spec, network.model.train())
+    norms = SampleNorms(network.model) if isinstance(optimizer, CLARS) else None
     x, y = x.to(device), y.to(device)
 
     def step(number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         with norms.collect() if norms else nullcontext():
             network.forward_backward(x, y, number)
-        if norms and isinstance(optimizer, optim.CLARS):
+        if norms and isinstance(optimizer, CLARS):
             optimizer.sample_norms = norms.means(SINGLE_PROCESS)
         optimizer.step()
 
@@ -115,8 +116,8 @@ def classifier_step(spec: ClassifySpec, device: torch.device) -> Step:
 def _new_detector(spec: DetectSpec) -> nn.Module:
     mean_std = DATA_SETS[spec.data].mean_std
     assert mean_std is not None, f"no mean and standard deviation of {spec.data}"
-    backbone = mask_rcnn.classifier(spec, 1)
-    detector: nn.Module = mask_rcnn.build(spec, backbone, CLASSES[spec.data], mean_std)
+    backbone = mask_rcnn.build_classifier(spec, 1)
+    detector: nn.Module = mask_rcnn.build_detector(spec, backbone, CLASSES[spec.data], mean_std)
     return detector
 
 
@@ -237,8 +238,8 @@ def _count(spec: TrainingSpec) -> tuple[int, int, int]:
     side = image_side(spec)
     with torch.device("meta"):  # without memory for the weights
         if isinstance(spec, DetectSpec):
-            return detector_counts(_new_detector(spec), side, spec.rois, masked_regions(spec))
-        return counts(build_network(spec, CLASSES[spec.data], (3, side, side)), side)
+            return count_detector(_new_detector(spec), side, spec.rois, masked_regions(spec))
+        return count_network(build_network(spec, CLASSES[spec.data], (3, side, side)), side)
 
 
 def networks_csv(runs: Iterable[RunSpec]) -> str:

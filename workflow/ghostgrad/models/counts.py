@@ -1,9 +1,12 @@
-"""Parameters, multiply-adds and weight layers of a network on torch's meta device."""
+"""Parameters, multiply-adds and weight layers of a network, counted on torch's meta device.
+
+Nothing is computed there, so networks of any size take neither time nor memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,41 +14,71 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import MaskRCNN
 
-PRODUCTS = ("convolution", "mm", "addmm", "bmm")  # of torch.ops.aten
+PRODUCTS = ("convolution", "mm", "addmm", "bmm")  # names in torch.ops.aten
+
+BOX_REGION_SIDE, MASK_REGION_SIDE = 7, 14  # positions to which a region is pooled, in torchvision
 
 
-class _Layers(TorchDispatchMode):
-    """Counts the convolutions and products that are computed within."""
+class NetworkCounts(NamedTuple):
+    """What one image costs in a forward pass."""
 
-    count = 0
+    parameters: int
+    multiply_adds: int
+    """Of convolutions and matrix products."""
+    products: int
+    """How many convolutions and matrix products there are."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.count += func.overloadpacket.__name__ in PRODUCTS
+
+class _ProductCounter(TorchDispatchMode):
+    """Counts the convolutions and matrix products that are computed while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func.overloadpacket.__name__ in PRODUCTS:
+            self.count += 1
         return func(*args, **(kwargs or {}))
 
 
-def _counts(net: nn.Module, forward: Callable[[], Any]) -> tuple[int, int, int]:
+def _count(net: nn.Module, forward: Callable[[], object]) -> NetworkCounts:
     net.eval()
-    with FlopCounterMode(display=False) as counter, _Layers() as layers:
+    with FlopCounterMode(display=False) as flops, _ProductCounter() as products:
         forward()
-    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2, layers.count
+    parameters = sum(p.numel() for p in net.parameters())
+    # torch counts a multiply-add as two operations.
+    return NetworkCounts(parameters, flops.get_total_flops() // 2, products.count)
 
 
-def counts(net: nn.Module, size: int) -> tuple[int, int, int]:
-    """Parameters, multiply-adds of products and convolutions for one image (3, size, size), and how many of these there
-    are."""
-    return _counts(net, lambda: net(torch.empty(1, 3, size, size, device="meta")))
+def count_network(net: nn.Module, size: int) -> NetworkCounts:
+    """The counts of a classifier on the meta device, for one image (3, size, size)."""
+    return _count(net, lambda: net(torch.empty(1, 3, size, size, device="meta")))
 
 
-def detector_counts(net: MaskRCNN, size: int, regions: int, masks: int) -> tuple[int, int, int]:
-    """The same of a detector for one image (3, size, size), of which `regions` go through its box head and `masks`
-    through its mask head."""
+def count_detector(net: MaskRCNN, size: int, regions: int, masks: int) -> NetworkCounts:
+    """The counts of a detector on the meta device, for one image (3, size, size).
+
+    `regions` of the image go through its box head and `masks` through its mask head. Both are given
+    because the network would choose them by values, which the meta device does not have.
+    """
     channels = net.backbone.out_channels
 
     def forward() -> None:
-        net.rpn.head(list(net.backbone(torch.empty(1, 3, size, size, device="meta")).values()))
-        for name, count, side in (("box", regions, 7), ("mask", masks, 14)):
-            found = getattr(net.roi_heads, f"{name}_head")(torch.empty(count, channels, side, side, device="meta"))
-            getattr(net.roi_heads, f"{name}_predictor")(found)
+        levels = net.backbone(torch.empty(1, 3, size, size, device="meta"))
+        net.rpn.head(list(levels.values()))
+        heads = net.roi_heads
+        side = BOX_REGION_SIDE
+        boxes = torch.empty(regions, channels, side, side, device="meta")
+        heads.box_predictor(heads.box_head(boxes))
+        side = MASK_REGION_SIDE
+        mask_regions = torch.empty(masks, channels, side, side, device="meta")
+        heads.mask_predictor(heads.mask_head(mask_regions))
 
-    return _counts(net, forward)
+    return _count(net, forward)

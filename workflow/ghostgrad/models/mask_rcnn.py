@@ -1,93 +1,131 @@
-"""Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017) on the networks of the Ghost paper's table 2,
-from torchvision's detection modules.
+"""Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017) on the networks of the Ghost
+paper's table 2, from torchvision's detection modules.
 
-The pyramid stands on the outputs of a network's four stages. A SeqNet's are those of its BNs, without ReLU, so that
-they may be negative; `backbone_relu` puts one there. `heads: gn` is group normalization in the pyramid, in a box head
-of four convolutions and one linear layer, and in the mask head (Wu and He 2018); `heads: 2fc` a box head of two linear
-layers and no normalization. Stem and first stage are not trained; BN of the other stages is not either
-(`FrozenBatchNorm2d`), or with `backbone_norm: sync` over the images of all processes (`SyncBatchNorm`).
+The pyramid takes the outputs of a network's four stages. Those of a SeqNet are outputs of BN
+without ReLU and may be negative; `backbone_relu` puts a ReLU there. With `heads: gn` there is group
+normalization in the pyramid, in a box head of four convolutions and one linear layer, and in the
+mask head (Wu and He 2018); with `heads: 2fc` a box head of two linear layers and no normalization.
+Stem and first stage are not trained. BN of the other stages is not trained either
+(`FrozenBatchNorm2d`), or with `backbone_norm: sync` over the images of all processes
+(`SyncBatchNorm`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from ghostgrad.models.build import build_network
-from ghostgrad.models.torchvision_nets import group_norm
+from ghostgrad.models.counts import BOX_REGION_SIDE
+from ghostgrad.models.network import ProbedNetwork
+from ghostgrad.models.staged import StagedNetwork
+from ghostgrad.models.torchvision_nets import WatchedNetwork, group_norm
+from ghostgrad.registry.datasets import MeanStd
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
 
-RATIOS = (0.5, 1.0, 2.0)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+HEAD_CONVOLUTIONS = 4  # in the mask head, and in the box head with group normalization
 
 
-class Stages(nn.Module):
-    """Images (N, 3, H, W) -> the outputs of a network's four stages, by the pyramid's names "0" to "3"."""
+class StageOutputs(nn.Module):
+    """Images (N, 3, H, W) -> the outputs of a network's four stages.
+
+    The keys are "0" to "3", as the pyramid expects them. With `relu` the outputs are rectified, but
+    the next stage still takes what the last one gave.
+    """
 
     def __init__(self, stem: Sequence[nn.Module], stages: Sequence[nn.Module], relu: bool):
         super().__init__()
         self.stem, self.stages, self.relu = nn.Sequential(*stem), nn.ModuleList(stages), relu
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x, found = self.stem(x), OrderedDict()
+        x, outputs = self.stem(x), OrderedDict()
         for index, stage in enumerate(self.stages):
             x = stage(x)
-            found[str(index)] = x.relu() if self.relu else x
-        return found
+            outputs[str(index)] = x.relu() if self.relu else x
+        return outputs
 
 
 class Backbone(nn.Module):
-    """`body`, then the pyramid: five levels of `channels`, the last a max-pool of the one before."""
+    """`body`, then the pyramid: five levels of `channels`, the last a max-pool of the one before.
 
-    def __init__(self, body: Stages, widths: Sequence[int], channels: int, normalized: bool):
+    `widths` are the channels of the body's four outputs.
+    """
+
+    def __init__(self, body: StageOutputs, widths: Sequence[int], channels: int, normalized: bool):
         super().__init__()
         self.body, self.out_channels = body, channels
         norm = group_norm if normalized else None
         self.fpn = FeaturePyramidNetwork(list(widths), channels, LastLevelMaxPool(), norm)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.fpn(self.body(x))
+        levels: dict[str, Tensor] = self.fpn(self.body(x))
+        return levels
 
 
-def stages_of(model: str, net: nn.Module, relu: bool = False) -> Stages:
-    """The part of a classifier that a detector stands on, weights and all: of a SeqNet or of torchvision's ResNet."""
-    if model.startswith("seqnet"):
-        return Stages([net.stem], net.stages, relu)
-    return Stages([net.conv1, net.bn1, net.relu, net.maxpool], [net.layer1, net.layer2, net.layer3, net.layer4], relu)
+def backbone_stages(classifier: ProbedNetwork, relu: bool = False) -> StageOutputs:
+    """The part of a SeqNet or a torchvision ResNet that a detector uses; it shares the weights."""
+    if isinstance(classifier, StagedNetwork):
+        return StageOutputs([classifier.stem], list(classifier.stages), relu)
+    net = cast(WatchedNetwork, classifier).net
+    stem, stages = (
+        [net.get_submodule(name) for name in names.split()]
+        for names in ("conv1 bn1 relu maxpool", "layer1 layer2 layer3 layer4")
+    )
+    return StageOutputs(stem, stages, relu)
 
 
-def widths_of(body: Stages) -> list[int]:
-    """MeanStd of the four stages' outputs."""
-    norms = [[m for m in stage.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))] for stage in body.stages]
-    return [len(found[-1].weight) for found in norms]
+def stage_widths(body: StageOutputs) -> list[int]:
+    """The channels of the four stages' outputs, read off the last normalization of each stage."""
+    widths = []
+    for stage in body.stages:
+        norms = [m for m in stage.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
+        widths.append(len(norms[-1].weight))
+    return widths
 
 
-def freeze(body: Stages, norms: bool) -> None:
-    """The stem and the first stage keep all of theirs; with `norms` every BN keeps its statistics, gamma and beta."""
+def freeze_backbone(body: StageOutputs, all_norms: bool) -> None:
+    """Make stem and first stage untrained; with `all_norms` also every BN of the other stages.
+
+    A frozen BN keeps its running statistics, gamma and beta.
+    """
     first = (body.stem, body.stages[0])
-    for part in (body,) if norms else first:
+    for part in (body,) if all_norms else first:
+        # A list, because the loop replaces modules while it runs.
         for module in list(part.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.BatchNorm2d):
-                    frozen = FrozenBatchNorm2d(child.num_features, child.eps)
-                    frozen.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
-                    setattr(module, name, frozen)
+                    setattr(module, name, _frozen(child))
     for part in first:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
 
 
-def classifier(spec: DetectSpec, classes: int) -> nn.Module:
-    """The classifier that the backbone of a detect spec is a part of."""
+def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
+    frozen: nn.Module = FrozenBatchNorm2d(norm.num_features, norm.eps)
+    state = norm.state_dict()
+    del state["num_batches_tracked"]  # a frozen BN counts none
+    frozen.load_state_dict(state)
+    return frozen
+
+
+def build_classifier(spec: DetectSpec, classes: int) -> ProbedNetwork:
+    """The classifier whose stages are the backbone of a detect spec."""
     network = ClassifySpec(
         model=spec.model,
         cifar_stem=spec.cifar_stem,
@@ -103,26 +141,34 @@ def classifier(spec: DetectSpec, classes: int) -> nn.Module:
     return build_network(network, classes, (3, 224, 224))
 
 
-def build(spec: DetectSpec, net: nn.Module, classes: int, channels: tuple[Sequence[float], ...]) -> MaskRCNN:
-    """The detector of a detect spec on the classifier `net`; `classes` without the background, `channels` the mean and
-    standard deviation by which it normalizes images in 0..1."""
-    body = stages_of(spec.model, getattr(net, "net", net), spec.backbone_relu)
-    widths = widths_of(body)
-    freeze(body, spec.backbone_norm == "frozen")
-    normalized, width = spec.heads == "gn", spec.fpn_channels
-    backbone = Backbone(body, widths, width, normalized)
-    sizes, features = tuple((size,) for size in spec.anchor_sizes), spec.head_features
-    box_head: nn.Module = TwoMLPHead(width * 7**2, features)
-    if normalized:
-        box_head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [features], norm_layer=group_norm)
+def build_detector(
+    spec: DetectSpec, classifier: ProbedNetwork, classes: int, mean_std: MeanStd
+) -> MaskRCNN:
+    """The detector of a detect spec on the stages of `classifier`.
+
+    `classes` do not include the background. `mean_std` are the constants by which the detector
+    normalizes images in [0, 1].
+    """
+    body = backbone_stages(classifier, spec.backbone_relu)
+    widths = stage_widths(body)  # before BN is replaced
+    freeze_backbone(body, all_norms=spec.backbone_norm == "frozen")
+    use_group_norm, channels = spec.heads == "gn", spec.fpn_channels
+    features = spec.head_features
+    # The parts draw their weights from torch's global generator, so their order matters: pyramid,
+    # box head, and then the arguments of MaskRCNN from the first to the last.
+    backbone = Backbone(body, widths, channels, use_group_norm)
+    box_head = _build_box_head(channels, features, use_group_norm)
+    # One size of anchors per level of the pyramid, each in three aspect ratios.
+    sizes = tuple((size,) for size in spec.anchor_sizes)
+    anchors = AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
     return MaskRCNN(
         backbone,
         min_size=spec.min_size,
         max_size=spec.max_size,
-        image_mean=list(channels[0]),
-        image_std=list(channels[1]),
-        rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
-        rpn_head=RPNHead(width, len(RATIOS)),
+        image_mean=list(mean_std[0]),
+        image_std=list(mean_std[1]),
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(channels, len(ASPECT_RATIOS)),
         rpn_pre_nms_top_n_train=spec.proposals * 2,
         rpn_post_nms_top_n_train=spec.proposals * 2,
         rpn_pre_nms_top_n_test=spec.proposals,
@@ -130,6 +176,21 @@ def build(spec: DetectSpec, net: nn.Module, classes: int, channels: tuple[Sequen
         box_batch_size_per_image=spec.rois,
         box_head=box_head,
         box_predictor=FastRCNNPredictor(features, classes + 1),
-        mask_head=MaskRCNNHeads(width, [width] * 4, 1, norm_layer=group_norm if normalized else None),
-        mask_predictor=MaskRCNNPredictor(width, width, classes + 1),
+        mask_head=MaskRCNNHeads(
+            channels,
+            [channels] * HEAD_CONVOLUTIONS,
+            1,  # dilation
+            norm_layer=group_norm if use_group_norm else None,
+        ),
+        mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
     )
+
+
+def _build_box_head(channels: int, features: int, use_group_norm: bool) -> nn.Module:
+    # Drawn in both cases: all weights that are drawn later depend on it.
+    head: nn.Module = TwoMLPHead(channels * BOX_REGION_SIDE**2, features)
+    if use_group_norm:
+        shape = (channels, BOX_REGION_SIDE, BOX_REGION_SIDE)
+        convolutions = [channels] * HEAD_CONVOLUTIONS
+        head = FastRCNNConvFCHead(shape, convolutions, [features], norm_layer=group_norm)
+    return head

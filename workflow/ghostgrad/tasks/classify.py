@@ -26,15 +26,18 @@ from ghostgrad.data.images import Images
 from ghostgrad.files import Cell
 from ghostgrad.models import init
 from ghostgrad.models.build import build_network
+from ghostgrad.models.network import ProbedNetwork
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks.progress import Progress
-from ghostgrad.training import optim, probes
+from ghostgrad.training import probes
+from ghostgrad.training.checkpoint import restore_checkpoint
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
-from ghostgrad.training.engine import Network, configure, restore
-from ghostgrad.training.loader import InMemoryLoader, StreamingLoader, open_batches
+from ghostgrad.training.engine import Network, configure
+from ghostgrad.training.loader import InMemoryLoader, StreamingLoader, open_loader
+from ghostgrad.training.optimizers.build import build_optimizer
 from ghostgrad.training.per_sample import SampleNorms
 from ghostgrad.training.schedules import StepSchedule
 
@@ -77,7 +80,7 @@ def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
     network.group.broadcast_buffers(network.model)
     network.model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=network.device)
-    for x, y in batches.test():
+    for x, y in batches.test_batches():
         logits = network(x)
         sums[0] += F.cross_entropy(logits, y, reduction="sum")
         sums[1] += (logits.argmax(1) == y).sum()
@@ -87,7 +90,7 @@ def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
     return loss / images, 100 * correct / images
 
 
-def new_model(spec: ClassifySpec, images: Images) -> nn.Module:
+def new_model(spec: ClassifySpec, images: Images) -> ProbedNetwork:
     """The network with its initial weights, the same in every process."""
     rng = generator(spec.seed, "init")
     # torch's and torchvision's own initialization draws from torch's global generator while the
@@ -113,18 +116,18 @@ def classify(
     `diverged`. Raises Stopped where the run is asked to stop; it has saved itself then.
     """
     configure(spec)
-    batches = open_batches(spec, images, device, group)
-    schedule = StepSchedule(spec, batches.per_epoch)
+    batches = open_loader(spec, images, device, group)
+    schedule = StepSchedule(spec, batches.steps_per_epoch)
     network = Network(spec, new_model(spec, images), device, group)
     model = network.model.train()
-    optimizer = optim.optimizer(spec, model)
+    optimizer = build_optimizer(spec, model)
     sample_norms = SampleNorms(model) if spec.optimizer == "clars" else None
 
     progress = Progress.start(SERIES_COLUMNS, RUNNING_TOTALS)
     diverged_at: int | None = None
     # Process 0 alone has checkpoints; the others are sent what it has read.
     if saved := group.broadcast_object(state.load()):
-        restore(saved, spec, model, optimizer, group.size, state.folder)
+        restore_checkpoint(saved, spec, model, optimizer, group.size, state.folder)
         progress.restore(saved, state.folder)
     log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
@@ -147,7 +150,7 @@ def classify(
 
         # The probe at t sees the weights after t updates and the batch of the update that follows.
         # After the last update there is still a probe to take, so the loop ends only behind it.
-        position = schedule.probes.get(step)
+        position = schedule.probe_positions.get(step)
         if position is not None:
             for probe, index, value in probe_on_rank_zero(network, spec, batches, step):
                 progress.probes.add(position, step, probe, index, value)
@@ -176,10 +179,10 @@ def classify(
         # Weight decay, momentum and trust ratios are applied inside optimizer.step(). The probe
         # `updates` compares the weights before it with those after it.
         measures_update = position is not None and "updates" in spec.probes
-        weights_before = probes.weights(model) if measures_update else None
+        weights_before = probes.copy_weights(model) if measures_update else None
         optimizer.step()
         if weights_before is not None:
-            for probe, index, value in probes.updates(weights_before, model, optimizer):
+            for probe, index, value in probes.measure_update(weights_before, model, optimizer):
                 progress.probes.add(position, step, probe, index, value)
 
         progress.step += 1
@@ -190,7 +193,7 @@ def classify(
         # of the network that it ended with.
         if not math.isfinite(loss):
             diverged_at = progress.step
-        if diverged_at is not None or schedule.evaluates(progress.step):
+        if diverged_at is not None or schedule.evaluates_at(progress.step):
             _evaluate_and_record(progress, schedule, learning_rate, network, batches)
         if diverged_at is not None:
             break
@@ -219,8 +222,8 @@ def _evaluate_and_record(
     step = progress.step
     progress.series.add(
         step,
-        schedule.at(step),
-        step / batches.per_epoch,
+        schedule.position(step),
+        step / batches.steps_per_epoch,
         learning_rate,
         means["train_loss"],
         means["train_accuracy"],
@@ -254,7 +257,7 @@ def probe_on_rank_zero(
         # The masks that Dropout will draw, or would draw, in the update with this batch.
         with network.dropout_rng(batch_step):
             measured = probes.measure(
-                spec.probes, network.model, x[: network.micro], y[: network.micro]
+                spec.probes, network.model, x[: network.micro_batch], y[: network.micro_batch]
             )
             for probe, index, value in measured:
                 means[probe, index] += value / spec.probe_batches

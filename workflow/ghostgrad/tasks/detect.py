@@ -35,11 +35,13 @@ from ghostgrad.rng import fork_global_rng, stream_seed
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks.progress import Progress
-from ghostgrad.training import optim
+from ghostgrad.training.checkpoint import restore_checkpoint
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
-from ghostgrad.training.engine import configure, restore
-from ghostgrad.training.loader import EpochSampler, loader_workers, stream
+from ghostgrad.training.engine import configure
+from ghostgrad.training.loader import EpochSampler
+from ghostgrad.training.optimizers.groups import parameter_groups
 from ghostgrad.training.schedules import StepSchedule
+from ghostgrad.training.workers import loader_worker_count, stream_batches
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ def read_weights(path: Path, spec: DetectSpec) -> PublishedWeights:
         content = torch.load(path, map_location="cpu", weights_only=True)
         parameters = content["state"]
         classes = list(parameters.values())[-1].shape[0]  # the length of the classifier's bias
-        backbone = mask_rcnn.classifier(spec, classes)
+        backbone = mask_rcnn.build_classifier(spec, classes)
         shapes = {name: value.shape for name, value in parameters.items()}
         expected = {name: value.shape for name, value in backbone.state_dict().items()}
         model, diverged = content["spec"]["model"], content["status"] == "diverged"
@@ -138,10 +140,10 @@ def new_model(spec: DetectSpec, scenes: Scenes, published: PublishedWeights | No
     # torchvision initializes layers from torch's global generator while they are built.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
-        classifier = mask_rcnn.classifier(spec, published.classes if published else 1)
+        classifier = mask_rcnn.build_classifier(spec, published.classes if published else 1)
         if published:
             classifier.load_state_dict(published.parameters)
-        return mask_rcnn.build(spec, classifier, len(scenes.classes), scenes.mean_std)
+        return mask_rcnn.build_detector(spec, classifier, len(scenes.classes), scenes.mean_std)
 
 
 def synchronize_batch_norm(
@@ -175,7 +177,7 @@ def evaluate(
     model.eval()
     share = range(group.rank, len(scenes.val.ids), group.size)
     results = []
-    for number, x in stream(TestScenes(scenes.val), share, device, loader_workers()):
+    for number, x in stream_batches(TestScenes(scenes.val), share, device, loader_worker_count()):
         checkpoint_if_due()
         (detections,) = model([x.float() / 255])
         results += detection_results(scenes, number, detections)
@@ -205,7 +207,7 @@ def detect(
         return Record(final_metrics({}, 0, 0, None, "upstream"), CsvTable(SERIES_COLUMNS))
     split = coco.with_objects(scenes.train)
     order = EpochSampler(spec, len(split.ids), group)
-    schedule = StepSchedule(spec, order.per_epoch)
+    schedule = StepSchedule(spec, order.steps_per_epoch)
     model = synchronize_batch_norm(new_model(spec, scenes, published), device, group)
     model = model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -216,7 +218,7 @@ def detect(
     diverged_at: int | None = None
     # Process 0 alone has checkpoints; the others are sent what it has read.
     if saved := group.broadcast_object(state.load()):
-        restore(saved, spec, model, optimizer, group.size, state.folder)
+        restore_checkpoint(saved, spec, model, optimizer, group.size, state.folder)
         progress.restore(saved, state.folder)
     log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
@@ -236,7 +238,7 @@ def detect(
         # stopped within an evaluation, which saves itself there too, resumes with all of it.
         checkpoint_if_due = partial(state.checkpoint_if_due, checkpoint, step, schedule.length)
         checkpoint_if_due()
-        if schedule.evaluates(step):
+        if schedule.evaluates_at(step):
             precisions = evaluate(model, scenes, device, group, checkpoint_if_due)
             _add_row(progress, schedule, order, precisions)
         if step == schedule.length:
@@ -246,7 +248,7 @@ def detect(
         # started here, when it is certain that a step is left to do.
         if batches is None:
             training = TrainingScenes(scenes, split, order)
-            batches = stream(training, itertools.count(step), device, loader_workers())
+            batches = stream_batches(training, itertools.count(step), device, loader_worker_count())
         images, targets = next(batches)
 
         # The learning rate is a function of the step, not a state that would have to be saved.
@@ -301,8 +303,8 @@ def _add_row(
     learning_rate = schedule.learning_rate(step - 1) if trained else None
     progress.series.add(
         step,
-        schedule.at(step),
-        step / order.per_epoch,
+        schedule.position(step),
+        step / order.steps_per_epoch,
         learning_rate,
         loss,
         *means,
@@ -314,7 +316,7 @@ def _add_row(
 
 def new_optimizer(spec: DetectSpec, model: nn.Module) -> torch.optim.SGD:
     """SGD with momentum over the parameters that are trained; normalization has no weight decay."""
-    groups = optim.parameter_groups(model, spec.weight_decay, "all_but_norms", spec.lr_scales)
+    groups = parameter_groups(model, spec.weight_decay, "all_but_norms", spec.lr_scales)
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, foreach=True)
 
 

@@ -184,7 +184,7 @@ def _compute(
     """Compute the run in one process for each GPU, and turn it into its record."""
     import torch
 
-    from ghostgrad.training.distributed import processes
+    from ghostgrad.training.distributed import start_processes
 
     keep_memory()
     device, process_count = choose_device(gpus), max(1, gpus)
@@ -197,7 +197,7 @@ def _compute(
     state.start(environment(spec.task, name))
     work = partial(_compute_task, spec, inputs)
     try:
-        with processes(process_count, device, threads_each, work) as (own_device, group):
+        with start_processes(process_count, device, threads_each, work) as (own_device, group):
             record = work(state, own_device, group)
     finally:  # a process that is stopped or fails has costs too
         peak = torch.cuda.max_memory_allocated(device) // 2**20 if on_gpu else None

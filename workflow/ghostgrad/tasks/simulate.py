@@ -205,7 +205,7 @@ def draw(
     weights: list[Tensor] = []
     kind = spec.module_init
     for shape in weight_shapes(spec)[::2]:
-        first = init.seqnet_module(kind, normal(generators, *shape))
+        first = init.seqnet_matrix(kind, normal(generators, *shape))
         second = first.transpose(1, 2)
         if kind == "untied":
             second = normal(generators, *shape[::-1], std=(2 / shape[0]) ** 0.5)

@@ -1,1 +1,1 @@
-"""How a training step is computed: batches, update rules, schedules, probes, data-parallel processes."""
+"""How a training step is computed: batches, update rules, schedules, probes, several processes."""

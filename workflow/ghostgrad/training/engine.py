@@ -1,13 +1,10 @@
-"""How a network is computed: precision, memory format, compilation, reproducibility, over several processes. None of it
-changes what is computed beyond rounding."""
+"""How a network is computed: precision, memory format, compilation, reproducibility, data-parallel
+gradients. None of these options changes what is computed beyond rounding."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,94 +13,114 @@ from torch import Tensor, nn
 from ghostgrad.checks import InputError
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
-from ghostgrad.rng import fork_global_rng, generator
-from ghostgrad.training import optim, orthogonal
+from ghostgrad.rng import fork_global_rng, stream_seed
+from ghostgrad.training import orthogonal
 from ghostgrad.training.distributed import ProcessGroup
 
-NARROW = 8  # channels
+MIN_CHANNELS_LAST = 8  # input channels of a convolution that torch can compute so on a CPU
 
 
 def configure(spec: ClassifySpec | DetectSpec) -> None:
-    """Set torch's switches; to be called before the first CUDA operation. TF32 is of convolutions on CUDA only; with
-    deterministic algorithms a step repeats bit by bit on a GPU too."""
+    """Set torch's global switches; must be called before the first CUDA operation.
+
+    TF32 is allowed for convolutions on CUDA only. With deterministic algorithms a step repeats bit
+    by bit on a GPU too.
+    """
     torch.backends.cudnn.allow_tf32 = spec.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = False
+    # The benchmark picks the fastest algorithm by timing, so it may differ between two starts.
     torch.backends.cudnn.benchmark = not spec.deterministic
     if spec.deterministic:
+        # cuBLAS reads this when CUDA is initialized; without it torch refuses deterministic mode.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(spec.deterministic)
 
 
-def check_layout(model: nn.Module) -> None:
-    """InputError for a model that torch cannot compute in channels_last on a CPU: it ends the process at narrow
-    convolutions (1x1 with stride) behind the stem."""
-    channels = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
-    if channels and min(channels) < NARROW:
-        told = f"a convolution of {min(channels)} channels, fewer than {NARROW}"
-        raise InputError(f"channels_last: torch fails on a CPU at {told}; leave it out")
+def check_channels_last(model: nn.Module) -> None:
+    """Raise InputError for a model that torch cannot compute in channels_last on a CPU.
+
+    There, a narrow convolution (1x1 with stride) behind the stem makes torch end the process.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    channels = [convolution.in_channels for convolution in convolutions[1:]]
+    if channels and min(channels) < MIN_CHANNELS_LAST:
+        reason = f"a convolution of {min(channels)} channels, fewer than {MIN_CHANNELS_LAST}"
+        raise InputError(f"channels_last: torch fails on a CPU at {reason}; leave it out")
 
 
 class Network:
-    """A model on a device as a spec has it computed; `model` is the model itself."""
+    """A model on a device, computed with the options of a spec.
 
-    def __init__(self, spec: ClassifySpec, model: nn.Module, device: torch.device, group: ProcessGroup):
+    `model` is the plain model, whose parameters are trained and saved: the compiled one shares
+    them, but has other names. Raises InputError for channels_last on a CPU with a narrow network.
+    """
+
+    def __init__(
+        self, spec: ClassifySpec, model: nn.Module, device: torch.device, group: ProcessGroup
+    ):
         if spec.channels_last and device.type == "cpu":
-            check_layout(model)
-        self.layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        self.model = model.to(device, memory_format=self.layout)
-        self.device, self.group, self.bf16 = device, group, spec.precision == "bf16"
-        self.micro = spec.micro_batch or spec.batch // group.size
-        self.run = torch.compile(self.model) if spec.compile else self.model
-        self.seed, self.drops = spec.seed, any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+            check_channels_last(model)
+        self.memory_format = torch.channels_last if spec.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.memory_format)
+        self.device, self.group = device, group
+        self.bf16 = spec.precision == "bf16"
+        self.micro_batch = spec.micro_batch or spec.batch // group.size
         self.orthogonal = spec.orthogonal
+        self.seed = spec.seed
+        self._forward = torch.compile(self.model) if spec.compile else self.model
+        self._has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) in float32. In bfloat16 weights and their updates stay float32."""
+        """Images (N, 3, H, W) -> logits (N, classes) in float32.
+
+        With bf16, products and convolutions are computed in bfloat16; the weights stay in float32.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.run(x.contiguous(memory_format=self.layout)).float()
+            logits: Tensor = self._forward(x.contiguous(memory_format=self.memory_format))
+        return logits.float()
 
     def dropout_rng(self, step: int) -> AbstractContextManager[None]:
-        """Within, Dropout draws this process's masks of a step, whatever was drawn before."""
-        if not self.drops:
+        """A context in which Dropout draws this process's masks of `step`.
+
+        Dropout draws from torch's global generator. The context starts it from the stream
+        dropout/<rank> at `step` and restores it on exit, so the masks do not depend on what was
+        drawn before, and a resumed run has the same ones.
+        """
+        if not self._has_dropout:
             return nullcontext()
-        return fork_global_rng(self.device, generator(self.seed, f"dropout/{self.group.rank}", step).initial_seed())
+        return fork_global_rng(
+            self.device, stream_seed(self.seed, f"dropout/{self.group.rank}", step)
+        )
 
     def forward_backward(self, x: Tensor, y: Tensor, step: int) -> tuple[float, int]:
-        """Give the parameters the gradient of the mean cross-entropy over every process's images, `micro` images at a
-        time and with the masks of `step`, and of orthogonal regularization; the mean cross-entropy and the number of
-        correct answers, over all processes."""
+        """Accumulate the gradient of one step into the parameters' `grad`, which must be empty.
+
+        x (N, 3, H, W) and y (N,) are this process's share of the batch. The gradient is that of the
+        mean cross-entropy over the images of all processes, plus that of orthogonal regularization.
+        Returns the mean cross-entropy and the number of correct answers, over all processes; the
+        penalty is not part of that loss.
+        """
         loss = correct = torch.zeros((), device=self.device)
+        # The masks of all micro-batches are drawn one after the other from the stream of the step.
         with self.dropout_rng(step):
-            for images, labels in zip(x.split(self.micro), y.split(self.micro), strict=True):
+            # BN normalizes over one micro-batch at a time, and activations of only one are kept.
+            chunks = zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True)
+            for images, labels in chunks:
                 logits = self(images)
-                share = F.cross_entropy(logits, labels) * (len(labels) / len(y))
-                share.backward()
-                loss, correct = loss + share.detach(), correct + (logits.argmax(1) == labels).sum()
+                # Each mean is weighted by its part of the images: the sum is the mean over all N.
+                weighted_loss = F.cross_entropy(logits, labels) * (len(labels) / len(y))
+                weighted_loss.backward()  # adds to `grad`
+                # Both stay on the device: reading them here would wait for the GPU.
+                loss = loss + weighted_loss.detach()
+                correct = correct + (logits.argmax(1) == labels).sum()
+        # The penalty depends on the weights alone, so its gradient is added once per step, and the
+        # average over processes, which all have the same weights, leaves it as it is.
         if self.orthogonal:
-            orthogonal.penalty(orthogonal.weights(self.model), self.orthogonal).backward()
-        self.group.all_reduce_mean([p.grad for p in self.model.parameters() if p.grad is not None])
-        loss, correct = self.group.all_reduce_sum(torch.stack([loss / self.group.size, correct.float()])).tolist()
-        return loss, int(correct)
-
-
-def restore(
-    saved: Mapping[str, Any],
-    spec: ClassifySpec | DetectSpec,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    processes: int,
-    folder: Path,
-) -> None:
-    """Put a checkpoint into model and optimizer; InputError where it is of another spec, of other code or of another
-    process count, of which the sums of gradients are rounded otherwise."""
-    try:
-        if saved["spec"] != spec.canonical():
-            raise InputError(f"{folder}: a checkpoint of another spec; delete it to start over")
-        if saved["processes"] != processes:
-            told = f"saved by {saved['processes']} process(es), one per GPU, not {processes}"
-            raise InputError(f"{folder}: {told}; give it as many GPUs again, or delete it to start over")
-        model.load_state_dict(saved["model"])
-        optim.resume(optimizer, saved["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        remedy = f"({str(error).splitlines()[0]}); delete it to start over"
-        raise InputError(f"{folder}: a checkpoint of other code {remedy}") from None
+            matrices = orthogonal.regularized_weights(self.model)
+            orthogonal.penalty(matrices, self.orthogonal).backward()
+        # Shares of equal size: the mean of the processes' gradients is that of the whole batch.
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.group.all_reduce_mean(gradients)
+        totals = torch.stack([loss / self.group.size, correct.float()])
+        mean_loss, total_correct = self.group.all_reduce_sum(totals).tolist()
+        return mean_loss, int(total_correct)

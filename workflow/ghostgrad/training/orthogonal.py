@@ -1,9 +1,12 @@
-"""Orthogonal regularization (Ghost app. B.2): to the loss is added, for every weight W of D x d that it takes,
+"""Orthogonal regularization (Ghost app. B.2).
 
-l(W) = eta |(n / tr S) S - I_n|_F^2,  S = W^T W if D >= d, else W W^T,  n = min(D, d).
+For every regularized weight W of D x d, the loss has the additional term
 
-It vanishes where the smaller side is orthogonal, whatever its length. As in the paper's code the trace is a constant
-for the gradient; the paper's formula, read literally, has a gradient through it too.
+    l(W) = eta |(n / tr S) S - I_n|_F^2,  S = W^T W if D >= d, else W W^T,  n = min(D, d).
+
+It vanishes where the smaller side of W is orthogonal, whatever its length. As in the paper's code,
+the trace is a constant for the gradient; the paper's formula, read literally, has a gradient
+through the trace as well.
 """
 
 from __future__ import annotations
@@ -19,57 +22,70 @@ from ghostgrad.checks import InputError
 from ghostgrad.models import init
 from ghostgrad.models.seqnet import SeqModule, SeqNet
 
-TINY = 1e-8  # what the paper's code adds to the trace
+TRACE_EPS = 1e-8  # added to the trace, as in the paper's code
 
 
-def weights(model: nn.Module) -> list[Tensor]:
-    """The matrices (out, in) that are regularized, in the order of modules(): every 1x1 convolution's, shortcuts too,
-    which is what the paper's code takes; InputError for a network that has none.
+def regularized_weights(model: nn.Module) -> list[Tensor]:
+    """The matrices (out, in) that are regularized, in the order of `modules()`.
 
-    So Conv3, Conv4 and, where it is untied, Conv2 of a SeqBottle, not its 3x3; of a tied convolution the rows that are
-    its own. In a SeqBasic with a tied Conv2, which would have none, the matrix that both share.
+    They are the weights of all 1x1 convolutions, shortcuts included, as in the paper's code. In a
+    SeqBottle these are Conv3, Conv4 and, where it is not tied, Conv2. A tied convolution has no
+    weight of its own for its first d outputs, which are the transpose of the other convolution's;
+    only its further rows, a 1x1 convolution `rest`, are taken. In a SeqBasic whose Conv2 is tied,
+    that would leave nothing, so the matrix is taken that both convolutions share: the center tap of
+    the 3x3. Raises InputError for a network without a 1x1 convolution.
     """
-    found, basic = [], isinstance(model, SeqNet) and not model.bottleneck
+    matrices = []
+    has_basic_blocks = isinstance(model, SeqNet) and not model.bottleneck
     for module in model.modules():
-        if basic and isinstance(module, SeqModule) and module.tied:
-            found.append(init.centre(module.first.weight))
+        if has_basic_blocks and isinstance(module, SeqModule) and module.tied:
+            matrices.append(init.center_tap(module.first.weight))
         elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-            found.append(module.weight.flatten(1))
-    if not found:
+            matrices.append(module.weight.flatten(1))
+    if not matrices:
         raise InputError("orthogonal regularization: the network has no 1x1 convolution")
-    return found
+    return matrices
 
 
 def penalty(matrices: Sequence[Tensor], eta: float) -> Tensor:
-    """The sum of l(W), a scalar; those of one shape are computed together, in the weights' own precision."""
-    shapes: dict[tuple[int, int], list[Tensor]] = {}
+    """The sum of l(W) over `matrices`, a scalar, in the precision of the weights."""
+    # Matrices of one shape are stacked and computed together; all lie on their longer side.
+    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for matrix in matrices:
         wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-        shapes.setdefault(tuple(wide.shape), []).append(wide)
+        by_shape.setdefault(tuple(wide.shape), []).append(wide)
     with torch.autocast(matrices[0].device.type, enabled=False):
-        parts = [_Penalty.apply(torch.stack(wide), eta) for wide in shapes.values()]
+        parts: list[Tensor] = [
+            _Penalty.apply(torch.stack(group), eta) for group in by_shape.values()
+        ]
     return torch.stack(parts).sum()
 
 
 class _Penalty(torch.autograd.Function):
-    """eta |R|_F^2, R = s S - I_n, S = A A^T, s = n / tr S, summed over the matrices A of (layers, n, m), n <= m.
+    """eta |R|_F^2 with R = s S - I_n, S = A A^T, s = n / tr S, summed over matrices A.
 
-    Its gradient is 4 eta s R A; one product, where autograd, which
-    does not know that R is symmetric, computes two.
+    The matrices are (layers, n, m) with n <= m. With s held constant, the gradient with respect to
+    A is 4 eta s R A, because R is symmetric. That is one product; autograd does not know of the
+    symmetry and computes two.
     """
 
     @staticmethod
-    def forward(ctx: Any, wide: Tensor, eta: float) -> Tensor:
-        rest, n = wide @ wide.mT, wide.shape[1]
-        trace = rest.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + TINY
-        scale = n / trace
-        rest.mul_(scale).diagonal(dim1=1, dim2=2).sub_(1)
-        squares = rest.square().sum((1, 2), keepdim=True)
+    def forward(ctx: Any, a: Tensor, eta: float) -> Tensor:
+        gram, n = a @ a.mT, a.shape[1]  # S (layers, n, n)
+        trace = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + TRACE_EPS
+        scale = n / trace  # s (layers, 1, 1)
+        # From here on the memory of S holds R = s S - I.
+        residual = gram.mul_(scale)
+        residual.diagonal(dim1=1, dim2=2).sub_(1)
+        squared_norms = residual.square().sum((1, 2), keepdim=True)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(4 * (rest.mul_(eta).mul_(scale) @ wide))
-        return eta * squares.sum()
+            # The gradient is computed here, where R is at hand, and then R's memory holds eta s R.
+            scaled_residual = residual.mul_(eta).mul_(scale)
+            ctx.save_for_backward(4 * (scaled_residual @ a))
+        return eta * squared_norms.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return slope * ctx.saved_tensors[0], None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad_output * gradient, None

@@ -1,10 +1,23 @@
-"""Norms of every sample's gradient, per parameter, without the gradients themselves: for CLARS (001 app. B).
+"""The norm of every sample's gradient, per parameter, without the gradients themselves: what CLARS
+needs (LALC paper app. B).
 
-A layer's weight gradient is a sum over samples of products of its input and of the loss's gradient at its output, so
-each sample's share and its norm follow from the two. With a loss that is a mean over B samples a sample's gradient is
-B times its share, and the mean of the gradients' norms is the sum of the shares'. In a net with BN in train mode a
-sample's loss depends on the other samples too; its share is then the part of the sum's gradient that its own
-activations carry (E-L8).
+The gradient of a layer's weights is a sum over samples i of a product of the layer's input x_i and
+of delta_i, the loss's gradient with respect to its output. Hooks see both, so the norm of each
+summand follows without another pass:
+
+    linear        |delta_i x_i^T| = |delta_i| |x_i|
+    convolution   With the unfolded input A_i (C k k, T) and the output's gradient D_i (O, T) over T
+                  positions, the gradient is D_i A_i^T, and
+                  |D_i A_i^T|^2 = sum over s, t of (A_i^T A_i)_st (D_i^T D_i)_st,
+                  which needs only two T x T Gram matrices (Goodfellow 2015). That is cheaper where
+                  T is small beside C k k and O, in late layers; elsewhere the gradient is computed.
+    BN            sums over positions of delta_i times the normalized input (gamma), and of
+                  delta_i (beta)
+
+The loss is a mean over B samples, so the gradient of a sample's own loss is B times its summand,
+and the mean over samples of the gradients' norms is the sum of the summands' norms. In a network
+with BN in train mode, a sample's loss depends on the other samples too. There, a sample's summand
+is the part of the gradient that its own activations carry.
 """
 
 from __future__ import annotations
@@ -12,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,125 +34,193 @@ from torch import Tensor, nn
 from ghostgrad.checks import InputError
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-CHUNK = 2**24  # values of a layer's unfolded input that are held at a time
+MAX_VALUES = 2**24  # of a layer's unfolded input or of its per-sample gradients, at a time
+
+BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+Layer: TypeAlias = nn.Conv2d | nn.Linear | BatchNorm
 
 
 def linear_squares(x: Tensor, delta: Tensor) -> Tensor:
-    """Squared norms (B,) of the weight gradients delta_i x_i^T of a linear layer; x (B, in), delta (B, out)."""
+    """Squared norms (B,) of the weight gradients delta_i x_i^T; x (B, in), delta (B, out)."""
     return x.square().sum(1) * delta.square().sum(1)
 
 
 def conv_squares(layer: nn.Conv2d, x: Tensor, delta: Tensor) -> Tensor:
-    """Squared norms (B,) of the weight gradients of a convolution; x (B, C, H, W), delta (B, O, H', W').
+    """Squared norms (B,) of the weight gradients of a convolution.
 
-    With A_i the unfolded input (C k k, T) and D_i the output's gradient (O, T), T = H' W', the gradient is D_i A_i^T.
-    Its norm comes from the two T x T Gram matrices where that is cheaper than the gradient (Goodfellow 2015).
+    x (B, C, H, W) is its input, delta (B, O, H', W') the loss's gradient at its output.
     """
     positions, rows = delta[0, 0].numel(), layer.weight[0].numel()
-    grams = prefers_grams(layer, x)
-    found = []
-    size = max(1, CHUNK // (rows * positions))
-    for some, of_them in zip(x.split(size), delta.flatten(2).split(size), strict=True):
-        unfolded = F.unfold(some, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        if grams:
-            found.append(((unfolded.mT @ unfolded) * (of_them.mT @ of_them)).sum((1, 2)).clamp(min=0))
+    use_grams = prefers_grams(layer, x)
+    squares = []
+    chunk = max(1, MAX_VALUES // (rows * positions))
+    for x_part, delta_part in zip(x.split(chunk), delta.flatten(2).split(chunk), strict=True):
+        unfolded = F.unfold(
+            x_part, layer.kernel_size, layer.dilation, _padding(layer), layer.stride
+        )
+        if use_grams:
+            products = (unfolded.mT @ unfolded) * (delta_part.mT @ delta_part)
+            # Rounding can make the sum of a vanishing gradient slightly negative.
+            squares.append(products.sum((1, 2)).clamp(min=0))
         else:
-            found.append((of_them @ unfolded.mT).square().sum((1, 2)))
-    return torch.cat(found)
+            squares.append((delta_part @ unfolded.mT).square().sum((1, 2)))
+    return torch.cat(squares)
 
 
 def prefers_grams(layer: nn.Conv2d, x: Tensor) -> bool:
-    """True where a convolution of x has few positions and many weights."""
-    sizes = zip(x.shape[2:], layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
-    positions = math.prod((n + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, pad, dilation in sizes)
-    rows = layer.weight[0].numel()
+    """True where Gram matrices are cheaper than gradients for a convolution of x (B, C, H, W).
+
+    Per sample they cost T^2 (C k k + O) multiplications, the gradient T C k k O.
+    """
+    positions = 1
+    for axis, size in enumerate(x.shape[2:]):
+        span = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        positions *= (size + 2 * _padding(layer)[axis] - span - 1) // layer.stride[axis] + 1
+    rows = math.prod(layer.weight.shape[1:])
     return positions * (rows + layer.out_channels) < rows * layer.out_channels
 
 
+def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
+    """The zeros on either side, by axis; our networks have no padding that is text ('same')."""
+    if isinstance(layer.padding, str):
+        raise TypeError(f"no per-sample norms for the padding {layer.padding!r}")
+    return layer.padding
+
+
 def conv_gradients(layer: nn.Conv2d, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """What conv_squares gives, and the gradient of the sum; each image's gradient is a group of one convolution. On a
-    CPU that costs little more than the sum alone, and a fourth of unfolding, which copies the input k k times."""
+    """Squared norms (B,) as `conv_squares` gives them, and the gradient of the sum.
+
+    Each sample's gradient is one group of a grouped convolution. On a CPU this costs little more
+    than the sum alone, and a fourth of unfolding, which copies the input k k times.
+    """
+    shape = layer.weight.shape
     squares, total = [], torch.zeros_like(layer.weight, dtype=x.dtype)
-    size = max(1, CHUNK // layer.weight.numel())
-    options = (layer.stride, layer.padding, layer.dilation)
-    for some, of_them in zip(x.split(size), delta.split(size), strict=True):
-        n, shape = len(some), layer.weight.shape
-        image, gradient = (part.reshape(1, -1, *part.shape[2:]) for part in (some, of_them))
-        each = torch.nn.grad.conv2d_weight(image, (n * shape[0], *shape[1:]), gradient, *options, groups=n)
-        squares.append(each.view(n, -1).square().sum(1))
-        total += each.view(n, *shape).sum(0)
+    chunk = max(1, MAX_VALUES // layer.weight.numel())
+    for x_part, delta_part in zip(x.split(chunk), delta.split(chunk), strict=True):
+        n = len(x_part)
+        # (n, C, H, W) -> (1, n C, H, W): the samples become the groups of one image.
+        image, gradient = (part.reshape(1, -1, *part.shape[2:]) for part in (x_part, delta_part))
+        per_sample = torch.nn.grad.conv2d_weight(  # type: ignore[attr-defined]  # not in its stubs
+            image,
+            (n * shape[0], *shape[1:]),
+            gradient,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            groups=n,
+        )
+        squares.append(per_sample.view(n, -1).square().sum(1))
+        total += per_sample.view(n, *shape).sum(0)
     return torch.cat(squares), total
 
 
-def norm_squares(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def norm_squares(layer: BatchNorm, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     """Squared norms (B,) of the gradients of gamma and beta; x and delta (B, C, …)."""
     normalized = F.batch_norm(x, None, None, training=True, eps=layer.eps)
-    return _over_positions(delta * normalized), _over_positions(delta)
+    return _squares_of_sums(delta * normalized), _squares_of_sums(delta)
 
 
-def _over_positions(values: Tensor) -> Tensor:
-    """Squared norms (B,) of what is left of (B, C, …) when positions are summed."""
-    return values.flatten(2).sum(2).square().sum(1) if values.ndim > 2 else values.square().sum(1)
+def _squares_of_sums(values: Tensor) -> Tensor:
+    """Squared norms (B,) of (B, C, …) summed over positions."""
+    if values.ndim > 2:
+        values = values.flatten(2).sum(2)
+    return values.square().sum(1)
 
 
 class SampleNorms:
-    """Collects the mean over the samples of |grad f_i| of every parameter, over the backward passes of one update,
-    whose losses add up to the mean over all samples."""
+    """Collects the mean over samples of |grad f_i| of every parameter during one update.
+
+    The update may take several backward passes, whose losses add up to the mean over all samples.
+    Raises InputError for a parameter of another layer than convolutions, linear layers and BN, and
+    for a convolution with groups or with padding other than zeros.
+    """
 
     def __init__(self, model: nn.Module):
         self.sums: dict[Tensor, Tensor] = {}
-        kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-        self.layers = [module for module in model.modules() if isinstance(module, kinds)]
+        self.layers: list[Layer] = [
+            module
+            for module in model.modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d))
+        ]
+        problem = "optimizer: clars has no per-sample norms for"
         covered = {id(p) for layer in self.layers for p in layer.parameters(recurse=False)}
         for layer in self.layers:
-            if isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
-                raise InputError(f"optimizer: clars has no per-sample norms for {layer}")
+            is_convolution = isinstance(layer, nn.Conv2d)
+            if is_convolution and (layer.groups != 1 or layer.padding_mode != "zeros"):
+                raise InputError(f"{problem} {layer}")
         for name, parameter in model.named_parameters():
             if id(parameter) not in covered:
-                raise InputError(f"optimizer: clars has no per-sample norms for the parameter '{name}'")
+                raise InputError(f"{problem} the parameter '{name}'")
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Forward and backward happen inside."""
-        hooks = [layer.register_forward_hook(self._watch) for layer in self.layers]
-        hooks += [layer.register_forward_pre_hook(self._take_over) for layer in self.layers]
+        """The forward and backward passes of an update happen inside."""
+        hooks = []
+        for layer in self.layers:
+            hooks.append(layer.register_forward_pre_hook(self._before_forward))
+            hooks.append(layer.register_forward_hook(self._after_forward))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _take_over(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Where the samples' gradients are computed for their norms, autograd need not compute their sum again."""
-        x = inputs[0]
-        taken = isinstance(layer, nn.Conv2d) and x.requires_grad and not x.is_cuda and not prefers_grams(layer, x)
-        layer.weight.requires_grad_(not taken)
+    def _before_forward(self, layer: Layer, inputs: tuple[Tensor, ...]) -> None:
+        """Take over the weight's gradient where the samples' gradients are computed anyway.
 
-    def _watch(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, taken = inputs[0].detach(), not layer.weight.requires_grad
+        Their sum is that gradient, so autograd need not compute it again: it leaves out a weight
+        that requires no gradient in the forward pass. Not so for the network's first layer: without
+        a gradient of its input either, its output would get none, and no hook would run.
+        """
+        x = inputs[0]
+        takes_over = (
+            isinstance(layer, nn.Conv2d)
+            and x.requires_grad
+            and not x.is_cuda
+            and not prefers_grams(layer, x)
+        )
+        layer.weight.requires_grad_(not takes_over)
+
+    def _after_forward(self, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x, taken_over = inputs[0].detach(), not layer.weight.requires_grad
         layer.weight.requires_grad_()
-        output.register_hook(lambda delta: self._add(layer, x, delta, taken))
+        output.register_hook(lambda delta: self._add(layer, x, delta, taken_over))
 
     @torch.no_grad()
-    def _add(self, layer: nn.Module, x: Tensor, delta: Tensor, taken: bool) -> None:
+    def _add(self, layer: Layer, x: Tensor, delta: Tensor, taken_over: bool) -> None:
+        """Add the norms of one layer in one backward pass, and its gradient where taken over."""
+        # Under autocast either may be bfloat16, in which squares and sums lose too much.
         wide = torch.promote_types(torch.promote_types(x.dtype, delta.dtype), torch.float32)
-        x, delta = x.to(wide), delta.to(wide)  # under autocast either may be bfloat16
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            squares = norm_squares(layer, x, delta)
-        elif taken:
-            square, total = conv_gradients(layer, x, delta)
-            layer.weight.grad = total if layer.weight.grad is None else layer.weight.grad + total
-            squares = (square,)
-        else:
-            squares = (conv_squares(layer, x, delta) if isinstance(layer, nn.Conv2d) else linear_squares(x, delta),)
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
-            squares += (_over_positions(delta),)
+        squares = self._squares(layer, x.to(wide), delta.to(wide), taken_over)
         for parameter, square in zip(layer.parameters(recurse=False), squares, strict=True):
-            self.sums[parameter] = self.sums.get(parameter, 0) + square.sqrt().sum()
+            norms = square.sqrt().sum()
+            previous = self.sums.get(parameter)
+            self.sums[parameter] = norms if previous is None else previous + norms
+
+    def _squares(
+        self, layer: Layer, x: Tensor, delta: Tensor, taken_over: bool
+    ) -> tuple[Tensor, ...]:
+        """Squared norms (B,) for each parameter of the layer, in the order of `parameters()`."""
+        if isinstance(layer, nn.Conv2d):
+            if taken_over:
+                weight_squares, gradient = conv_gradients(layer, x, delta)
+                grad = layer.weight.grad
+                layer.weight.grad = gradient if grad is None else grad + gradient
+            else:
+                weight_squares = conv_squares(layer, x, delta)
+        elif isinstance(layer, nn.Linear):
+            weight_squares = linear_squares(x, delta)
+        else:
+            return norm_squares(layer, x, delta)
+        if layer.bias is None:
+            return (weight_squares,)
+        return weight_squares, _squares_of_sums(delta)
 
     def means(self, group: ProcessGroup = SINGLE_PROCESS) -> dict[Tensor, float]:
-        """By parameter, since the last call; over the samples of every process."""
-        total = group.all_reduce_sum(torch.stack(list(self.sums.values()))) / group.size
-        found = dict(zip(self.sums, total.tolist(), strict=True))
+        """The mean by parameter since the last call, over the samples of every process."""
+        # A process weights its losses by 1/(number of its own samples), hence the division.
+        sums = torch.stack(list(self.sums.values()))
+        means = group.all_reduce_sum(sums) / group.size
+        result = dict(zip(self.sums, means.tolist(), strict=True))
         self.sums = {}
-        return found
+        return result

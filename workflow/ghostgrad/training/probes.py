@@ -1,74 +1,158 @@
-"""Quantities recorded inside training; a probe at t sees the weights after t updates and the batch of update t, of it
-the first `micro_batch` images, which BN sees at a time, where the spec has such; with `probe_batches`, the mean over
-that batch and those behind it.
+"""Quantities that are recorded inside training.
 
-Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and BN's running
-statistics and touches no parameter's gradient.
+A probe at t sees the weights after t updates and the batch of update t, of which it takes the first
+`micro_batch` images, those that BN sees at a time. With `probe_batches` it is the mean over that
+batch and those behind it. In the formulas, l is the mean cross-entropy of these images and y_k the
+k-th output of `model.outputs`.
 
-gradients     gradient_variance, gradient_norm: of dl/dy_k at block output y_k, index k; 0 is the stem of a BN-ResNet
-              or SeqNet, else the first normalization's output. Variance over the batch (1/B) of each feature
-              (c, h, w), averaged over features; Frobenius norm over the batch; l is the mean cross-entropy
-              (BN-ResNet paper sec. 4.4).
-activations   activation_variance: of y_k, in the same way.
-bn_offset     bn_offset_mean, bn_offset_median: |beta/gamma| over the channels of BN layer k (BN-ResNet paper app. F).
-weight_norm   weight_norm: Frobenius norm of the k-th convolution's weight, in the order of modules(); of the k-th
-              linear layer's in a net without convolutions.
-weight_gradient  Frobenius norm of the loss's gradient with respect to the same.
-bn_variance   variance of BN layer k's input over batch and positions, averaged over channels (Ghost app. C.2).
-updates       of the update that follows: update_ratio, |dw|/|w| of the weights of weight_norm; clipped_fraction, of all
-              tensors those whose rate a layer-wise rule holds below the learning rate.
-statistics    of the k-th convolution's, normalization's and activation's output x (conv_, norm_, act_) and of
-              g = dl/dx, per channel over batch and positions, then averaged over channels: activation_variance,
-              gradient_variance; activation_offset and gradient_offset, |mean|/std; activation_gradient_correlation,
-              |Corr(x_i, g_i)|; activation_correlation, |Corr(x_i, x_j)| over all pairs i != j. Of the weights,
-              pooled: weight_variance, weight_offset. MeanStd without variance do not count; at most 128 of a layer
-              (LALC paper fig. 3).
+Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and
+BN's running statistics, and it touches no parameter's `grad`.
+
+gradients     gradient_variance and gradient_norm of dl/dy_k at block output y_k. Index 0 is the
+              stem of a BN-ResNet or SeqNet, in other networks the first normalization's output.
+              The variance is that over the batch (1/B) of each feature (c, h, w), averaged over
+              features; the norm is the Frobenius norm over the batch (BN-ResNet paper sec. 4.4).
+activations   activation_variance of y_k, computed in the same way.
+bn_offset     bn_offset_mean and bn_offset_median of |beta/gamma| over the channels of BN layer k
+              (BN-ResNet paper app. F).
+weight_norm   Frobenius norm of the weight of the k-th convolution, in the order of modules(); in a
+              network without convolutions, of the k-th linear layer.
+weight_gradient
+              Frobenius norm of dl/dw for the same weights.
+bn_variance   Variance of BN layer k's input over batch and positions, averaged over channels
+              (Ghost app. C.2).
+updates       Of the update that follows: update_ratio, |dw|/|w| of the weights of weight_norm, and
+              clipped_fraction, the fraction of all tensors whose learning rate a layer-wise rule
+              holds below that of the schedule.
+statistics    Of the output x of the k-th convolution, normalization and activation (conv_, norm_,
+              act_) and of g = dl/dx, per channel over batch and positions, then averaged over
+              channels (LALC paper fig. 3): activation_variance and gradient_variance;
+              activation_offset and gradient_offset, |mean|/std; activation_gradient_correlation,
+              |Corr(x_i, g_i)|; activation_correlation, |Corr(x_i, x_j)| over all pairs i != j.
+              Of each weight as a whole: weight_variance and weight_offset. Channels without
+              variance do not count, and of a layer at most MAX_CHANNELS are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghostgrad.models.network import ProbedNetwork
 from ghostgrad.rng import fork_global_rng
-from ghostgrad.training.optim import Layerwise
+from ghostgrad.training.optimizers.layerwise import LayerwiseOptimizer
 
+ProbeValues: TypeAlias = Iterator[tuple[str, int, float]]
+"""(name of the quantity, index, value)."""
 
-def _variance(x: Tensor) -> float:
-    return x.var(dim=0, correction=0).mean().item()
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+# The kinds of outputs that the probe `statistics` looks at, with the prefix of their quantities.
+SIGNAL_KINDS: Mapping[str, tuple[type[nn.Module], ...]] = {
+    "conv": (nn.Conv2d, nn.Linear),
+    "norm": (*BATCH_NORMS, nn.LayerNorm),
+    "act": (nn.ReLU, nn.LeakyReLU, nn.SELU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh),
+}
+MAX_CHANNELS = 128  # of a layer, at even distances
+
+NEED_PASSES = {"gradients", "activations", "weight_gradient", "bn_variance"}
 
 
 @dataclass
 class Passes:
-    """A forward and a backward pass in train mode: block outputs, the loss's gradients with respect to them and to the
-    weights, and each BN's input."""
+    """What one forward and one backward pass in train mode give."""
 
     outputs: list[Tensor]
+    """The block outputs y_k."""
     gradients: list[Tensor]
-    of_weights: list[Tensor]
+    """dl/dy_k."""
+    weight_gradients: list[Tensor]
     bn_inputs: list[Tensor]
 
 
-def _weights(model: nn.Module) -> list[Tensor]:
-    """Of every convolution, but for those that torchvision's ResNets have in their shortcuts, or, in a net without any,
-    of every linear layer."""
-    found = [m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and "downsample" not in name]
-    return found or [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+def measure(probes: Sequence[str], model: ProbedNetwork, x: Tensor, y: Tensor) -> ProbeValues:
+    """Yield every quantity that `probes` names on images x (N, 3, H, W) with labels y (N,).
+
+    The probe `updates` is not among them; see `measure_update`.
+    """
+    if NEED_PASSES & set(probes):
+        passes = _run_passes(model, x, y)
+        for k, (output, gradient) in enumerate(zip(passes.outputs, passes.gradients, strict=True)):
+            if "gradients" in probes:
+                yield "gradient_variance", k, _batch_variance(gradient)
+                yield "gradient_norm", k, _norm(gradient)
+            if "activations" in probes:
+                yield "activation_variance", k, _batch_variance(output)
+        if "weight_gradient" in probes:
+            for k, gradient in enumerate(passes.weight_gradients):
+                yield "weight_gradient", k, _norm(gradient)
+        if "bn_variance" in probes:
+            for k, signal in enumerate(passes.bn_inputs):
+                channels = signal.transpose(0, 1).flatten(1)  # (C, N positions)
+                yield "bn_variance", k, channels.var(1, correction=0).mean().item()
+    if "bn_offset" in probes:
+        for k, norm in enumerate(_batch_norms(model)):
+            offset = (norm.bias / norm.weight).detach().abs()
+            yield "bn_offset_mean", k, offset.mean().item()
+            yield "bn_offset_median", k, offset.median().item()
+    if "weight_norm" in probes:
+        for k, weight in enumerate(_probed_weights(model)):
+            yield "weight_norm", k, _norm(weight.detach())
+    if "statistics" in probes:
+        yield from _measure_statistics(model, x, y)
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+def copy_weights(model: nn.Module) -> list[Tensor]:
+    """A copy of the weights that `measure_update` compares, to be made before the update."""
+    return [weight.detach().clone() for weight in _probed_weights(model)]
+
+
+def measure_update(
+    before: list[Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> ProbeValues:
+    """The probe `updates`, of the update since `before` was copied."""
+    for k, (old, new) in enumerate(zip(before, _probed_weights(model), strict=True)):
+        change = torch.linalg.vector_norm(new.detach() - old)
+        yield "update_ratio", k, (change / torch.linalg.vector_norm(old)).item()
+    if isinstance(optimizer, LayerwiseOptimizer):
+        yield "clipped_fraction", 0, optimizer.clipped_fraction
+
+
+def _norm(x: Tensor) -> float:
+    norm: float = torch.linalg.vector_norm(x).item()
+    return norm
+
+
+def _batch_variance(x: Tensor) -> float:
+    """The variance over the batch (1/B) of each feature, averaged over features."""
+    return x.var(dim=0, correction=0).mean().item()
+
+
+def _probed_weights(model: nn.Module) -> list[Tensor]:
+    """The weights of all convolutions, except in the shortcuts of torchvision's ResNets
+    (`downsample`); in a network without convolutions, those of all linear layers."""
+    convolutions: list[Tensor] = [
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and "downsample" not in name
+    ]
+    return convolutions or [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+
+
+def _batch_norms(model: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    return [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
 
 
 @contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """BN's running statistics and, for Dropout, torch's generators are afterwards what they were."""
+    """Restore BN's running statistics and, for Dropout, torch's generators on exit."""
     buffers = [value.clone() for value in model.buffers()]
     with fork_global_rng(device):
         yield
@@ -77,119 +161,90 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             value.copy_(kept)
 
 
-def _passes(model: nn.Module, x: Tensor, y: Tensor) -> Passes:
+def _run_passes(model: ProbedNetwork, x: Tensor, y: Tensor) -> Passes:
     bn_inputs: list[Tensor] = []
-    hooks = [m.register_forward_pre_hook(lambda _, args: bn_inputs.append(args[0].detach())) for m in _norms(model)]
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, inputs: bn_inputs.append(inputs[0].detach()))
+        for norm in _batch_norms(model)
+    ]
     with _undisturbed(model, x.device):
         logits, outputs = model.outputs(x)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, y), [*outputs, *_weights(model)])
+        # `autograd.grad` returns the gradients and leaves the parameters' `grad` alone.
+        places = [*outputs, *_probed_weights(model)]
+        gradients = torch.autograd.grad(F.cross_entropy(logits, y), places)
     for hook in hooks:
         hook.remove()
     n = len(outputs)
-    return Passes([output.detach() for output in outputs], list(gradients[:n]), list(gradients[n:]), bn_inputs)
+    return Passes(
+        outputs=[output.detach() for output in outputs],
+        gradients=list(gradients[:n]),
+        weight_gradients=list(gradients[n:]),
+        bn_inputs=bn_inputs,
+    )
 
 
-PLACES = {
-    "conv": (nn.Conv2d, nn.Linear),
-    "norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm),
-    "act": (nn.ReLU, nn.LeakyReLU, nn.SELU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh),
-}
-CHANNELS = 128  # of a layer, at even distances
-
-
-def _statistics(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[str, int, float]]:
+def _measure_statistics(model: nn.Module, x: Tensor, y: Tensor) -> ProbeValues:
     """The probe `statistics`, from one pass in train mode."""
-    seen: dict[str, list[Tensor]] = {place: [] for place in PLACES}
+    signals: dict[str, list[Tensor]] = {kind: [] for kind in SIGNAL_KINDS}
 
-    def watch(place: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen[place].append(output)
-        return output.clone()  # what comes behind may work in place
+    def keep(kind: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        signals[kind].append(output)
+        return output.clone()  # the module behind may work in place
 
     hooks = [
-        module.register_forward_hook(partial(watch, place))
+        module.register_forward_hook(partial(keep, kind))
         for module in model.modules()
-        for place, kinds in PLACES.items()
-        if isinstance(module, kinds)
+        for kind, classes in SIGNAL_KINDS.items()
+        if isinstance(module, classes)
     ]
     with _undisturbed(model, x.device):
         logits = model(x)
-        seen["conv"].pop()  # the logits
-        signals = [(place, k, signal) for place, outputs in seen.items() for k, signal in enumerate(outputs)]
-        gradients = torch.autograd.grad(F.cross_entropy(logits, y), [signal for *_, signal in signals])
+        signals["conv"].pop()  # the classifier's output, which is the logits
+        places = [
+            (kind, k, output)
+            for kind, outputs in signals.items()
+            for k, output in enumerate(outputs)
+        ]
+        gradients = torch.autograd.grad(
+            F.cross_entropy(logits, y), [output for *_, output in places]
+        )
     for hook in hooks:
         hook.remove()
-    for (place, k, signal), gradient in zip(signals, gradients, strict=True):
-        for name, value in _of_channels(signal.detach(), gradient).items():
-            yield f"{place}_{name}", k, value
-    for k, weight in enumerate(_weights(model)):
-        yield "weight_variance", k, weight.detach().var(correction=0).item()
-        yield "weight_offset", k, (weight.detach().mean().abs() / weight.detach().std(correction=0)).item()
+    for (kind, k, output), gradient in zip(places, gradients, strict=True):
+        for name, value in _channel_statistics(output.detach(), gradient).items():
+            yield f"{kind}_{name}", k, value
+    for k, weight in enumerate(_probed_weights(model)):
+        values = weight.detach()
+        yield "weight_variance", k, values.var(correction=0).item()
+        yield "weight_offset", k, (values.mean().abs() / values.std(correction=0)).item()
 
 
-def _of_channels(x: Tensor, g: Tensor) -> dict[str, float]:
-    """Statistics of a signal (B, C, …) and of its gradient."""
-    chosen = torch.linspace(0, x.shape[1] - 1, min(CHANNELS, x.shape[1])).round().long().to(x.device)
-    x, g = (part[:, chosen].transpose(0, 1).flatten(1).double() for part in (x, g))
-    alive = (x.var(1, correction=0) > 0) & (g.var(1, correction=0) > 0)
-    x, g = x[alive], g[alive]
+def _channel_statistics(x: Tensor, g: Tensor) -> dict[str, float]:
+    """Statistics of a signal x (B, C, …) and of its gradient g, averaged over channels.
+
+    Empty where fewer than two channels have variance.
+    """
+    # Correlations over all pairs cost C^2; a subset at even distances is enough for their mean.
+    count = min(MAX_CHANNELS, x.shape[1])
+    chosen = torch.linspace(0, x.shape[1] - 1, count).round().long().to(x.device)
+    # (channels, B positions), in double precision whatever the network's precision is.
+    x, g = (signal[:, chosen].transpose(0, 1).flatten(1).double() for signal in (x, g))
+    varies = (x.var(1, correction=0) > 0) & (g.var(1, correction=0) > 0)
+    x, g = x[varies], g[varies]
     count = len(x)
     if count < 2:
         return {}
-    means, deviations = zip(*((part.mean(1), part.std(1, correction=0)) for part in (x, g)), strict=True)
-    x, g = ((part - m[:, None]) / s[:, None] for part, m, s in zip((x, g), means, deviations, strict=True))
-    between = (x @ x.mT / x.shape[1]).abs()
+    x_mean, x_std = x.mean(1), x.std(1, correction=0)
+    g_mean, g_std = g.mean(1), g.std(1, correction=0)
+    x = (x - x_mean[:, None]) / x_std[:, None]
+    g = (g - g_mean[:, None]) / g_std[:, None]
+    correlations = (x @ x.mT / x.shape[1]).abs()
+    off_diagonal = correlations.sum() - correlations.diagonal().sum()
     return {
-        "activation_variance": deviations[0].square().mean().item(),
-        "gradient_variance": deviations[1].square().mean().item(),
-        "activation_offset": (means[0].abs() / deviations[0]).mean().item(),
-        "gradient_offset": (means[1].abs() / deviations[1]).mean().item(),
+        "activation_variance": x_std.square().mean().item(),
+        "gradient_variance": g_std.square().mean().item(),
+        "activation_offset": (x_mean.abs() / x_std).mean().item(),
+        "gradient_offset": (g_mean.abs() / g_std).mean().item(),
         "activation_gradient_correlation": (x * g).mean(1).abs().mean().item(),
-        "activation_correlation": ((between.sum() - between.diagonal().sum()) / (count * (count - 1))).item(),
+        "activation_correlation": (off_diagonal / (count * (count - 1))).item(),
     }
-
-
-def weights(model: nn.Module) -> list[Tensor]:
-    """A copy of the weights, for `updates`."""
-    return [weight.detach().clone() for weight in _weights(model)]
-
-
-def updates(
-    before: list[Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Iterator[tuple[str, int, float]]:
-    """The probe `updates`, of the update since `before`."""
-    for k, (old, new) in enumerate(zip(before, _weights(model), strict=True)):
-        change, norm = torch.linalg.vector_norm(new.detach() - old), torch.linalg.vector_norm(old)
-        yield "update_ratio", k, (change / norm).item()
-    if isinstance(optimizer, Layerwise):
-        yield "clipped_fraction", 0, optimizer.clipped
-
-
-PASSED = {"gradients", "activations", "weight_gradient", "bn_variance"}
-
-
-def measure(probes: list[str], model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[str, int, float]]:
-    """(probe, index, value) of every quantity that `probes` names, on the batch x, y."""
-    if PASSED & set(probes):
-        passes = _passes(model, x, y)
-        for k, (output, gradient) in enumerate(zip(passes.outputs, passes.gradients, strict=True)):
-            if "gradients" in probes:
-                yield "gradient_variance", k, _variance(gradient)
-                yield "gradient_norm", k, torch.linalg.vector_norm(gradient).item()
-            if "activations" in probes:
-                yield "activation_variance", k, _variance(output)
-        if "weight_gradient" in probes:
-            for k, gradient in enumerate(passes.of_weights):
-                yield "weight_gradient", k, torch.linalg.vector_norm(gradient).item()
-        if "bn_variance" in probes:
-            for k, signal in enumerate(passes.bn_inputs):
-                yield "bn_variance", k, signal.transpose(0, 1).flatten(1).var(1, correction=0).mean().item()
-    if "bn_offset" in probes:
-        for k, norm in enumerate(_norms(model)):
-            offset = (norm.bias / norm.weight).detach().abs()
-            yield "bn_offset_mean", k, offset.mean().item()
-            yield "bn_offset_median", k, offset.median().item()
-    if "weight_norm" in probes:
-        for k, weight in enumerate(_weights(model)):
-            yield "weight_norm", k, torch.linalg.vector_norm(weight.detach()).item()
-    if "statistics" in probes:
-        yield from _statistics(model, x, y)

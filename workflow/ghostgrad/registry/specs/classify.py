@@ -34,6 +34,9 @@ Model: TypeAlias = Literal[
 SELF_INITIALIZED = ("seqnet", "diracnet", "isonet")
 """Families of networks that draw their own weights, whatever `init` says."""
 
+OptimizerName: TypeAlias = Literal["sgd", "lars", "clars", "larc", "lalc", "lamb"]
+"""The update rules; `ghostgrad/training/optimizers/build.py` has a row for each."""
+
 Activation: TypeAlias = Literal[
     "relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear"
 ]
@@ -268,8 +271,8 @@ class ClassifySpec(Spec):
 
     # The update rule
     optimizer: Annotated[
-        Literal["sgd", "lars", "clars", "larc", "lalc", "lamb"],
-        Option("Update rule; the formulas stand in ghostgrad/training/optim.py."),
+        OptimizerName,
+        Option("Update rule; the formulas stand in ghostgrad/training/optimizers/__init__.py."),
     ] = "sgd"
     nesterov: Annotated[
         bool,
