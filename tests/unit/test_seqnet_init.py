@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_weights_follow_from_spec_and_seed(model):
     state = torch.get_rng_state()
     one, two = (classify.new_model(keys, digits).state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
-    other = classify.new_model({**keys, "seed": 1}, digits).state_dict()
+    other = classify.new_model(replace(keys, seed=1), digits).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(
         one["stages.0.0.branch.0.first.weight"], other["stages.0.0.branch.0.first.weight"]

@@ -94,7 +94,7 @@ def imports(module: str) -> frozenset[str]:
         if isinstance(statement, ast.Import):
             names |= {alias.name for alias in statement.names}
         elif statement.module:
-            # `from ghostgrad.training import optim` imports a module, others import a name.
+            # `from ghostgrad.training import probes` imports a module, others import a name.
             names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
             names.add(statement.module)
     own = {name.removeprefix("ghostgrad.") for name in names if name.startswith("ghostgrad.")}

@@ -33,7 +33,7 @@ class _ProductCounter(TorchDispatchMode):
     """Counts the convolutions and matrix products that are computed while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(
