@@ -1,6 +1,8 @@
-"""A second implementation of ghostgrad.simulate, for the tests: the plain loop that a reader of the paper would write.
+"""A second implementation of ghostgrad.simulate, for the tests: the plain loop that a reader of the
+paper would write.
 
-One repeat at a time, torch's own layers, backward(). It shares with the library what is drawn and nothing else.
+One repeat at a time, torch's own layers, backward(). It shares with the library what is drawn and
+nothing else.
 """
 
 from __future__ import annotations
@@ -122,7 +124,8 @@ class Loop:
     def ratios(
         self, branch: nn.Module, shortcut: nn.Module, x: Tensor, total: Tensor
     ) -> list[float]:
-        """R_f and R_b of a block and of its branch, each run alone with the block's input and derivative."""
+        """R_f and R_b of a block and of its branch, each run alone with the block's input and
+        derivative."""
 
         def block(z: Tensor) -> Tensor:
             return shortcut(z) + self.scale * branch(z)

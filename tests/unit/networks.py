@@ -1,4 +1,5 @@
-"""The networks of the Ghost paper's tables for tests: built from a classify spec, counted, and trained for a step."""
+"""The networks of the Ghost paper's tables for tests: built from a classify spec, counted, and
+trained for a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How a network is computed changes nothing of what is computed: precision, memory format, compilation, switches."""
+"""How a network is computed changes nothing of what is computed: precision, memory format,
+compilation, switches."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def test_columns_are_orthonormal_in_float32(rows):
 
 @pytest.mark.parametrize("shape", [(3, 3), (6, 3)])
 def test_columns_are_uniformly_distributed(shape):
-    """A uniform R has entries of mean 0 and variance 1/D; Householder's Q without the signs has not: its diagonal leans
-    to one side. Four standard errors of 20,000 matrices."""
+    """A uniform R has entries of mean 0 and variance 1/D; Householder's Q without the signs has
+    not: its diagonal leans to one side. Four standard errors of 20,000 matrices."""
     found, count = init.orthonormal_columns(gaussian(20_000, *shape)), 20_000
     assert found.mean(0).abs().max() < 4 * math.sqrt(1 / shape[0] / count)
     spread = found.square()
@@ -157,7 +157,8 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def drawn(kind: str, seed: int = 0) -> list[Tensor]:
-    """The weights by the formulas of Glorot and Bengio (2010) and He et al. (2015), layer after layer."""
+    """The weights by the formulas of Glorot and Bengio (2010) and He et al. (2015), layer after
+    layer."""
     stream, out = generator(seed, "init"), []
     for shape in LAYERS.values():
         fan_in, fan_out = fans(shape)

@@ -99,7 +99,8 @@ def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
 
 
 def test_a_relu_between_is_a_variant():
-    """Without it a SeqNet's outputs, those of a BN, are negative too; with it they are these, rectified."""
+    """Without it a SeqNet's outputs, those of a BN, are negative too; with it they are these,
+    rectified."""
     plain, rectified = (
         detector(backbone_relu=relu)[1].backbone.body.eval() for relu in (False, True)
     )
@@ -112,7 +113,8 @@ def test_a_relu_between_is_a_variant():
 
 @pytest.mark.parametrize("model", ["seqnet50", "resnet50", "resnet50_gn"])
 def test_what_is_trained_and_what_decays(model):
-    """Neither BN nor stem nor first stage; every other tensor once, normalization without weight decay."""
+    """Neither BN nor stem nor first stage; every other tensor once, normalization without weight
+    decay."""
     spec, net = detector(model=model)
     body = net.backbone.body
     assert not any(isinstance(module, nn.BatchNorm2d) for module in body.modules())

@@ -60,7 +60,8 @@ def test_model1_equals_its_equations():
 
 
 def test_model2_has_no_shortcut_at_all():
-    """Its block's output is the branch: with the second convolution at 0 nothing of the input comes through."""
+    """Its block's output is the branch: with the second convolution at 0 nothing of the input comes
+    through."""
     model = build("model2").train()
     assert not [name for name, _ in model.named_parameters() if "project" in name]
     with torch.no_grad():
@@ -111,7 +112,8 @@ def test_networks_have_their_size(row):
 
 
 def test_cifar_resnet50_has_the_papers_size():
-    """LALC app. B's changes of ResNet50 leave 23.5 M parameters and make 1.3 G multiply-adds of an image."""
+    """LALC app. B's changes of ResNet50 leave 23.5 M parameters and make 1.3 G multiply-adds of an
+    image."""
     (row,) = (row for row in networks() if row["options"] == '{"cifar_stem": true}')
     assert (int(row["parameters"]) / 1e6, int(row["multiply_adds"]) / 1e9) == pytest.approx(
         (23.529, 1.306), abs=6e-4
@@ -163,8 +165,8 @@ def test_a_narrow_resnet_begins_as_torchvisions_does():
 
 
 def test_probes_see_what_works_in_place_overwrites():
-    """torchvision's ReLU and its sum of shortcut and branch work in place; what a probe tells, and the norms of the
-    samples' gradients, are those of a network that does not."""
+    """torchvision's ReLU and its sum of shortcut and branch work in place; what a probe tells, and
+    the norms of the samples' gradients, are those of a network that does not."""
     narrow = {
         "model": "resnet50",
         "cifar_stem": True,

@@ -1,8 +1,10 @@
-"""Update rules against references written one tensor at a time, timm's optimizers, and traces worked out by hand."""
+"""Update rules against references written one tensor at a time, timm's optimizers, and traces
+worked out by hand."""
 
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from torch import nn
 from ghostgrad.checks import InputError
 from ghostgrad.models.build import build_network
 from ghostgrad.registry.spec import expand
-from ghostgrad.training.optimizers.build import build_optimizer
+from ghostgrad.registry.specs.classify import OptimizerName
+from ghostgrad.training.optimizers.build import OPTIMIZERS, build_optimizer
 from ghostgrad.training.per_sample import SampleNorms
 from ghostgrad.training.schedules import StepSchedule
 
@@ -110,6 +113,10 @@ def test_a_rule_is_the_papers(rule, ours_too, eta):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_every_rule_that_a_spec_may_name_has_its_class():
+    assert set(OPTIMIZERS) == set(get_args(OptimizerName))
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_the_papers(nesterov):
     expected = reference("lalc", nesterov=nesterov, eta=1e9)  # a bound that never holds
@@ -136,7 +143,8 @@ def test_lars_larc_and_lamb_are_timms():
 
 
 def test_lalc_by_hand():
-    """|w| = 5, h = g = (0, 30): eta |w| / |h| = 0.05/30 is below gamma, so the step has the length eta |w|."""
+    """|w| = 5, h = g = (0, 30): eta |w| / |h| = 0.05/30 is below gamma, so the step has the length
+    eta |w|."""
     w = nn.Parameter(torch.tensor([[3.0, 4.0]]))
     optimizer = build_optimizer(spec(optimizer="lalc", weight_decay=0), Bag([w]))
     w.grad = torch.tensor([[0.0, 30.0]])
@@ -225,7 +233,8 @@ def test_per_sample_norms_are_those_of_torch_func(micro):
 
 
 def test_per_sample_norms_with_bn_are_the_shares_of_the_samples_activations():
-    """E-L8: weights of its own for every sample, at one value; the gradient with respect to a sample's is its share."""
+    """E-L8: weights of its own for every sample, at one value; the gradient with respect to a
+    sample's is its share."""
     net, rng = small_net(norm=True), torch.Generator().manual_seed(4)
     x, y = torch.randn(6, 3, 4, 4, generator=rng, dtype=torch.float64), torch.arange(6)
     found = sample_norms(net, x, y, 6)

@@ -74,7 +74,8 @@ def test_gradient_is_autograds():
 
 
 def test_with_the_trace_held_fixed_the_length_has_a_gradient():
-    """The formula read literally has none along W, because it does not depend on the length of W."""
+    """The formula read literally has none along W, because it does not depend on the length of
+    W."""
     (weight,) = weights = matrices()[:1]
     orthogonal.penalty(weights, 1.0).backward()
     assert abs((weight.grad * weight).sum().item()) > 1e-3
@@ -126,8 +127,8 @@ def test_of_a_seqbottle_the_free_1x1_convolutions():
 
 
 def test_of_other_positions_the_free_1x1_convolutions():
-    """Second: Conv1, which Conv2's middle tap is tied to, too. Third: Conv1 and Conv2, and the rows that widen behind
-    the 3x3."""
+    """Second: Conv1, which Conv2's middle tap is tied to, too. Third: Conv1 and Conv2, and the rows
+    that widen behind the 3x3."""
     second = bottle(conv2=False)
     third = Counter()
     for d, blocks, out in zip(

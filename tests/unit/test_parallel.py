@@ -1,5 +1,5 @@
-"""Data-parallel runs, as gloo processes on the CPU: against one process that adds up micro-batches, killed and resumed,
-and with a process lost."""
+"""Data-parallel runs, as gloo processes on the CPU: against one process that adds up micro-batches,
+killed and resumed, and with a process lost."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def trained(saved: dict) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_are_one_that_adds_up_two_micro_batches(rule, tmp_path, manifest):
-    """Bit by bit: a + b is b + a. Running statistics, and with them what is measured on test images, are those of
-    process 0's micro-batches alone."""
+    """Bit by bit: a + b is b + a. Running statistics, and with them what is measured on test
+    images, are those of process 0's micro-batches alone."""
     one, two = (ended(tmp_path, manifest, n, micro_batch=12, **RULES[rule]) for n in (1, 2))
     assert [(row[:6]) for row in two["series"]] == [(row[:6]) for row in one["series"]]
     assert two["probes"] == one["probes"]

@@ -1,4 +1,5 @@
-"""What SeqNet is compared with: DiracNet, ISONet, PlainNet50 and ResNets, each against what defines it."""
+"""What SeqNet is compared with: DiracNet, ISONet, PlainNet50 and ResNets, each against what defines
+it."""
 
 from __future__ import annotations
 
@@ -54,8 +55,8 @@ def kernels(depth: int) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_parameters_are_those_counted_by_hand(depth):
-    """ISONet has a bias b of the activation for every output, DiracNet a, b, gamma and beta, and its stem the latter
-    two."""
+    """ISONet has a bias b of the activation for every output, DiracNet a, b, gamma and beta, and
+    its stem the latter two."""
     weights, outputs = (
         sum(math.prod(kernel) for kernel in kernels(depth)),
         sum(out for out, *_ in kernels(depth)),
@@ -76,7 +77,8 @@ def test_parameters_are_those_counted_by_hand(depth):
 
 @pytest.mark.parametrize(("into", "out"), [(6, 6), (4, 8)])
 def test_a_dirac_convolution_is_a_sum(into, out):
-    """a x + b conv(x, W / |W|), filter by filter; where it widens x has no more channels to give."""
+    """a x + b conv(x, W / |W|), filter by filter; where it widens x has no more channels to
+    give."""
     torch.manual_seed(0)
     made = DiracConv(into, out)
     assert made.a.eq(1).all()
@@ -139,8 +141,8 @@ def test_a_trained_diracnet_is_a_chain_of_relu_and_convolution(model):
 
 
 def test_shifted_relu():
-    """max(x, b), -1 at first, of slope 1 on a share Phi(1) of N(0, 1): where ReLU passes half of a gradient's square,
-    it passes 0.84; b takes the rest."""
+    """max(x, b), -1 at first, of slope 1 on a share Phi(1) of N(0, 1): where ReLU passes half of a
+    gradient's square, it passes 0.84; b takes the rest."""
     torch.manual_seed(0)
     made, x = (
         SReLU(2).double(),
@@ -159,8 +161,8 @@ def test_shifted_relu():
 
 @pytest.mark.parametrize("model", ["isonet18", "isonet34", "isonet50", "isonet101"])
 def test_an_isonet_is_an_isometry_at_first(model):
-    """Without its activations, behind the stem and where nothing strides, a signal and a gradient keep their norm; a
-    stride keeps every other position."""
+    """Without its activations, behind the stem and where nothing strides, a signal and a gradient
+    keep their norm; a stride keeps every other position."""
     net = build(model, stem_filters=4).double()
     for module in net.modules():
         if isinstance(module, SReLU):
@@ -252,7 +254,8 @@ def test_narrow_networks_are_in_proportion(model):
 @pytest.mark.parametrize("filters", [64, 16])
 @pytest.mark.parametrize(("model", "places"), [("resnet18", 17), ("resnet34", 33)])
 def test_zero_gamma_of_a_basic_block(model, places, filters):
-    """No gradient inside a branch, all of it on the shortcuts; every norm on the path is watched."""
+    """No gradient inside a branch, all of it on the shortcuts; every norm on the path is
+    watched."""
     net = build(model, stem_filters=filters, zero_gamma=True).train()
     logits, seen = net.outputs(torch.randn(2, 3, 32, 32))
     gradients = torch.autograd.grad(logits.square().sum(), seen)
@@ -264,14 +267,16 @@ def test_zero_gamma_of_a_basic_block(model, places, filters):
 # --- all of them ---
 
 
-NETWORKS = """resnet18 resnet34 resnet50 resnet101 resnet50_gn plainnet50 diracnet18 diracnet34 isonet18 isonet34
-isonet50 isonet101""".split()
+NETWORKS = """
+    resnet18 resnet34 resnet50 resnet101 resnet50_gn plainnet50 diracnet18 diracnet34 isonet18
+    isonet34 isonet50 isonet101
+""".split()
 
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_one_update(model):
-    """Every convolution moves, as does the classifier. Behind zeros some of ISONet's activations have nothing to
-    move."""
+    """Every convolution moves, as does the classifier. Behind zeros some of ISONet's activations
+    have nothing to move."""
     stuck = step(build(model, stem_filters=8), spec(model, weight_decay=1e-4))
     assert not [name for name in stuck if not re.search(r"\.\d+\.b$", name)]
     assert "isonet" in model or not stuck

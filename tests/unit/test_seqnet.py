@@ -1,4 +1,5 @@
-"""SeqNets against counts by hand and a second implementation; what tying shares; a step of training."""
+"""SeqNets against counts by hand and a second implementation; what tying shares; a step of
+training."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def test_multiply_adds_are_the_closed_forms():
 )
 @pytest.mark.parametrize(("depth", "end"), [(34, 32), (50, 128)])
 def test_outputs_are_the_stem_and_every_block(depth, end, stem):
-    """Each stage's last block has the next one's width, and the first of the others half the side."""
+    """Each stage's last block has the next one's width, and the first of the others half the
+    side."""
     net = build(f"seqnet{depth}", stem_filters=4, **stem)
     _, ys = net.outputs(torch.randn(2, 3, 64, 64))
     side, expected = 64 if stem else 16, [(4, 64 if stem else 16)]
@@ -111,8 +113,8 @@ def test_outputs_are_the_stem_and_every_block(depth, end, stem):
 
 
 def reference(net: SeqNet, x: Tensor, sizes: str, skip: bool) -> Tensor:
-    """Logits from the weights by name; `sizes` are the kernels of a block's convolutions. A second one without a weight
-    is the transpose of the first's middle tap, with what it has of its own."""
+    """Logits from the weights by name; `sizes` are the kernels of a block's convolutions. A second
+    one without a weight is the transpose of the first's middle tap, with what it has of its own."""
     p = dict(net.named_parameters())
 
     def norm(name: str, y: Tensor) -> Tensor:
@@ -196,7 +198,8 @@ def test_networks_equal_their_equations(variant):
 @pytest.mark.parametrize("sizes", [(3, 1), (1, 3), (1, 1)])
 @pytest.mark.parametrize("out", [8, 16])
 def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
-    """Against the untied module with the same weights; taps and rows that are free keep their own gradient."""
+    """Against the untied module with the same weights; taps and rows that are free keep their own
+    gradient."""
     if sizes == (1, 3) and out == 16:
         out = 8  # no SeqBottle ends with it
     tied, free = module(8, 4, sizes, out, tied=True), module(8, 4, sizes, out)
@@ -223,8 +226,8 @@ def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
 
 @pytest.mark.parametrize(("two", "four"), TIES)
 def test_tied_tensors_appear_once(two, four):
-    """Where a pair is tied its second convolution has nothing but the rows that widen: in the optimizer, under weight
-    decay and among the parameters."""
+    """Where a pair is tied its second convolution has nothing but the rows that widen: in the
+    optimizer, under weight decay and among the parameters."""
     net = build("seqnet50", stem_filters=4, tie_conv2=two, tie_conv4=four)
     own = {name for name, _ in net.named_parameters() if ".second" in name}
     widening = {f"stages.{stage}.{last}.branch.1" for stage, last in enumerate((2, 3, 5, 2))}
@@ -248,7 +251,8 @@ def test_tied_tensors_appear_once(two, four):
 
 
 def test_a_tied_matrix_stays_one_in_training():
-    """What an update does to the first convolution it does to the second; both views are of one storage."""
+    """What an update does to the first convolution it does to the second; both views are of one
+    storage."""
     net = build("seqnet50", stem_filters=4, tie_conv4=True)
     step(net, spec("seqnet50"))
     used = []

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ghostgrad.checks import InputError
 from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.models import init
 from ghostgrad.models.seqnet import ModuleShape, SeqModule
@@ -52,6 +53,13 @@ def test_zero_taps_are_trained(keys):
     assert all((weight.flatten(2).abs().sum((0, 1)) > 0).all() for weight in wide)
 
 
+@pytest.mark.parametrize("kind", ["orthogonal", "looks-linear"])
+def test_more_orthogonal_rows_than_channels_are_refused_in_one_line(kind):
+    """The module with the 3x3 comes last and gives 4 times its width from 2 times its width."""
+    with pytest.raises(InputError, match=r"^seqnet_init: .*; use position first or second$"):
+        build("seqnet50", stem_filters=4, position="third", seqnet_init=kind)
+
+
 @pytest.mark.parametrize("kind", ["random", "untied"])
 def test_random_rows_have_their_variance(kind):
     """N(0, 2/(kd)), the rows that widen too."""
@@ -83,8 +91,8 @@ def test_rows_that_widen_a_tied_convolution_are_orthogonal_to_the_others(kind, s
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("k", "sizes"), [(2, (3, 1)), (2, (1, 3)), (4, (1, 1))])
 def test_a_looks_linear_module_is_linear(k, sizes, tied):
-    """Exactly, with the rounded R that is there; M relu(W x) = 2x as far as that one is orthogonal. BN in evaluation is
-    linear, too."""
+    """Exactly, with the rounded R that is there; M relu(W x) = 2x as far as that one is orthogonal.
+    BN in evaluation is linear, too."""
     made, x, y = (
         module(8, k, sizes, kind="looks-linear", tied=tied),
         images(2, 8, 5, 5),
@@ -96,7 +104,8 @@ def test_a_looks_linear_module_is_linear(k, sizes, tied):
 
 
 def test_what_is_not_linear_with_l_init():
-    """A pool before the ReLU (E-G17), and the rows that widen: orthogonal to W, they see |Rx| alone. Random modules."""
+    """A pool before the ReLU (E-G17), and the rows that widen: orthogonal to W, they see |Rx|
+    alone. Random modules."""
     x, y = images(2, 8, 6, 6), images(2, 8, 6, 6, seed=2)
     wide = before_norm(module(8, 4, (1, 1), 16, "looks-linear"), x)[:, 8:]
     turned = before_norm(module(8, 4, (1, 1), 16, "looks-linear"), -x)[:, 8:]
@@ -112,8 +121,9 @@ def test_what_is_not_linear_with_l_init():
 @pytest.mark.parametrize("kind", ["random", "untied"])
 @pytest.mark.parametrize("k", [2, 4])
 def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
-    """R_f and R_b of the two convolutions and the ReLU, over 4096 positions of i.i.d. inputs and derivatives; the mean
-    of 16 drawn modules against the closed forms, within four of its standard errors."""
+    """R_f and R_b of the two convolutions and the ReLU, over 4096 positions of i.i.d. inputs and
+    derivatives; the mean of 16 drawn modules against the closed forms, within four of its standard
+    errors."""
     d, found = 64, []
     for seed in range(16):
         torch.manual_seed(seed)

@@ -1,4 +1,5 @@
-"""The options of the update rules inside the training loop: each changes the run as it says, and resumes exactly."""
+"""The options of the update rules inside the training loop: each changes the run as it says, and
+resumes exactly."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ RULES = ["sgd", "lars", "clars", "larc", "lalc", "lamb"]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, digits, rule):
-    """Buffers, LAMB's count of updates, the position in schedule and warm-up: all travel in the checkpoint."""
+    """Buffers, LAMB's count of updates, the position in schedule and warm-up: all travel in the
+    checkpoint."""
     more = {
         "optimizer": rule,
         "warmup": 2,
@@ -132,7 +134,8 @@ DROPOUT = {"model": "mlp", "depth": 3, "width": 32, "activation": "dropout"}
 
 
 def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
-    """A stopped run goes on, whatever drew from torch's global generator, and that one is left alone."""
+    """A stopped run goes on, whatever drew from torch's global generator, and that one is left
+    alone."""
     whole = run(tmp_path / "whole", digits, **DROPOUT)
     with pytest.raises(Stopped):
         run(tmp_path / "parts", digits, stop_at=1, **DROPOUT)

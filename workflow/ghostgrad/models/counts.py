@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import MaskRCNN
 
-PRODUCTS = ("convolution", "mm", "addmm", "bmm")  # names in torch.ops.aten
+from ghostgrad.models.mask_rcnn import BOX_REGION_SIDE, MASK_REGION_SIDE
 
-BOX_REGION_SIDE, MASK_REGION_SIDE = 7, 14  # positions to which a region is pooled, in torchvision
+PRODUCTS = ("convolution", "mm", "addmm", "bmm")  # names in torch.ops.aten
 
 
 class NetworkCounts(NamedTuple):
@@ -74,11 +74,9 @@ def count_detector(net: MaskRCNN, size: int, regions: int, masks: int) -> Networ
         levels = net.backbone(torch.empty(1, 3, size, size, device="meta"))
         net.rpn.head(list(levels.values()))
         heads = net.roi_heads
-        side = BOX_REGION_SIDE
-        boxes = torch.empty(regions, channels, side, side, device="meta")
-        heads.box_predictor(heads.box_head(boxes))
-        side = MASK_REGION_SIDE
-        mask_regions = torch.empty(masks, channels, side, side, device="meta")
-        heads.mask_predictor(heads.mask_head(mask_regions))
+        box_shape = (regions, channels, BOX_REGION_SIDE, BOX_REGION_SIDE)
+        heads.box_predictor(heads.box_head(torch.empty(box_shape, device="meta")))
+        mask_shape = (masks, channels, MASK_REGION_SIDE, MASK_REGION_SIDE)
+        heads.mask_predictor(heads.mask_head(torch.empty(mask_shape, device="meta")))
 
     return _count(net, forward)

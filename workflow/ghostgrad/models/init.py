@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ghostgrad.checks import InputError
+
 
 def orthonormal_columns(gaussian: Tensor) -> Tensor:
     """R with R^T R = I, uniformly distributed, from a standard Gaussian G (…, D, d), D >= d.
@@ -69,8 +71,12 @@ def seqnet_matrices(
     Drawn from torch's global generator if no other one is given. The first d rows of M are W^T or,
     untied, drawn as W is. The paper does not say what the other rows are, which exist where a stage
     ends. Here they follow the same law as W or, for orthogonal and looks-linear, are orthogonal to
-    all rows before and as long as they are, as in its author's code.
+    all rows before and as long as they are, as in its author's code. Raises InputError where that
+    is impossible because out > kd.
     """
+    if kind in ORTHONORMAL and out > k * d:
+        problem = f"{kind} cannot give {out} orthogonal outputs to a module of {k * d} channels"
+        raise InputError(f"seqnet_init: {problem}; use position first or second")
     first = seqnet_matrix(kind, torch.randn(k * d, d, generator=generator))
     second = first.mT
     if kind == "untied":

@@ -30,7 +30,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from ghostgrad.models.build import build_network
-from ghostgrad.models.counts import BOX_REGION_SIDE
 from ghostgrad.models.network import ProbedNetwork
 from ghostgrad.models.staged import StagedNetwork
 from ghostgrad.models.torchvision_nets import WatchedNetwork, group_norm
@@ -39,6 +38,7 @@ from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+BOX_REGION_SIDE, MASK_REGION_SIDE = 7, 14  # positions to which torchvision pools a region
 HEAD_CONVOLUTIONS = 4  # in the mask head, and in the box head with group normalization
 
 
