@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostgrad.checks import InputError
+from ghostgrad.models.network import ProbedNetwork
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.rng import fork_global_rng, stream_seed
@@ -31,7 +32,8 @@ def configure(spec: ClassifySpec | DetectSpec) -> None:
     # The benchmark picks the fastest algorithm by timing, so it may differ between two starts.
     torch.backends.cudnn.benchmark = not spec.deterministic
     if spec.deterministic:
-        # cuBLAS reads this when CUDA is initialized; without it torch refuses deterministic mode.
+        # cuBLAS reads this when CUDA is initialized; without it, torch raises an error at the first
+        # matrix product in deterministic mode.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(spec.deterministic)
 
@@ -56,12 +58,16 @@ class Network:
     """
 
     def __init__(
-        self, spec: ClassifySpec, model: nn.Module, device: torch.device, group: ProcessGroup
+        self,
+        spec: ClassifySpec,
+        model: ProbedNetwork,
+        device: torch.device,
+        group: ProcessGroup,
     ):
         if spec.channels_last and device.type == "cpu":
             check_channels_last(model)
         self.memory_format = torch.channels_last if spec.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=self.memory_format)
+        self.model: ProbedNetwork = model.to(device).to(memory_format=self.memory_format)
         self.device, self.group = device, group
         self.bf16 = spec.precision == "bf16"
         self.micro_batch = spec.micro_batch or spec.batch // group.size
