@@ -1,10 +1,13 @@
-"""What the README shows is what was measured, and what the documentation tells to write works."""
+"""The README shows what was measured, the documentation names files and functions that exist, and
+its examples work."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
+import pytest
 import yaml
 
 from ghostgrad.registry.registry import WORKFLOW, Registry
@@ -22,10 +25,53 @@ def test_the_readmes_numbers_are_those_of_the_snapshot():
         assert f"| {label} | {cell} |" in table
 
 
-def test_every_file_that_the_readme_names_exists():
-    names = re.findall(r'(?:src="|\]\()([^)"#]+)', README)
-    assert names
-    assert [name for name in names if not (ROOT / name).exists()] == []
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/experiments.md", "docs/performance.md")
+
+
+def prose(page: str) -> str:
+    """The text of a page without its blocks of code."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    links = re.findall(r'(?:src="|\]\()([^)"]+)', prose(page))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_a_page_names_exists(page):
+    """Names with a placeholder, such as `<paper>`, are left out, and so are built files."""
+    names = re.findall(r"`((?:ghostgrad|workflow|tests|docs|executor|slurm|benchmarks|envs)/[\w./-]*)`", prose(page))
+    names += re.findall(r"`pytest ([\w./ -]+)`", prose(page))
+    paths = [name for line in names for name in line.replace("-q ", "").split()]
+    missing = [path for path in paths if not any((ROOT / part / path).exists() for part in (".", "workflow"))]
+    assert missing == []
+
+
+def test_every_function_in_the_story_of_a_run_exists():
+    """In one of the modules that its row names."""
+    text = prose("CONTRIBUTING.md").partition("## One run, from YAML to table")[2].partition("\n## ")[0]
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\| \d+\. .*$", text, re.MULTILINE)]
+    assert len(rows) > 10
+    for step, modules, names in rows:
+        paths = [WORKFLOW / "ghostgrad" / module for module in re.findall(r"`([\w/]+\.py)`", modules)]
+        code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^ *(?:def|class) {name}\b", code, re.MULTILINE), (step, name)
 
 
 def merged(into: dict, block: dict) -> dict:

@@ -3,6 +3,16 @@
 Every draw comes from a generator that is made from the spec's seed, the name of a stream and a
 position in it. No draw depends on what was drawn before, so a resumed run needs no generator state
 in its checkpoint, and changing what one stream draws leaves all other streams as they were.
+
+The streams of runs:
+
+    init             a network's weights                                  (tasks classify, detect)
+    shuffle          the order of the training images, by epoch           (classify, detect)
+    augment          crops and flips of a batch, by step                  (classify, detect)
+    dropout/<rank>   Dropout's masks in a process of the run, by step     (classify)
+    regions/<rank>   the regions that a detector samples, by step         (detect)
+    repeat           everything in a repeat, by the repeat's number in the experiment, with seed 0
+                     (simulate, sample, initialize)
 """
 
 from __future__ import annotations
