@@ -25,7 +25,13 @@ def test_the_readmes_numbers_are_those_of_the_snapshot():
         assert f"| {label} | {cell} |" in table
 
 
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/experiments.md", "docs/performance.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/experiments.md",
+    "docs/performance.md",
+)
 
 
 def prose(page: str) -> str:
@@ -55,20 +61,33 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page):
     """Names with a placeholder, such as `<paper>`, are left out, and so are built files."""
-    names = re.findall(r"`((?:ghostgrad|workflow|tests|docs|executor|slurm|benchmarks|envs)/[\w./-]*)`", prose(page))
+    names = re.findall(
+        r"`((?:ghostgrad|workflow|tests|docs|executor|slurm|benchmarks|envs)/[\w./-]*)`",
+        prose(page),
+    )
     names += re.findall(r"`pytest ([\w./ -]+)`", prose(page))
     paths = [name for line in names for name in line.replace("-q ", "").split()]
-    missing = [path for path in paths if not any((ROOT / part / path).exists() for part in (".", "workflow"))]
+    missing = [
+        path
+        for path in paths
+        if not any((ROOT / part / path).exists() for part in (".", "workflow"))
+    ]
     assert missing == []
 
 
 def test_every_function_in_the_story_of_a_run_exists():
     """In one of the modules that its row names."""
-    text = prose("CONTRIBUTING.md").partition("## One run, from YAML to table")[2].partition("\n## ")[0]
+    text = (
+        prose("CONTRIBUTING.md")
+        .partition("## One run, from YAML to table")[2]
+        .partition("\n## ")[0]
+    )
     rows = [row.strip("|").split("|") for row in re.findall(r"^\| \d+\. .*$", text, re.MULTILINE)]
     assert len(rows) > 10
     for step, modules, names in rows:
-        paths = [WORKFLOW / "ghostgrad" / module for module in re.findall(r"`([\w/]+\.py)`", modules)]
+        paths = [
+            WORKFLOW / "ghostgrad" / module for module in re.findall(r"`([\w/]+\.py)`", modules)
+        ]
         code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
         for name in re.findall(r"`(\w+)`", names):
             assert re.search(rf"^ *(?:def|class) {name}\b", code, re.MULTILINE), (step, name)

@@ -87,9 +87,7 @@ def add_probe(checkout: Checkout) -> None:
     insert_before(
         checkout, "registry/specs/classify.py", '    "weight_norm",\n', '    "weight_mean",\n'
     )
-    extend_experiments(
-        checkout, "ghost", f"experiments:\n  conceal:\n    variants:\n{variant}"
-    )
+    extend_experiments(checkout, "ghost", f"experiments:\n  conceal:\n    variants:\n{variant}")
 
 
 def add_task(checkout: Checkout) -> None:

@@ -1,4 +1,4 @@
-"""Rebuilds every table, figure and numeric claim of four papers on exploding gradients.
+"""Reproduces every table, figure and numeric claim of four papers on exploding gradients.
 
 The modules and packages in order. Each imports only from itself and from those above it
 (`tests/unit/test_imports.py` reads this list):
@@ -18,5 +18,5 @@ The modules and packages in order. Each imports only from itself and from those 
     claims        one function per claim of a paper, and its verdict
     figures       one module per paper, one style
     report        tables with verdicts, their files, the list of artifacts, the findings
-    cli           the command line
+    cli           the command line, and the functions that the rules call
 """
