@@ -136,4 +136,4 @@ def test_figure_and_claim_are_made_of_their_runs(checkout):
     table = "results/smoke/tables/ghost.last_layers.csv"
     checkout.build(f"{figure}.svg", table, "--config", "scale=smoke")
     assert "ReLU + BN" in checkout.path(f"{figure}.csv").read_text()
-    assert "plain over residual,as printed" in checkout.path(table).read_text()
+    assert "last layer, plain over residual" in checkout.path(table).read_text()
