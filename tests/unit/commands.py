@@ -17,14 +17,14 @@ def workload(run: RunSpec) -> str:
     return estimates.workload(run.spec, run.gpus)
 
 
-def told(result) -> str:
+def output_of(result) -> str:
     """The output of a command that succeeded."""
     code, out, err = result
     assert (code, err) == (0, "")
     return out
 
 
-def refused(result) -> str:
+def error_of(result) -> str:
     """The one line of a command that failed."""
     code, out, err = result
     assert (code, out) == (1, "")

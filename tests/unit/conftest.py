@@ -37,7 +37,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def reproducible_torch():
-    """One thread, so that sums do not depend on the number of cores, and a fixed seed for draws without a generator."""
+    """One thread, so that sums do not depend on the number of cores, and a fixed seed for draws
+    without a generator."""
     torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,13 +68,21 @@ def ghostgrad(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds only and is comparable,
-    `smoke` is shorter and is not; variant d is not at `laptop`."""
+    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds
+    only and is comparable, `smoke` is shorter and is not; variant d is not at `laptop`."""
     monkeypatch.chdir(tmp_path)
     scales = {"laptop": {"seeds": 3, "only": ["a", "b", "c"]}, "smoke": {"length": 1, "seeds": 1}}
-    body = experiment(task="classify", base=dict(CLASSIFY), variants=VARIANTS, seeds=5, scales=scales)
+    body = experiment(
+        task="classify", base=dict(CLASSIFY), variants=VARIANTS, seeds=5, scales=scales
+    )
     options = {"table": {"metrics": ["test_accuracy"], "unit": "%"}}
-    table = {"title": "Accuracies", "section": "tab. 1", "rows": ROWS, "table": "final_metrics", "options": options}
+    table = {
+        "title": "Accuracies",
+        "section": "tab. 1",
+        "rows": ROWS,
+        "table": "final_metrics",
+        "options": options,
+    }
     return registry(tmp_path, {"nets": body}, {"ghost.x": table})
 
 

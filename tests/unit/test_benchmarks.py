@@ -29,7 +29,9 @@ def test_a_training_step_of_the_engine_and_of_the_reference():
     x, y = engine.input()
     before = [p.clone() for p in engine.model.parameters()]
     train.reference_step(engine.model, x, y)()
-    assert any(not torch.equal(p, q) for p, q in zip(engine.model.parameters(), before, strict=True))
+    assert any(
+        not torch.equal(p, q) for p, q in zip(engine.model.parameters(), before, strict=True)
+    )
 
 
 def test_both_inputs_make_the_same_number_of_images(tmp_path):

@@ -1,4 +1,5 @@
-"""`ghostgrad calibrate`: what it measures, what it writes, and that `ghostgrad plan` reckons with it."""
+"""`ghostgrad calibrate`: what it measures, what it writes, and that `ghostgrad plan` reckons
+with it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from ghostgrad.checks import InputError
 from ghostgrad.cli import calibrate, estimates
 from ghostgrad.registry.spec import RunSpec
-from tests.unit.commands import REGISTRY, refused, told, workload
+from tests.unit.commands import REGISTRY, error_of, output_of, workload
 
 CPU = torch.device("cpu")
 SMALL = REGISTRY.run("laptop", "resnet15_cifar/model1-s0")
@@ -32,7 +33,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_what_is_measured_is_kept(tmp_path):
-    """With a small network; a second device leaves the first one's rows, a second time replaces its own."""
+    """With a small network; a second device leaves the first one's rows, a second time replaces
+    its own."""
     path = calibrate.calibrate([SMALL, SMALL], CPU, 2, tmp_path)
     (row,) = read(path)
     assert row["workload"] == workload(SMALL)
@@ -89,8 +91,8 @@ def test_a_build_reckons_with_what_was_measured(tmp_path):
     ]
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
-    said = estimates.expectation([run], tmp_path, 2, False)
-    assert said == "1 run to do, about 7.0 GPU-hours and 0.0 core-hours (ghostgrad plan)"
+    message = estimates.expectation([run], tmp_path, 2, False)
+    assert message == "1 run to do, about 7.0 GPU-hours and 0.0 core-hours (ghostgrad plan)"
     path.write_bytes(b"\xff")
     assert re.match(
         r"1 run to do; .*calibration\.csv: damaged",
@@ -110,7 +112,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
         csv.writer(stream).writerows(
             [estimates.CALIBRATION_COLUMNS, [workload(seqnet), "An H200", "500", "", "2.15"]]
         )
-    out = told(ghostgrad("plan", "--scale", "paper"))
+    out = output_of(ghostgrad("plan", "--scale", "paper"))
     assert "measured: training steps on An H200, by ghostgrad calibrate" in out
     (line,) = (line.split() for line in out.splitlines() if line.startswith("ghost.fig7"))
     assert line[-2:] == ["multiply-adds,", "measured"]
@@ -118,7 +120,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of GPU memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
@@ -126,7 +128,7 @@ def test_plan_says_which_device_it_reckons_with(ghostgrad):
     ],
 )
 def test_what_does_not_fit_is_said_and_the_next_is_measured(
-    tmp_path, monkeypatch, caplog, error, said
+    tmp_path, monkeypatch, caplog, error, message
 ):
     def full(spec, *_):
         if spec.model == "preact_resnet":
@@ -138,7 +140,7 @@ def test_what_does_not_fit_is_said_and_the_next_is_measured(
     caplog.set_level(logging.INFO)
     path = calibrate.calibrate([SMALL, second], CPU, 2, tmp_path)
     assert [row["images_per_s"] for row in read(path)] == ["", "3"]
-    assert f"1 of 2: preact_resnet, sgd, fp32, batch 64: {said}" in caplog.text
+    assert f"1 of 2: preact_resnet, sgd, fp32, batch 64: {message}" in caplog.text
     assert estimates.read_calibration(tmp_path, read(path)[0]["device"])[1] == {
         workload(second): 3.0
     }
@@ -194,7 +196,7 @@ def test_each_workload_of_the_paper_is_measured_once():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("imagnet",), "calibrate: no experiment 'imagnet'; did you mean 'imagenet'?"),
         (
@@ -203,17 +205,18 @@ def test_each_workload_of_the_paper_is_measured_once():
         ),
         (
             ("operators", "--cpu"),
-            "calibrate: nothing to measure; only training runs on data of a known size are measured",
+            "calibrate: nothing to measure; only training runs on data of a known size"
+            " are measured",
         ),
     ],
 )
-def test_errors_are_one_line(ghostgrad, arguments, said):
-    assert said in refused(ghostgrad("calibrate", *arguments))
+def test_errors_are_one_line(ghostgrad, arguments, message):
+    assert message in error_of(ghostgrad("calibrate", *arguments))
     assert not Path("state/calibration.csv").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
 def test_without_a_gpu_it_names_the_way_out(ghostgrad):
-    assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in refused(
+    assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in error_of(
         ghostgrad("calibrate", "imagenet")
     )

@@ -13,7 +13,7 @@ from ghostgrad.registry.registry import Registry
 from ghostgrad.report import overview
 from ghostgrad.report.findings import write_findings
 from ghostgrad.report.ledger import write_ledger
-from tests.unit.commands import REGISTRY, refused, told
+from tests.unit.commands import REGISTRY, error_of, output_of
 from tests.unit.fabricate import experiment, one_line, registry, workflow
 
 ERRATA = {"E-G": 27, "E-L": 10, "E-B": 15, "X": 4}
@@ -170,13 +170,13 @@ def test_verdicts_are_of_the_closed_list(ledger):
 
 def test_show_claims(ghostgrad, ledger):
     """A line per claim with its numbers, the counts last; --csv is the file."""
-    assert "results/smoke/claims.csv: not built yet" in refused(ghostgrad("show", "claims"))
+    assert "results/smoke/claims.csv: not built yet" in error_of(ghostgrad("show", "claims"))
     Path("results/smoke").mkdir(parents=True)
     Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
-    out = told(ghostgrad("show", "claims"))
+    out = output_of(ghostgrad("show", "claims"))
     assert "- gap of a Gaussian: paper ≥ 0.19947, ours 0.15915; corrected 0.15915" in out
     assert out.splitlines()[-1] == f"scale smoke: {count_verdicts(read_claims_csv(ledger))}"
-    assert told(ghostgrad("show", "claims", "--csv")) == ledger.read_text()
+    assert output_of(ghostgrad("show", "claims", "--csv")) == ledger.read_text()
 
 
 def test_a_build_ends_with_the_counts(ghostgrad, ledger):

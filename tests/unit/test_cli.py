@@ -16,7 +16,7 @@ from ghostgrad.registry.registry import PAPERS
 from ghostgrad.report.verdicts import LEGEND
 from ghostgrad.runs.provenance import code_hash, task_hash
 from ghostgrad.tasks.run import state_folder
-from tests.unit.commands import REGISTRY, RUN, everything, refused, told
+from tests.unit.commands import REGISTRY, RUN, error_of, everything, output_of
 from tests.unit.fabricate import publish
 
 
@@ -34,7 +34,7 @@ def line_of(name: str, text: str) -> str:
 
 def test_status_before_anything_has_run(ghostgrad):
     """A line for every artifact, those that the scale leaves out too, and the number of runs."""
-    out = told(ghostgrad("status"))
+    out = output_of(ghostgrad("status"))
     assert [line.split()[0] for line in out.splitlines()[: len(REGISTRY.artifacts)]] == list(
         REGISTRY.artifacts
     )
@@ -62,7 +62,7 @@ def test_status_of_what_is_done_and_begun(ghostgrad):
     (folder / "progress.json").write_text(json.dumps({"done": 3, "total": 8, "time": 0}))
     Path("results/smoke/tables").mkdir()
     Path("results/smoke/tables/bnres.tab1.csv").write_text("verdict\nmatch\noff\nmatch\n")
-    out = told(ghostgrad("status", "--runs"))
+    out = output_of(ghostgrad("status", "--runs"))
     assert re.search(r"3/3 runs +2 match, 1 off$", line_of("bnres.tab1", out))
     states = {"resnet15_cifar/model1-s0": "done", "resnet15_cifar/model3-s0": "diverged"}
     states |= {begun.id: "3/8", started.id: "started", RUN: "missing"}
@@ -74,26 +74,26 @@ def test_status_sees_a_drawn_figure(ghostgrad):
     """A figure without a table has no verdicts."""
     Path("results/smoke/figures").mkdir(parents=True)
     Path("results/smoke/figures/bnres.fig5.svg").touch()
-    assert line_of("bnres.fig5", told(ghostgrad("status"))).endswith("drawn")
+    assert line_of("bnres.fig5", output_of(ghostgrad("status"))).endswith("drawn")
 
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_status_of_one_paper(ghostgrad, paper):
     """Aliases of the tiny paper count as the Ghost paper's."""
-    lines = told(ghostgrad("status", "--paper", paper)).split("\n\n")[0].splitlines()
+    lines = output_of(ghostgrad("status", "--paper", paper)).split("\n\n")[0].splitlines()
     expected = [name for name, artifact in REGISTRY.artifacts.items() if artifact.paper == paper]
     assert [line.split()[0] for line in lines] == expected
 
 
 def test_status_names_the_missing_data(ghostgrad):
     """At `paper` CIFAR-10 is needed; the default scale is the configuration's."""
-    out = told(ghostgrad("status", "--scale", "paper"))
+    out = output_of(ghostgrad("status", "--scale", "paper"))
     assert line_of("bnres.tab1", out).endswith("not run (data.cifar10 is not set in config.yaml)")
 
 
 def test_show_a_table_that_the_scale_leaves_out(ghostgrad):
     """The paper's numbers and why there are none of ours; nothing is written."""
-    out = told(ghostgrad("show", "ghost.tab1"))
+    out = output_of(ghostgrad("show", "ghost.tab1"))
     assert out.startswith("ghost.tab1: ImageNet top-1")
     row = next(line for line in out.splitlines() if line.strip().startswith("SeqNet"))
     assert re.findall(r"[\d.]+ %", row) == ["72.4 %", "75.7 %", "77.1 %", "76.7 %"]
@@ -103,10 +103,11 @@ def test_show_a_table_that_the_scale_leaves_out(ghostgrad):
 
 
 def test_show_what_exists_of_a_built_table(ghostgrad):
-    """How many runs there are, and their numbers beside the paper's; missing cells stay; nothing is written."""
+    """How many runs there are, and their numbers beside the paper's; missing cells stay; nothing is
+    written."""
     finish_models(14.5, 9.25)
     before = everything()
-    out = told(ghostgrad("show", "bnres.tab1"))
+    out = output_of(ghostgrad("show", "bnres.tab1"))
     assert "2/3 runs at scale smoke" in out
     rows = {
         line.split()[0]: " ".join(line.split())
@@ -122,7 +123,7 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
 def test_show_csv(ghostgrad):
     """For pipes: a header and a line per number, nothing else."""
     finish_models(14.5, 9.25, 10.0)
-    rows = list(csv.DictReader(io.StringIO(told(ghostgrad("show", "bnres.tab1", "--csv")))))
+    rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--csv")))))
     assert [
         (row["row"], row["metric"], float(row["ours"]), row["verdict"]) for row in rows[:3]
     ] == [
@@ -134,7 +135,7 @@ def test_show_csv(ghostgrad):
 
 def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
     """All of the paper's numbers, without ours."""
-    rows = list(csv.DictReader(io.StringIO(told(ghostgrad("show", "ghost.tab2", "--csv")))))
+    rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "ghost.tab2", "--csv")))))
     assert len(rows) == 30
     assert {row["verdict"] for row in rows} == {"not run (not at scale smoke)", "cited"}
     assert {row["ours"] for row in rows} == {""}
@@ -143,7 +144,7 @@ def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
 def test_show_runs(ghostgrad):
     """The tidy rows, one per finished run, whatever table there is."""
     finish_models(14.5, 9.25)
-    rows = list(csv.DictReader(io.StringIO(told(ghostgrad("show", "bnres.tab1", "--runs")))))
+    rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--runs")))))
     assert [(row["row"], row["seed"], row["status"], row["test_accuracy"]) for row in rows] == [
         ("Model-1", "0", "done", "14.5"),
         ("Model-2", "0", "done", "9.25"),
@@ -155,7 +156,7 @@ def built_table(ghostgrad, artifact: str) -> Path:
     path = Path(f"results/smoke/tables/{artifact}.csv")
     path.parent.mkdir(parents=True)
     path.write_text("row,verdict\nfrom the file,match\n")
-    assert "from the file" in told(ghostgrad("show", artifact, "--csv"))
+    assert "from the file" in output_of(ghostgrad("show", artifact, "--csv"))
     return path
 
 
@@ -164,18 +165,18 @@ def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
     finish_models(14.5, 9.25, 10.0)
     path = built_table(ghostgrad, "bnres.tab1")
     os.utime(path, (0, 0))
-    assert "from the file" not in told(ghostgrad("show", "bnres.tab1", "--csv"))
+    assert "from the file" not in output_of(ghostgrad("show", "bnres.tab1", "--csv"))
 
 
 def test_a_run_of_another_spec_is_stale(ghostgrad):
     """In all three commands: it is not counted, not shown, and has to be computed again."""
-    before = told(ghostgrad("plan"))
+    before = output_of(ghostgrad("plan"))
     publish(REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"test_accuracy": 1.0}, lr=0.7)
-    assert told(ghostgrad("plan")) == before
-    out = told(ghostgrad("show", "bnres.tab1"))
+    assert output_of(ghostgrad("plan")) == before
+    out = output_of(ghostgrad("show", "bnres.tab1"))
     assert "0/3 runs at scale smoke" in out
     assert "not run (stale run)" in out
-    out = told(ghostgrad("status", "--runs"))
+    out = output_of(ghostgrad("status", "--runs"))
     assert line_of("bnres.tab1", out).endswith("; 1 stale (spec has changed)")
     assert line_of("resnet15_cifar/model1-s0", out).split()[-1] == "stale"
     assert out.splitlines()[-2].endswith(", 1 stale")
@@ -184,12 +185,12 @@ def test_a_run_of_another_spec_is_stale(ghostgrad):
 def test_runs_of_different_code_are_named(ghostgrad):
     """Their numbers stay; who edited a task's modules sees which were computed before."""
     finish_models(14.5, 9.25)
-    assert "different code" not in told(ghostgrad("status", "--runs"))
-    assert "different code" not in told(ghostgrad("show", "bnres.tab1"))
+    assert "different code" not in output_of(ghostgrad("status", "--runs"))
+    assert "different code" not in output_of(ghostgrad("show", "bnres.tab1"))
     publish(
         REGISTRY.run("smoke", "resnet15_cifar/model2-s0"), {"test_accuracy": 9.0}, code="c0de0001"
     )
-    out = told(ghostgrad("status", "--runs"))
+    out = output_of(ghostgrad("status", "--runs"))
     assert line_of("bnres.tab1", out).endswith("; 1 computed by different code")
     assert line_of("bnres.fig9", out).endswith("; 1 computed by different code")
     assert "different code" not in line_of("bnres.fig13", out)
@@ -197,7 +198,7 @@ def test_runs_of_different_code_are_named(ghostgrad):
     assert line_of("resnet15_cifar/model1-s0", out).endswith("done")
     assert "different code: 1, computed by a version of the task's code" in out.splitlines()[-1]
     assert "ghostgrad forget <run> --scale smoke, then build" in out.splitlines()[-1]
-    assert "different code: 1, computed by a version" in told(ghostgrad("show", "bnres.tab1"))
+    assert "different code: 1, computed by a version" in output_of(ghostgrad("show", "bnres.tab1"))
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "[3]", "", "[{}]"])
@@ -205,7 +206,7 @@ def test_a_run_with_a_damaged_environment_is_damaged(ghostgrad, text):
     """It has no provenance, so it does not count."""
     finish_models(14.5)
     Path(REGISTRY.run("smoke", "resnet15_cifar/model1-s0").directory, "env.json").write_text(text)
-    out = told(ghostgrad("status", "--runs"))
+    out = output_of(ghostgrad("status", "--runs"))
     assert line_of("resnet15_cifar/model1-s0", out).endswith("damaged")
     assert "0 done" in out
 
@@ -215,13 +216,13 @@ def test_show_counts_no_run_that_is_gone(ghostgrad):
     finish_models(14.5, 9.25, 10.0)
     built_table(ghostgrad, "bnres.tab1")
     shutil.rmtree(REGISTRY.run("smoke", "resnet15_cifar/model2-s0").directory)
-    out = told(ghostgrad("show", "bnres.tab1"))
+    out = output_of(ghostgrad("show", "bnres.tab1"))
     assert "from the file" not in out
     assert "90.6 % / not run" in out
 
 
 def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
-    assert "results/smoke/figures/bnres.fig5.csv" in refused(
+    assert "results/smoke/figures/bnres.fig5.csv" in error_of(
         ghostgrad("show", "bnres.fig5", "--csv")
     )
 
@@ -231,12 +232,12 @@ def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
     path = built_table(ghostgrad, "ghost.eq1")
     before = (REGISTRY.workflow / "experiments" / "ghost.yaml").stat().st_mtime - 1
     os.utime(path, (before, before))
-    assert "from the file" not in told(ghostgrad("show", "ghost.eq1", "--csv"))
+    assert "from the file" not in output_of(ghostgrad("show", "ghost.eq1", "--csv"))
 
 
 def test_show_tells_where_we_leave_the_paper(ghostgrad):
     """Expected results and deviations, with their reasons."""
-    out = told(ghostgrad("show", "bnres.tab1"))
+    out = output_of(ghostgrad("show", "bnres.tab1"))
     assert "- Expected of Model-1: 92.5 %." in out
     assert (
         "- Ours: Xavier weights are uniform (the default of TensorFlow's xavier_initializer)."
@@ -246,4 +247,4 @@ def test_show_tells_where_we_leave_the_paper(ghostgrad):
 
 def test_an_unknown_paper(ghostgrad):
     """As any other unknown name."""
-    assert refused(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")
+    assert error_of(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")

@@ -1,6 +1,7 @@
 """The command line: what `run`, `unlock` and `forget` do, and that a mistake is one line.
 
-Commands run in this process through `main`, the entry point, except where the process itself is the matter.
+Commands run in this process through `main`, the entry point, except where the process itself is
+the matter.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ghostgrad.registry.spec import run_status
 from ghostgrad.runs.provenance import task_hash
 from ghostgrad.runs.record import FILES
 from ghostgrad.tasks.run import state_folder
-from tests.unit.commands import REGISTRY, RUN, everything, refused, told
+from tests.unit.commands import REGISTRY, RUN, error_of, everything, output_of
 from tests.unit.conftest import CONFIG
 from tests.unit.fabricate import publish
 
@@ -33,8 +34,8 @@ def locked() -> Path:
 
 def test_unlock_where_nothing_is_locked(ghostgrad):
     """With --quiet not a word: `make` calls it before every build."""
-    assert told(ghostgrad("unlock")) == "nothing is locked\n"
-    assert told(ghostgrad("unlock", "--quiet")) == ""
+    assert output_of(ghostgrad("unlock")) == "nothing is locked\n"
+    assert output_of(ghostgrad("unlock", "--quiet")) == ""
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
@@ -42,7 +43,10 @@ def test_unlock_after_a_kill(ghostgrad, quiet):
     """The lock file is there and nobody holds the flock: the Snakemake that held it is dead."""
     lock = locked()
     Path(".snakemake/ghostgrad.lock").touch()
-    assert told(ghostgrad("unlock", *quiet)) == "removed the lock of a Snakemake that was killed\n"
+    assert (
+        output_of(ghostgrad("unlock", *quiet))
+        == "removed the lock of a Snakemake that was killed\n"
+    )
     assert not lock.exists()
 
 
@@ -51,19 +55,21 @@ def test_unlock_beside_a_living_snakemake(ghostgrad):
     lock = locked()
     with Path(".snakemake/ghostgrad.lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
-        assert "locked by a Snakemake that is running" in told(ghostgrad("unlock"))
+        assert "locked by a Snakemake that is running" in output_of(ghostgrad("unlock"))
     assert lock.exists()
 
 
 def test_unlock_without_proof(ghostgrad):
-    """A lock of a Snakemake that left no flock (another version, another file system) is not touched."""
+    """A lock of a Snakemake that left no flock (another version, another file system) is not
+    touched."""
     lock = locked()
-    assert "snakemake --unlock" in told(ghostgrad("unlock"))
+    assert "snakemake --unlock" in output_of(ghostgrad("unlock"))
     assert lock.exists()
 
 
 def test_forget(ghostgrad):
-    """Record and checkpoints of this run go, whatever spec they are from; those of every other run stay."""
+    """Record and checkpoints of this run go, whatever spec they are from; those of every other run
+    stay."""
     names = ("relu-bn", "relu-bn-40", "relu")
     runs = {name: REGISTRY.run("laptop", f"plainnet_init/{name}-s0") for name in names}
     for run in runs.values():
@@ -74,7 +80,7 @@ def test_forget(ghostgrad):
     other_scale = Path("state/smoke/plainnet_init/relu-bn-s0@0123abcd")
     for folder in (other_seed, other_scale):
         folder.mkdir(parents=True)
-    out = told(ghostgrad("forget", RUN, "--scale", "laptop"))
+    out = output_of(ghostgrad("forget", RUN, "--scale", "laptop"))
     gone = [
         f"state/laptop/{RUN}@0123abcd",
         f"state/laptop/{RUN}@4567cdef",
@@ -105,11 +111,13 @@ MISTAKES = {
     ),
     "run to forget": (
         ("forget", "plainnet_init/relu-nb-s0"),
-        "no run 'plainnet_init/relu-nb-s0' at scale smoke; did you mean 'plainnet_init/relu-bn-s0'?",
+        "no run 'plainnet_init/relu-nb-s0' at scale smoke;"
+        " did you mean 'plainnet_init/relu-bn-s0'?",
     ),
     "run of a scale": (
         ("run", "laptop/plainnet_init/relu-bn-s1"),
-        "no run 'plainnet_init/relu-bn-s1' at scale laptop; did you mean 'plainnet_init/relu-bn-s0'?",
+        "no run 'plainnet_init/relu-bn-s1' at scale laptop;"
+        " did you mean 'plainnet_init/relu-bn-s0'?",
     ),
     "scale of a run": (
         ("run", f"labtop/{RUN}"),
@@ -138,7 +146,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line(ghostgrad, arguments, expected):
     """Exit code 1, the nearest valid value, and nothing written."""
-    assert refused(ghostgrad(*arguments)).startswith(expected)
+    assert error_of(ghostgrad(*arguments)).startswith(expected)
     assert list(everything()) == ["config.yaml"]
 
 
@@ -155,7 +163,8 @@ CONFIGS = {
     ),
     "no such data": (
         CONFIG.replace("cifar10:", "cifar10: /no/such/folder"),
-        "config.yaml: data.cifar10: no folder /no/such/folder; give the right path, or leave it empty",
+        "config.yaml: data.cifar10: no folder /no/such/folder;"
+        " give the right path, or leave it empty",
     ),
 }
 
@@ -168,12 +177,13 @@ def test_a_bad_configuration_is_one_line(ghostgrad, command, text, expected):
     """Every command that reads config.yaml says what is wrong with it and does nothing."""
     publish(REGISTRY.run("smoke", RUN))
     Path("config.yaml").unlink() if text is None else Path("config.yaml").write_text(text)
-    assert refused(ghostgrad(*command)).startswith(expected)
+    assert error_of(ghostgrad(*command)).startswith(expected)
     assert Path(REGISTRY.run("smoke", RUN).directory, "metrics.csv").exists()
 
 
 def test_a_run_computed_by_name(ghostgrad):
-    """In a process of its own: all files, this code's record, the state folder that Snakemake would use."""
+    """In a process of its own: all files, this code's record, the state folder that Snakemake would
+    use."""
     run = REGISTRY.run("smoke", RUN)
     command = [sys.executable, "-m", "ghostgrad", "run", f"smoke/{RUN}"]
     subprocess.run(command, check=True, capture_output=True)
@@ -189,11 +199,12 @@ def test_a_run_computed_by_name(ghostgrad):
     (environment,) = json.loads(Path(run.directory, "env.json").read_text())
     assert environment["gpu_s"] == 0
     assert 0 < environment["peak_mb"] < 1536
-    assert "1 done" in told(ghostgrad("status"))
+    assert "1 done" in output_of(ghostgrad("status"))
 
 
 def test_the_installed_command(tmp_path):
-    """The script beside this Python and `python -m ghostgrad` are the same program, with the same exit codes."""
+    """The script beside this Python and `python -m ghostgrad` are the same program, with the same
+    exit codes."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     for command in (
         [str(Path(sys.executable).parent / "ghostgrad")],

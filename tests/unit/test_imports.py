@@ -1,4 +1,5 @@
-"""Looking at results is quick and works on a login node without torch: what may import what, each in a new process."""
+"""Looking at results is quick and works on a login node without torch: what may import what,
+each in a new process."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def loaded(code: str) -> tuple[list[str], str]:
 
 
 def test_the_check_sees_an_import():
-    """`ghostgrad.tasks.simulate` is known to need torch: were it not seen here, the tests below would hold nothing."""
+    """`ghostgrad.tasks.simulate` is known to need torch: were it not seen here, the tests below
+    would hold nothing."""
     assert "torch" in loaded("import ghostgrad.tasks.simulate")[0]
 
 
@@ -66,7 +68,8 @@ def test_reading_modules_load_neither_torch_nor_pandas():
 
 
 def test_tables_load_no_torch():
-    """Tables are made where torch need not be installed, in a hundred processes: scipy.stats alone takes a second."""
+    """Tables are made where torch need not be installed, in a hundred processes: scipy.stats
+    alone takes a second."""
     modules = (
         "report.tables",
         "analysis.measures",
@@ -76,7 +79,10 @@ def test_tables_load_no_torch():
         "claims.bnres",
         "claims.ghost",
     )
-    seeds = "import numpy\nfrom ghostgrad.claims import comparison\ncomparison.over_seeds('', numpy.arange(3.0), 1.0)\n"
+    seeds = (
+        "import numpy\nfrom ghostgrad.claims import comparison\n"
+        "comparison.over_seeds('', numpy.arange(3.0), 1.0)\n"
+    )
     names, _ = loaded(seeds + "\n".join(f"import ghostgrad.{name}" for name in modules))
     assert names == ["pandas"]
 
@@ -99,7 +105,10 @@ COMMANDS = {
     "show --runs": (["show", "ghost.fig5", "--runs"], "c0de0001"),
     "show of a built table": (["show", "ghost.eq1", "--csv"], "ReLU,match"),
     "unlock": (["unlock"], "nothing is locked"),
-    "forget": (["forget", "plainnet_init/relu-bn-s0"], "deleted results/smoke/runs/plainnet_init/relu-bn-s0"),
+    "forget": (
+        ["forget", "plainnet_init/relu-bn-s0"],
+        "deleted results/smoke/runs/plainnet_init/relu-bn-s0",
+    ),
 }
 
 
@@ -171,7 +180,9 @@ def test_imports_are_seen_wherever_they_stand():
 
 
 def test_imports_for_annotations_do_not_count(monkeypatch, tmp_path):
-    (tmp_path / "a.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ghostgrad import b\n")
+    (tmp_path / "a.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ghostgrad import b\n"
+    )
     (tmp_path / "b.py").write_text("")
     monkeypatch.setattr(dependencies, "PACKAGE", tmp_path)
     for cached in (dependencies.imports, dependencies.parse, dependencies.module_file):

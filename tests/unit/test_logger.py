@@ -74,7 +74,8 @@ def test_a_diverged_run_says_so(handler, tmp_path, capsys):
 
 
 def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
-    """Ctrl-C reaches the run too; it saves itself and exits with 75, which Snakemake reports as an error."""
+    """Ctrl-C reaches the run too; it saves itself and exits with 75, which Snakemake reports as an
+    error."""
     (tmp_path / "1.log").write_text(
         "line\n2026-11-22 10:00:00 stopped by SIGINT; saved in state/smoke/net/a-s1@0\n"
     )
@@ -98,13 +99,13 @@ def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monke
             "job_error", jobid=1, rule_name="simulate", log=["1.log"], shellcmd="ghostgrad run x"
         )
     )
-    said = capsys.readouterr().err
-    assert "FAILED net/a-s1 (rule simulate)" in said
-    assert "log: 1.log" in said
-    assert "| the reason" in said
-    assert "command: ghostgrad run x" in said
-    assert said.count("| line") == 11, "only the tail"
-    assert said.splitlines()[-1].endswith("snakemake --config scale=smoke partial=true")
+    output = capsys.readouterr().err
+    assert "FAILED net/a-s1 (rule simulate)" in output
+    assert "log: 1.log" in output
+    assert "| the reason" in output
+    assert "command: ghostgrad run x" in output
+    assert output.count("| line") == 11, "only the tail"
+    assert output.splitlines()[-1].endswith("snakemake --config scale=smoke partial=true")
 
 
 def test_a_failed_data_rule_advises_the_scale_that_was_asked_for(handler, capsys, monkeypatch):

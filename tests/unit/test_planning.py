@@ -15,7 +15,7 @@ from ghostgrad.cli import calibrate, estimates
 from ghostgrad.cli.estimates import GMACS_PER_S, Estimate, estimate
 from ghostgrad.cli.plan import wall_time
 from ghostgrad.registry.spec import SCALES
-from tests.unit.commands import REGISTRY, refused, told, workload
+from tests.unit.commands import REGISTRY, error_of, output_of, workload
 from tests.unit.fabricate import publish
 
 
@@ -24,17 +24,19 @@ def run(name: str, scale: str = "paper"):
 
 
 def rows(ghostgrad, *arguments: str) -> dict[str, dict[str, str]]:
-    text = told(ghostgrad("plan", "--csv", *arguments))
+    text = output_of(ghostgrad("plan", "--csv", *arguments))
     return {row["name"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
 def test_the_networks_are_as_counted():
-    """For every network that the paper scale trains; `ghostgrad count-networks` writes the file anew."""
+    """For every network that the paper scale trains; `ghostgrad count-networks` writes the file
+    anew."""
     assert calibrate.networks_csv(REGISTRY.runs("paper")) == estimates.NETWORKS.read_text()
 
 
 def test_hours_by_hand():
-    """SeqNet101: 100 epochs of 5,004 batches of 256 images, 14.4e9 multiply-adds each, on four GPUs."""
+    """SeqNet101: 100 epochs of 5,004 batches of 256 images, 14.4e9 multiply-adds each, on four
+    GPUs."""
     seqnet = run("imagenet/seqnet101-s0")
     multiply_adds = estimates.network_counts(seqnet).multiply_adds
     assert multiply_adds == pytest.approx(14.4e9, rel=0.01)
@@ -50,18 +52,18 @@ def test_hours_by_hand():
 
 
 def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
-    found, rate = estimates.Counts(0, 10**9, 1), 1000.0
+    counts, gmacs_per_s = estimates.Counts(0, 10**9, 1), 1000.0
     spec = replace(run("resnet15_cifar/model1-s0").spec, precision="bf16", optimizer="sgd")
-    plain = estimates.seconds_per_step(spec, found, 100, rate)
+    plain = estimates.seconds_per_step(spec, counts, 100, gmacs_per_s)
     assert plain == pytest.approx(0.1)
     assert estimates.seconds_per_step(
-        replace(spec, precision="tf32"), found, 100, rate
+        replace(spec, precision="tf32"), counts, 100, gmacs_per_s
     ) == pytest.approx(2 * plain)
     assert estimates.seconds_per_step(
-        replace(spec, precision="fp32"), found, 100, rate
+        replace(spec, precision="fp32"), counts, 100, gmacs_per_s
     ) == pytest.approx(4 * plain)
     assert estimates.seconds_per_step(
-        replace(spec, optimizer="clars"), found, 100, rate
+        replace(spec, optimizer="clars"), counts, 100, gmacs_per_s
     ) == pytest.approx(2 * plain)
 
 
@@ -74,24 +76,26 @@ def test_a_small_network_takes_its_layers_time():
 
 
 def test_accumulated_steps_are_as_many_as_their_micro_batches():
-    """A batch of 16,384 takes 16 times 1,024 images: as long as it does in all, whatever the layers' time."""
-    many, one = run("cifar_sweep/sgd-16k-s0"), run("cifar_sweep/sgd-1k-s0")
+    """A batch of 16,384 takes 16 times 1,024 images: as long as it does in all, whatever the
+    layers' time."""
+    large, small = run("cifar_sweep/sgd-16k-s0"), run("cifar_sweep/sgd-1k-s0")
     per_image = [
-        estimate(r, {}, 1e9).hours / estimates.images_to_process(r.spec) for r in (many, one)
+        estimate(r, {}, 1e9).hours / estimates.images_to_process(r.spec) for r in (large, small)
     ]
     assert per_image[0] == pytest.approx(per_image[1])
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_of_every_run_is_known_what_it_takes(scale):
-    for one in REGISTRY.runs(scale):
-        assert estimate(one, {}, GMACS_PER_S).hours > 0, one.id
+    for training in REGISTRY.runs(scale):
+        assert estimate(training, {}, GMACS_PER_S).hours > 0, training.id
 
 
 def test_a_detector_by_hand():
-    """Mask R-CNN on a SeqNet50 at 1,088 x 1,088, in TF32: 180,000 steps of 16 images on four GPUs."""
+    """Mask R-CNN on a SeqNet50 at 1,088 x 1,088, in TF32: 180,000 steps of 16 images on four
+    GPUs."""
     detector = run("coco/seqnet50-2x-s0")
-    found = estimates.network_counts(detector)
+    counts = estimates.network_counts(detector)
     backbone = (1088 / 224) ** 2 * estimates.network_counts(detector.upstream).multiply_adds
     sides = [272, 136, 68, 34, 17]
     pixels = sum(side**2 for side in sides)
@@ -100,10 +104,10 @@ def test_a_detector_by_hand():
     proposals = pixels * (9 * 256**2 + 256 * 15)
     boxes = 512 * (49 * 4 * 9 * 256**2 + 12544 * 1024 + 1024 * 81 * 5)
     masks = 128 * (196 * (4 * 9 * 256**2 + 4 * 256**2) + 784 * 256 * 81)
-    assert found.multiply_adds == pytest.approx(
+    assert counts.multiply_adds == pytest.approx(
         backbone + pyramid + proposals + boxes + masks, rel=0.01
     )
-    hours = 180_000 * 16 * found.multiply_adds / (GMACS_PER_S * 1e9 / 2) / 4 / 3600
+    hours = 180_000 * 16 * counts.multiply_adds / (GMACS_PER_S * 1e9 / 2) / 4 / 3600
     assert estimate(detector, {}, GMACS_PER_S) == Estimate(pytest.approx(hours), "multiply-adds")
 
 
@@ -112,7 +116,8 @@ def test_a_detector_by_hand():
     [({}, 1088), ({"min_size": 992}, 1344), ({"min_size": 480, "max_size": 640}, 640)],
 )
 def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
-    """As torchvision's transform has it: the short side to min_size, the long one to at most max_size, up to 32s."""
+    """As torchvision's transform has it: the short side to min_size, the long one to at most
+    max_size, up to 32s."""
     spec = replace(run("coco/seqnet50-2x-s0").spec, **changes)
     assert estimates.image_side(spec) == side
     transform = GeneralizedRCNNTransform(spec.min_size, spec.max_size, [0.0] * 3, [1.0] * 3)
@@ -126,7 +131,7 @@ def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
     other = replace(seqnet, spec=replace(seqnet.spec, size=128))
     assert estimate(other, {}, GMACS_PER_S) == Estimate(0.0, "unknown")
     monkeypatch.setattr(estimates, "counted_networks", dict)
-    out = told(ghostgrad("plan", "--scale", "paper"))
+    out = output_of(ghostgrad("plan", "--scale", "paper"))
     assert re.search(r"^ghost.tab1 .* unknown$", out, re.MULTILINE)
     assert (
         "unknown: no expected duration and no counted network; such runs take 0 hours here" in out
@@ -151,8 +156,8 @@ def test_what_is_measured_comes_first():
 
 
 def test_a_run_that_artifacts_share_counts_once(ghostgrad):
-    found = rows(ghostgrad, "--scale", "paper", "--gpus", "16")
-    apart = sum(float(found[f"ghost.{name}"]["gpu_hours"]) for name in ("tab3a", "tab3c"))
+    planned = rows(ghostgrad, "--scale", "paper", "--gpus", "16")
+    apart = sum(float(planned[f"ghost.{name}"]["gpu_hours"]) for name in ("tab3a", "tab3c"))
     seqnet50 = 5 * 4 * estimate(run("imagenet/seqnet50-s0"), {}, GMACS_PER_S).hours
     wanted = [
         r
@@ -168,9 +173,9 @@ def test_a_run_that_artifacts_share_counts_once(ghostgrad):
         for r in REGISTRY.runs("paper")
         if not r.optional
     )
-    assert float(found["all"]["gpu_hours"]) == pytest.approx(whole)
-    assert int(found["ghost.tab2"]["runs"]) == 3, "with the classifier that both start from"
-    assert int(found["optional"]["runs"]) == sum(r.optional for r in REGISTRY.runs("paper"))
+    assert float(planned["all"]["gpu_hours"]) == pytest.approx(whole)
+    assert int(planned["ghost.tab2"]["runs"]) == 3, "with the classifier that both start from"
+    assert int(planned["optional"]["runs"]) == sum(r.optional for r in REGISTRY.runs("paper"))
 
 
 def by_hours(*hours: float) -> dict:
@@ -203,16 +208,16 @@ def test_wall_time_waits_for_the_weights_that_a_run_starts_from():
 
 def test_wall_time_is_at_least_the_gpus_time(ghostgrad):
     for gpus in (2, 4, 8):
-        found = rows(ghostgrad, "--scale", "paper", "--gpus", str(gpus))["ghost.fig8"]
-        assert float(found["wall"]) >= float(found["gpu_hours"]) / gpus - 1e-9
+        planned = rows(ghostgrad, "--scale", "paper", "--gpus", str(gpus))["ghost.fig8"]
+        assert float(planned["wall"]) >= float(planned["gpu_hours"]) / gpus - 1e-9
 
 
 def test_experiments_make_up_the_whole(ghostgrad):
-    found = rows(ghostgrad, "--scale", "paper", "--by", "experiment")
-    whole = found.pop("all")
-    del found["optional"]
-    assert sum(int(row["runs"]) for row in found.values()) == int(whole["runs"])
-    assert sum(float(row["gpu_hours"]) for row in found.values()) == pytest.approx(
+    planned = rows(ghostgrad, "--scale", "paper", "--by", "experiment")
+    whole = planned.pop("all")
+    del planned["optional"]
+    assert sum(int(row["runs"]) for row in planned.values()) == int(whole["runs"])
+    assert sum(float(row["gpu_hours"]) for row in planned.values()) == pytest.approx(
         float(whole["gpu_hours"])
     )
 
@@ -222,7 +227,7 @@ def test_a_run_beyond_its_time_limit_resumes(ghostgrad):
     slow = ("--scale", "paper", "--by", "experiment", "--gmacs-per-s", str(GMACS_PER_S / 24))
     assert rows(ghostgrad, *slow)["imagenet"]["resumes"] == "5"
     assert re.search(
-        r"^imagenet .* multiply-adds, 5 resumes$", told(ghostgrad("plan", *slow)), re.MULTILINE
+        r"^imagenet .* multiply-adds, 5 resumes$", output_of(ghostgrad("plan", *slow)), re.MULTILINE
     )
 
 
@@ -244,23 +249,23 @@ def test_disk_is_of_files_weights_and_of_the_checkpoints_that_are_there_at_a_tim
 
 def test_finished_runs_take_no_more_time(ghostgrad):
     before = rows(ghostgrad, "--scale", "laptop", "--by", "experiment")["plainnet_init"]
-    mine = [r for r in REGISTRY.runs("laptop") if r.experiment == "plainnet_init"]
-    assert (int(before["runs"]), int(before["left"])) == (len(mine), len(mine))
+    runs = [r for r in REGISTRY.runs("laptop") if r.experiment == "plainnet_init"]
+    assert (int(before["runs"]), int(before["left"])) == (len(runs), len(runs))
     assert float(before["core_hours"]) == pytest.approx(
-        sum(r.expect["seconds"] for r in mine) / 3600
+        sum(r.expect["seconds"] for r in runs) / 3600
     )
-    for one in mine[1:]:
-        publish(one)
+    for finished in runs[1:]:
+        publish(finished)
     after = rows(ghostgrad, "--scale", "laptop", "--by", "experiment")["plainnet_init"]
-    assert (int(after["runs"]), int(after["left"])) == (len(mine), 1)
-    assert float(after["core_hours"]) == pytest.approx(mine[0].expect["seconds"] / 3600)
+    assert (int(after["runs"]), int(after["left"])) == (len(runs), 1)
+    assert float(after["core_hours"]) == pytest.approx(runs[0].expect["seconds"] / 3600)
 
 
 def test_the_text_states_its_assumptions(ghostgrad):
-    out = told(ghostgrad("plan", "--scale", "paper"))
+    out = output_of(ghostgrad("plan", "--scale", "paper"))
     assert "assuming 12,270 GMAC/s per GPU, forward, in bfloat16, about an H200's" in out
     assert "half of that in TF32, a quarter in float32; at least 0.25 ms per layer and step" in out
-    assert "about an H200's" not in told(
+    assert "about an H200's" not in output_of(
         ghostgrad("plan", "--scale", "paper", "--gmacs-per-s", "4000")
     )
     assert "measured: nothing yet (ghostgrad calibrate)" in out
@@ -269,12 +274,12 @@ def test_the_text_states_its_assumptions(ghostgrad):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--by", "table"), "--by: 'table' is not allowed"),
         (("--scale", "papr"), "--scale: 'papr' is not allowed; did you mean 'paper'?"),
         (("--device", "x"), "--device: nothing is measured yet; run ghostgrad calibrate on 'x'"),
     ],
 )
-def test_errors_are_one_line(ghostgrad, arguments, said):
-    assert said in refused(ghostgrad("plan", *arguments))
+def test_errors_are_one_line(ghostgrad, arguments, message):
+    assert message in error_of(ghostgrad("plan", *arguments))

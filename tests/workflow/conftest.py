@@ -13,7 +13,8 @@ from tests.conftest import Checkout
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory, worker_id) -> Path:
-    """A checkout in which `snakemake --config scale=smoke` has run; parallel test processes share it."""
+    """A checkout in which `snakemake --config scale=smoke` has run; parallel test processes
+    share it."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     with (shared / "built.lock").open("w") as lock:

@@ -26,7 +26,12 @@ ONE_LINE = [
         "scale: labtop",
         "config.yaml: scale: 'labtop' is not allowed; did you mean 'laptop'?",
     ),
-    ("config.yaml", "  cifar10:", "  cifar10: /no/such/folder", "config.yaml: data.cifar10: no folder /no/such/folder"),
+    (
+        "config.yaml",
+        "  cifar10:",
+        "  cifar10: /no/such/folder",
+        "config.yaml: data.cifar10: no folder /no/such/folder",
+    ),
     (
         "config.yaml",
         "checkpoint_minutes: 5",
@@ -37,20 +42,23 @@ ONE_LINE = [
         "workflow/experiments/ghost.yaml",
         "tanh-bn: {activation: tanh}",
         "tanh-bn: {activatoin: tanh}",
-        "workflow/experiments/ghost.yaml: experiments.plainnet_init.variants.tanh-bn: unknown key 'activatoin';"
+        "workflow/experiments/ghost.yaml: experiments.plainnet_init.variants.tanh-bn: unknown key"
+        " 'activatoin';"
         " did you mean 'activation'?",
     ),
     (
         "workflow/experiments/bnres.yaml",
         "      batch: 128",
         "      batch: many",
-        "workflow/experiments/bnres.yaml: experiments.resnet15_cifar.base: batch: expected integer, found 'many'",
+        "workflow/experiments/bnres.yaml: experiments.resnet15_cifar.base: batch: expected integer,"
+        " found 'many'",
     ),
     (
         "workflow/experiments/bnres.yaml",
         "rows: {Model-1: resnet15_cifar/model1}",
         "rows: {Model-1: resnet15_cifar/modle1}",
-        "artifacts.bnres.fig5.rows.Model-1: resnet15_cifar has no variant 'modle1'; did you mean 'model1'?",
+        "artifacts.bnres.fig5.rows.Model-1: resnet15_cifar has no variant 'modle1';"
+        " did you mean 'model1'?",
     ),
 ]
 
@@ -61,15 +69,17 @@ def smoke(checkout: Checkout) -> Checkout:
     return checkout
 
 
-@pytest.mark.parametrize(("name", "old", "new", "said"), ONE_LINE)
-def test_bad_input_is_one_line_and_exit_code_1(smoke, name, old, new, said):
+@pytest.mark.parametrize(("name", "old", "new", "message"), ONE_LINE)
+def test_bad_input_is_one_line_and_exit_code_1(smoke, name, old, new, message):
     smoke.edit(name, old, new)
     done = smoke.snakemake("--cores", "1", "--quiet", "all")
     assert done.returncode == 1
-    lines = [line for line in done.stdout.splitlines() if "Using workflow specific profile" not in line]
+    lines = [
+        line for line in done.stdout.splitlines() if "Using workflow specific profile" not in line
+    ]
     assert len(lines) == 1, done.stdout
     assert lines[0].startswith("ghostgrad: ")
-    assert said in lines[0]
+    assert message in lines[0]
     assert not smoke.path("results").exists()
 
 
@@ -79,7 +89,10 @@ def test_an_unknown_artifact_or_run_names_the_nearest(smoke):
     assert "ghostgrad: no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?" in done.stdout
     done = smoke.snakemake("-n", "results/smoke/runs/plainnet_init/tahn-s0/metrics.csv")
     assert done.returncode == 1
-    assert "no run 'plainnet_init/tahn-s0' at scale smoke; did you mean 'plainnet_init/tanh-s0'?" in done.stdout
+    assert (
+        "no run 'plainnet_init/tahn-s0' at scale smoke; did you mean 'plainnet_init/tanh-s0'?"
+        in done.stdout
+    )
 
 
 def test_wrong_data_stop_the_build_before_any_training(smoke):
@@ -88,25 +101,35 @@ def test_wrong_data_stop_the_build_before_any_training(smoke):
     text = text[:start] + text[start:].replace("data: digits", "data: cifar10", 1)
     smoke.path("workflow/experiments/bnres.yaml").write_text(text)
     smoke.edit("config.yaml", "  cifar10:", f"  cifar10: {smoke.folder}")
-    done = smoke.snakemake("results/smoke/tables/bnres.tab1.csv", "--cores", "2", "--logger", "ghostgrad")
+    done = smoke.snakemake(
+        "results/smoke/tables/bnres.tab1.csv", "--cores", "2", "--logger", "ghostgrad"
+    )
     assert done.returncode == 1
     assert "config.yaml: data.cifar10: no folder cifar-10-batches-py in" in done.stdout
     assert not smoke.path("results/smoke/runs").exists()
 
 
 def test_one_run_of_many_fails_for_good(smoke):
-    """The others finish, partial tables can be made, and after the cause is gone only what failed is built."""
+    """The others finish, partial tables can be made, and after the cause is gone only what
+    failed is built."""
     targets = ["results/smoke/tables/bnres.tab1.csv", "results/smoke/figures/bnres.fig5.svg"]
-    smoke.edit("workflow/experiments/bnres.yaml", "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,")
+    smoke.edit(
+        "workflow/experiments/bnres.yaml",
+        "model2: {shortcut: false,",
+        "model2: {shortcut: false, batch: 5000,",
+    )
     done = smoke.snakemake(*targets, "--cores", "2", "--logger", "ghostgrad")
     assert done.returncode == 1
-    said = done.stdout
-    assert "FAILED resnet15_cifar/model2-s0 (rule classify)" in said
-    assert "log: results/smoke/logs/resnet15_cifar/model2-s0.log" in said
-    assert "digits: 1497 training images do not fill one batch of 5000" in said
-    assert "command: ghostgrad run results/data/digits.json --spec" in said
+    message = done.stdout
+    assert "FAILED resnet15_cifar/model2-s0 (rule classify)" in message
+    assert "log: results/smoke/logs/resnet15_cifar/model2-s0.log" in message
+    assert "digits: 1497 training images do not fill one batch of 5000" in message
+    assert "command: ghostgrad run results/data/digits.json --spec" in message
     runs = smoke.path("results/smoke/runs/resnet15_cifar")
-    assert sorted(path.parent.name for path in runs.glob("*/metrics.csv")) == ["model1-s0", "model3-s0"]
+    assert sorted(path.parent.name for path in runs.glob("*/metrics.csv")) == [
+        "model1-s0",
+        "model3-s0",
+    ]
     assert smoke.path(targets[1]).exists()
 
     smoke.build(*targets, "--config", "partial=true")
@@ -114,14 +137,24 @@ def test_one_run_of_many_fails_for_good(smoke):
     assert table.count("scaled") == 2
     assert "not run (no finished run)" in table
 
-    smoke.edit("workflow/experiments/bnres.yaml", "shortcut: false, batch: 5000,", "shortcut: false,")
+    smoke.edit(
+        "workflow/experiments/bnres.yaml", "shortcut: false, batch: 5000,", "shortcut: false,"
+    )
     assert smoke.planned_jobs(*targets) == {"classify": 1, "tidy": 1, "table": 1}
     smoke.build(*targets)
     assert smoke.path(targets[0]).read_text().count("scaled") == 3
 
 
 def test_a_full_disk_while_publishing_loses_nothing(smoke):
-    spec = {"task": "simulate", "net": "plain", "depth": 2, "width": 8, "batch": 4, "repeats": 4, "seed": 0}
+    spec = {
+        "task": "simulate",
+        "net": "plain",
+        "depth": 2,
+        "width": 8,
+        "batch": 4,
+        "repeats": 4,
+        "seed": 0,
+    }
     out = smoke.path("results/smoke/runs/full/disk-s0")
     out.mkdir(parents=True)
     (out / ".series.csv").symlink_to("/dev/full")  # what a copy is written to before it is renamed
@@ -146,8 +179,22 @@ def test_a_full_disk_while_publishing_loses_nothing(smoke):
 
 def test_a_full_disk_under_the_log_is_one_line(smoke):
     """Not a traceback of the logging module for every line that the log does not take."""
-    spec = {"task": "simulate", "net": "plain", "depth": 2, "width": 8, "batch": 4, "repeats": 4, "seed": 0}
-    arguments = ["run", "--spec", json.dumps(spec), "--out", str(smoke.path("results/smoke/runs/full/log-s0"))]
+    spec = {
+        "task": "simulate",
+        "net": "plain",
+        "depth": 2,
+        "width": 8,
+        "batch": 4,
+        "repeats": 4,
+        "seed": 0,
+    }
+    arguments = [
+        "run",
+        "--spec",
+        json.dumps(spec),
+        "--out",
+        str(smoke.path("results/smoke/runs/full/log-s0")),
+    ]
     assert smoke.ghostgrad(*arguments).returncode == 0
     (log,) = smoke.path("state").rglob("log.txt")
     log.unlink()
@@ -159,7 +206,8 @@ def test_a_full_disk_under_the_log_is_one_line(smoke):
 
 
 def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
-    """Snakemake deletes the outputs of a job that fails; the table made from its old ones still stands there."""
+    """Snakemake deletes the outputs of a job that fails; the table made from its old ones still
+    stands there."""
     table = "results/smoke/tables/bnres.tab1.csv"
     old, edited = "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,"
     built.edit("workflow/experiments/bnres.yaml", old, edited)
@@ -170,59 +218,98 @@ def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
 
 
 def test_an_unknown_target_or_scale_is_one_line(smoke):
-    for arguments, said in (
+    for arguments, message in (
         (["ghots"], "ghots: no such target; did you mean 'ghost'?"),
-        (["-n", "ghost.fg5", "--config", "scale=paper"], "ghost.fg5: no such target; did you mean 'ghost.fig5'?"),
-        (["results/smoke/tables/ghost.fig55.csv"], "no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?"),
-        (["--config", "scale=papr"], "--config or --configfile: scale: 'papr' is not allowed; did you mean 'paper'?"),
+        (
+            ["-n", "ghost.fg5", "--config", "scale=paper"],
+            "ghost.fg5: no such target; did you mean 'ghost.fig5'?",
+        ),
+        (
+            ["results/smoke/tables/ghost.fig55.csv"],
+            "no artifact 'ghost.fig55'; did you mean 'ghost.fig5'?",
+        ),
+        (
+            ["--config", "scale=papr"],
+            "--config or --configfile: scale: 'papr' is not allowed; did you mean 'paper'?",
+        ),
     ):
         done = smoke.snakemake(*arguments, "--cores", "1")
         assert done.returncode == 1
-        assert done.stdout.splitlines()[-1] == f"ghostgrad: {said}"
+        assert done.stdout.splitlines()[-1] == f"ghostgrad: {message}"
 
 
 def test_out_of_memory_is_one_line(smoke):
     """Weights beyond the address space, so that no machine tries."""
-    spec = {"task": "simulate", "net": "plain", "depth": 1, "width": 10**7, "batch": 4, "repeats": 2, "seed": 0}
-    done = smoke.ghostgrad("run", "--spec", json.dumps(spec), "--out", str(smoke.path("out/huge-s0")))
+    spec = {
+        "task": "simulate",
+        "net": "plain",
+        "depth": 1,
+        "width": 10**7,
+        "batch": 4,
+        "repeats": 2,
+        "seed": 0,
+    }
+    done = smoke.ghostgrad(
+        "run", "--spec", json.dumps(spec), "--out", str(smoke.path("out/huge-s0"))
+    )
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("ghostgrad: out of memory: ")
     assert "Traceback" not in done.stdout
 
 
 def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
-    smoke.edit("workflow/experiments/ghost.yaml", "smoke: {repeats: 8, seeds: 1", "smoke: {repeats: 600, seeds: 1")
+    smoke.edit(
+        "workflow/experiments/ghost.yaml",
+        "smoke: {repeats: 8, seeds: 1",
+        "smoke: {repeats: 600, seeds: 1",
+    )
     target = "results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv"
     command = [sys.executable, "-m", "snakemake", target, "--cores", "1", "--logger", "ghostgrad"]
     process = subprocess.Popen(
-        command, cwd=smoke.folder, env=smoke.env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=smoke.folder,
+        env=smoke.env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
-    assert "stopped plainnet_init/relu-bn-s0; it is saved" in said
-    assert "FAILED" not in said
+    message = process.communicate(timeout=120)[1]
+    assert "stopped plainnet_init/relu-bn-s0; it is saved" in message
+    assert "FAILED" not in message
     smoke.build(target)
     (log,) = smoke.path("state").rglob("log.txt")
-    starts = [int(words.split()[-1]) for words in log.read_text().split(" of 600 repeats done")[:-1]]
+    starts = [
+        int(words.split()[-1]) for words in log.read_text().split(" of 600 repeats done")[:-1]
+    ]
     assert starts[0] == 0
     assert len(starts) == 2
 
 
-@pytest.mark.parametrize("written", ["elsewhere/state # here", "'elsewhere/state'", '"elsewhere/state" # here'])
+@pytest.mark.parametrize(
+    "written", ["elsewhere/state # here", "'elsewhere/state'", '"elsewhere/state" # here']
+)
 def test_make_clean_keeps_what_other_scales_made(tmp_path, written):
     """With a state folder of one's own choice, too."""
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     (tmp_path / "config.yaml").write_text(f"scale: laptop\nstate_dir: {written}\n")
-    places = [f"{root}/{scale}" for root in ("results", "elsewhere/state") for scale in ("smoke", "laptop", "paper")]
+    places = [
+        f"{root}/{scale}"
+        for root in ("results", "elsewhere/state")
+        for scale in ("smoke", "laptop", "paper")
+    ]
     for name in (".venv", *places, "results/data"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("digits.json", "digits.npz", "cifar10.json"):
         (tmp_path / "results/data" / name).touch()
     subprocess.run(["make", "--quiet", "clean"], cwd=tmp_path, check=True)
-    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {"Makefile", "config.yaml"}
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {
+        "Makefile",
+        "config.yaml",
+    }
     assert kept == {
         "elsewhere",
         "elsewhere/state",
@@ -235,12 +322,21 @@ def test_make_clean_keeps_what_other_scales_made(tmp_path, written):
 
 
 def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):
-    """SIGKILL Snakemake in the middle of a run: its child lives on; the next build waits for it, computing nothing."""
-    smoke.edit("workflow/experiments/ghost.yaml", "smoke: {repeats: 8, seeds: 1", "smoke: {repeats: 600, seeds: 1")
+    """SIGKILL Snakemake in the middle of a run: its child lives on; the next build waits for it,
+    computing nothing."""
+    smoke.edit(
+        "workflow/experiments/ghost.yaml",
+        "smoke: {repeats: 8, seeds: 1",
+        "smoke: {repeats: 600, seeds: 1",
+    )
     target = "results/smoke/runs/plainnet_init/relu-bn-s0/metrics.csv"
     command = [sys.executable, "-m", "snakemake", "--cores", "1", target]
     process = subprocess.Popen(
-        command, cwd=smoke.folder, env=smoke.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=smoke.folder,
+        env=smoke.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:

@@ -1,4 +1,5 @@
-"""What `snakemake -n --profile slurm` plans for the Ghost paper's networks on ImageNet, at scale paper."""
+"""What `snakemake -n --profile slurm` plans for the Ghost paper's networks on ImageNet, at scale
+paper."""
 
 from __future__ import annotations
 
@@ -9,13 +10,29 @@ import pytest
 
 from tests.conftest import Checkout
 
-# Artifact -> seeds of each variant. The paper's numbers are means of five runs; those it gives in prose only are one.
+# Artifact -> seeds of each variant. The paper's numbers are means of five runs; those it gives in
+# prose only are one.
 FIVE = {
-    "tables/ghost.tab1.csv": [f"{family}{depth}" for family in ("resnet", "seqnet") for depth in (18, 34, 50, 101)],
-    "tables/ghost.tab3a.csv": ["seqnet50", "seqnet50-orthogonal", "seqnet50-looks-linear", "seqnet50-untied"],
-    "tables/ghost.tab3b.csv": ["seqnet50", "seqnet50-bias", "seqnet50-bn", "seqnet101", "seqnet101-bn"],
+    "tables/ghost.tab1.csv": [
+        f"{family}{depth}" for family in ("resnet", "seqnet") for depth in (18, 34, 50, 101)
+    ],
+    "tables/ghost.tab3a.csv": [
+        "seqnet50",
+        "seqnet50-orthogonal",
+        "seqnet50-looks-linear",
+        "seqnet50-untied",
+    ],
+    "tables/ghost.tab3b.csv": [
+        "seqnet50",
+        "seqnet50-bias",
+        "seqnet50-bn",
+        "seqnet101",
+        "seqnet101-bn",
+    ],
     "tables/ghost.tab3c.csv": ["seqnet50", "seqnet50-second", "seqnet50-third"],
-    "tables/ghost.tab4.csv": [f"seqnet{depth}{name}" for depth in (34, 50, 101) for name in ("", "-free")],
+    "tables/ghost.tab4.csv": [
+        f"seqnet{depth}{name}" for depth in (34, 50, 101) for name in ("", "-free")
+    ],
     "tables/ghost.tab5.csv": ["seqnet50", "seqnet50-tied-both", "seqnet50-tied-none"],
     "tables/ghost.lr_grid.csv": ["seqnet34", "seqnet101"],
     "tables/ghost.b2_resnet_orth.csv": ["resnet50", "resnet50-orthogonal"],
@@ -25,7 +42,14 @@ FIVE = {
     "figures/ghost.fig8.png": ["resnet101", "seqnet101"],
     "figures/ghost.fig9.png": ["seqnet50", "seqnet50-skip"],
 }
-ONE = {"tables/ghost.lr_grid.csv": ["seqnet34-lr0.01", "seqnet34-lr0.02", "seqnet34-lr0.08", "seqnet101-lr0.01"]}
+ONE = {
+    "tables/ghost.lr_grid.csv": [
+        "seqnet34-lr0.01",
+        "seqnet34-lr0.02",
+        "seqnet34-lr0.08",
+        "seqnet101-lr0.01",
+    ]
+}
 JOB = re.compile(r"^(?:classify|pretrain|detect) +paper/(\w+)/(\S+)-s\d+ +(.*)$", re.MULTILINE)
 
 
@@ -41,7 +65,9 @@ def data_of(checkout: Checkout) -> str:
 
 def planned(checkout: Checkout, target: str) -> list[tuple[str, str, str]]:
     """(experiment, variant, resources) of every training job."""
-    done = checkout.snakemake("-n", "--profile", "slurm", f"results/paper/{target}", "--config", data_of(checkout))
+    done = checkout.snakemake(
+        "-n", "--profile", "slurm", f"results/paper/{target}", "--config", data_of(checkout)
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     return JOB.findall(done.stdout)
 
@@ -59,7 +85,8 @@ def test_runs_and_what_each_asks_for(checkout, target):
 def test_networks_at_initialization(checkout):
     jobs = planned(checkout, "figures/ghost.fig4_left.png")
     assert Counter(jobs) == {
-        ("imagenet_init", net, "gpu=1 mem_mb=64000 runtime=60"): 8 for net in ("plainnet50", "resnet50", "seqnet50")
+        ("imagenet_init", net, "gpu=1 mem_mb=64000 runtime=60"): 8
+        for net in ("plainnet50", "resnet50", "seqnet50")
     }
 
 

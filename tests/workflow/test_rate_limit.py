@@ -9,7 +9,9 @@ TARGET = "results/data/digits.json"
 
 def test_only_the_default_limit_is_removed(checkout: Checkout):
     call = "    remove_default_rate_limit(workflow)\n"
-    checkout.edit("Snakefile", call, f'{call}    print("LIMIT", workflow.scheduler.job_rate_limiter)\n')
+    checkout.edit(
+        "Snakefile", call, f'{call}    print("LIMIT", workflow.scheduler.job_rate_limiter)\n'
+    )
     assert "LIMIT None" in checkout.build(TARGET, "--config", "scale=smoke")
     checkout.path(TARGET).unlink()
     asked = checkout.build(TARGET, "--max-jobs-per-timespan", "100/1m", "--config", "scale=smoke")

@@ -1,4 +1,5 @@
-"""What reruns and what does not, asked of Snakemake itself (docs/architecture.md, rerun semantics)."""
+"""What reruns and what does not, asked of Snakemake itself (docs/architecture.md, rerun
+semantics)."""
 
 from __future__ import annotations
 
@@ -178,10 +179,10 @@ def test_a_fresh_clone_builds_from_nothing(checkout: Checkout):
 def test_tables_and_figures_are_the_same_bytes_when_built_again(built: Checkout):
     """One of every kind: each function that makes tables or figures."""
     reg, kinds = load_registry(), {}
-    for one in reg.artifacts.values():
-        for folder, function in (("tables", one.table), ("figures", one.figure)):
-            if function and not reg.missing("smoke", one, {}):
-                kinds.setdefault((folder, one.paper, function), one.id)
+    for artifact in reg.artifacts.values():
+        for folder, function in (("tables", artifact.table), ("figures", artifact.figure)):
+            if function and not reg.missing("smoke", artifact, {}):
+                kinds.setdefault((folder, artifact.paper, function), artifact.id)
     paths = [
         built.path(f"results/smoke/{folder}/{name}.csv") for (folder, *_), name in kinds.items()
     ]
@@ -219,7 +220,8 @@ def test_partial_builds_from_what_exists_and_runs_nothing(built: Checkout):
 
 
 def test_data_that_appear_rebuild_what_was_not_run(built: Checkout):
-    """With its data key unset an artifact is written as not run; setting the key changes its inputs."""
+    """With its data key unset an artifact is written as not run; setting the key changes its
+    inputs."""
     text = built.path("workflow/experiments/bnres.yaml").read_text()
     smoke = text.index("      smoke:")
     text = text[:smoke] + text[smoke:].replace("data: digits", "data: cifar10", 1)
@@ -242,10 +244,12 @@ def test_named_targets(built: Checkout):
     assert built.planned_jobs("ghost")["simulate"] == len(runs)
     assert built.planned_jobs("cpu")["simulate"] == len(runs)
     jobs = built.planned_jobs("bnres")
-    mine = [artifact for artifact in reg.artifacts.values() if artifact.paper == "bnres"]
-    needed = {run for artifact in mine for run in reg.artifact_runs("smoke", artifact)}
+    artifacts = [artifact for artifact in reg.artifacts.values() if artifact.paper == "bnres"]
+    needed = {run for artifact in artifacts for run in reg.artifact_runs("smoke", artifact)}
     assert jobs["simulate"] == len(needed & set(runs)) == 1, "equation 13 and figure 5 share a run"
     measurable = [
-        artifact for artifact in mine if artifact.table and not reg.missing("smoke", artifact, {})
+        artifact
+        for artifact in artifacts
+        if artifact.table and not reg.missing("smoke", artifact, {})
     ]
     assert jobs["table"] == len(measurable)
