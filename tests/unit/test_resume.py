@@ -20,6 +20,7 @@ from ghostgrad.registry.spec import parse_spec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks.classify import classify
+from ghostgrad.tasks.progress import Progress
 from tests.unit import killing
 
 STEPS = 24
@@ -294,6 +295,34 @@ def test_a_record_that_lacks_a_file_is_computed_again(tmp_path, manifest):
     (runner.folder / "environment.json").write_text("")
     assert runner.start() == 0
     assert len(json.loads((runner.out / "env.json").read_text())) == 1
+
+
+def earlier_running_totals(saved: dict) -> None:
+    """Sums as they were saved before there was a Progress."""
+    saved["window"] = saved.pop("running_totals")
+
+
+def other_columns(saved: dict) -> None:
+    saved["series"] = [[0.0, 1]]
+
+
+@pytest.mark.parametrize("change", [earlier_running_totals, other_columns])
+def test_progress_of_other_code_is_refused(tmp_path, change):
+    """Its numbers are never taken for those of today's columns."""
+    progress = Progress.start(("step", "at", "loss"), ("loss",))
+    progress.add({"loss": 3.0}, 2)
+    progress.step = 4
+    progress.series.add(4, 4.0, 0.5)
+    saved = progress.state_dict()
+    again = Progress.start(("step", "at", "loss"), ("loss",))
+    again.restore(saved, tmp_path)
+    assert again.state_dict() == saved
+    change(saved)
+    expected = "the checkpoint was written by a different version of the code"
+    with pytest.raises(InputError, match=expected) as error:
+        again.restore(saved, tmp_path)
+    assert "\n" not in str(error.value)
+    assert again.take_means() == {"loss": 1.5}, "nothing is taken from it"
 
 
 def test_a_checkpoint_of_other_code_is_one_line(tmp_path, manifest):

@@ -78,12 +78,12 @@ def _self_initialized_problems(spec: ClassifySpec) -> Iterator[str]:
 def _image_problems(spec: ClassifySpec) -> Iterator[str]:
     """How images cannot be read or augmented."""
     folders = of_form("image_folder")
-    if spec.input == "files" and spec.data not in folders:
-        choices = " or ".join(folders)
-        yield f"input: files: data {spec.data} is not a folder of images; set data to {choices}, or input to memory"
-    if spec.resized and spec.data not in folders:
-        choices = " or ".join(folders)
-        yield f"resized: data {spec.data} is not a folder of images; set data to {choices}, or resized to 0"
+    if spec.data not in folders:
+        reason = f"data {spec.data} is not a folder of images; set data to {' or '.join(folders)}"
+        if spec.input == "files":
+            yield f"input: files: {reason}, or input to memory"
+        if spec.resized:
+            yield f"resized: {reason}, or resized to 0"
     if 0 < spec.resized < spec.test_side:
         yield (
             f"resized: {spec.resized} is smaller than {spec.test_side}, the side that test images "
@@ -135,7 +135,8 @@ def _unread_problems(spec: Spec) -> Iterator[str]:
             continue  # the default
         for other, values in (option.only_for or {}).items():
             if (value := getattr(spec, other)) not in values:
-                yield f"{name}: {other} {value} does not use it, only {', '.join(values)}; leave it out"
+                readers = ", ".join(values)
+                yield f"{name}: {other} {value} does not use it, only {readers}; leave it out"
 
 
 def _simulate_problems(spec: SimulateSpec) -> Iterator[str]:
@@ -151,7 +152,8 @@ def _detect_problems(spec: DetectSpec, gpus: int) -> Iterator[str]:
     if spec.min_size > spec.max_size:
         yield f"min_size: {spec.min_size} is above max_size, {spec.max_size}"
     if len(spec.anchor_sizes) != 5:
-        yield f"anchor_sizes: {len(spec.anchor_sizes)} given for the five levels of the pyramid; give one for each"
+        count = len(spec.anchor_sizes)
+        yield (f"anchor_sizes: {count} given for the five levels of the pyramid; give one for each")
     if spec.small_stem and not spec.cifar_stem:
         yield "small_stem: it is a form of the CIFAR stem; set cifar_stem too"
     if spec.backbone_norm == "sync" and spec.model == "resnet50_gn":

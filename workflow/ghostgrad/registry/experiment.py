@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from ghostgrad.checks import InputError, nearest, validate
 from ghostgrad.registry.compatibility import check_together, check_weights
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.registry.tasks import TASKS
+
+Layer: TypeAlias = Mapping[str, Any]
+"""One block of parameters and settings, as YAML has it."""
 
 SETTINGS = (
     "seeds",
@@ -52,7 +54,7 @@ class Experiment:
                 f"{where}: publish_weights: task {self.task} cannot publish weights; leave it out"
             )
         self.section: str = body["section"]
-        self.deviations: list[dict] = body.get("deviations", [])
+        self.deviations: list[dict[str, str]] = body.get("deviations", [])
         for place, layer, beside in self._layers():
             spec = self._parameters(layer, beside, place)
             if "seed" in spec:
@@ -64,9 +66,8 @@ class Experiment:
             raise InputError(f"{where}: has no variants; give variants or axes")
         for name, variant in self._variants.items():
             if (like := variant.get("like")) and like not in self._variants:
-                raise InputError(
-                    f"{where}.variants.{name}.like: '{like}' is no variant{nearest(like, self._variants)}"
-                )
+                hint = nearest(like, self._variants)
+                raise InputError(f"{where}.variants.{name}.like: '{like}' is no variant{hint}")
         self._check_adjust()
 
     def _parameters(
@@ -91,13 +92,13 @@ class Experiment:
                             f"{place}.{axis}: no point '{point}'{nearest(point, axes[axis])}"
                         )
 
-    def _layers(self) -> Iterator[tuple[str, Mapping, tuple[str, ...]]]:
+    def _layers(self) -> Iterator[tuple[str, Layer, tuple[str, ...]]]:
         """Every block of spec keys, with its place and the other keys that may stand in it, for
         validation."""
         yield f"{self.where}.base", self.body["base"], ()
         for index, rule in enumerate(self.body.get("adjust", [])):
             yield f"{self.where}.adjust.{index}.set", rule["set"], SETTINGS
-        blocks = [
+        blocks: list[tuple[str, Layer, tuple[str, ...]]] = [
             (f"{self.where}.variants.{name}", body, ("like",))
             for name, body in self._variants.items()
         ]
@@ -113,7 +114,7 @@ class Experiment:
             yield f"{self.where}.scales.{scale}", layer, (*SETTINGS, "only")
 
     @cached_property
-    def _variants(self) -> Mapping[str, Mapping]:
+    def _variants(self) -> Mapping[str, Layer]:
         return {name: body or {} for name, body in self.body.get("variants", {}).items()}
 
     @cached_property
@@ -144,14 +145,14 @@ class Experiment:
             return self.variants
         for pattern in only:
             if not any(fnmatch(name, pattern) for name in self.variants):
-                raise InputError(
-                    f"{self.where}.scales.{scale}.only: '{pattern}' names no variant{nearest(pattern, self.variants)}"
-                )
+                place = f"{self.where}.scales.{scale}.only"
+                hint = nearest(pattern, self.variants)
+                raise InputError(f"{place}: '{pattern}' names no variant{hint}")
         return tuple(
             name for name in self.variants if any(fnmatch(name, pattern) for pattern in only)
         )
 
-    def _chain(self, variant: str) -> list[Mapping]:
+    def _chain(self, variant: str) -> list[Layer]:
         """The variant's own settings, those it is `like` first."""
         if variant in self._points:
             points = self._points[variant]
@@ -168,7 +169,7 @@ class Experiment:
             chain.insert(0, body)
         return chain
 
-    def _adjustments(self, points: Mapping[str, str]) -> list[Mapping]:
+    def _adjustments(self, points: Mapping[str, str]) -> list[Layer]:
         rules = self.body.get("adjust", [])
         return [
             rule["set"]
@@ -176,7 +177,7 @@ class Experiment:
             if all(points[axis] in names for axis, names in rule["where"].items())
         ]
 
-    def merge(self, variant: str, scale: str) -> tuple[dict, dict]:
+    def merge(self, variant: str, scale: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Merged spec (without seed) and settings of a variant at a scale."""
         own = self._chain(variant)
         at_scale = [layer.get("scales", {}).get(scale) or {} for layer in own]
@@ -224,7 +225,7 @@ class Experiment:
                 variant=variant,
                 seed=seed,
                 task=self.task,
-                spec=replace(spec, seed=seed),
+                spec=spec.with_seed(seed),
                 canonical=self._spec.canonical_json({**merged, "seed": seed}),
                 resources=settings["resources"],
                 expect=settings["expect"],

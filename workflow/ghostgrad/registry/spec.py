@@ -15,6 +15,7 @@ from typing import Any
 from ghostgrad.checks import InputError, nearest, validate
 from ghostgrad.registry.datasets import is_shipped
 from ghostgrad.registry.specs.base import Spec
+from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.tasks import TASKS
 
 SCALES = ("smoke", "laptop", "substitute", "paper")
@@ -53,7 +54,7 @@ class RunSpec:
     @property
     def data(self) -> str | None:
         """The name of the data set, or None for a run that reads none."""
-        name: str | None = getattr(self.spec, "data", None)
+        name: str | None = getattr(self.spec, "data", None)  # tasks of random operators have none
         return name
 
     @property
@@ -61,7 +62,7 @@ class RunSpec:
         """The files that the run reads: the data set's manifest, another run's weights."""
         files = []
         if self.data:
-            resized = getattr(self.spec, "resized", 0)
+            resized = self.spec.resized if isinstance(self.spec, ClassifySpec) else 0
             suffix = f"-{resized}" if resized else ""
             files.append(f"results/data/{self.data}{suffix}.json")
         if self.upstream:

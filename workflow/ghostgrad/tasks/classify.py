@@ -173,7 +173,7 @@ def classify(
         optimizer.zero_grad(set_to_none=True)
         with sample_norms.collect() if sample_norms else nullcontext():
             loss, correct = network.forward_backward(x, y, step)
-        if sample_norms:
+        if sample_norms and isinstance(optimizer, optim.CLARS):
             optimizer.sample_norms = sample_norms.means(group)
 
         # Weight decay, momentum and trust ratios are applied inside optimizer.step(). The probe

@@ -54,7 +54,7 @@ def load_data(spec: DetectSpec, manifest: Path) -> Scenes:
     return load_scenes(spec.data, manifest)
 
 
-class TrainingScenes(Dataset):
+class TrainingScenes(Dataset[Any]):
     """Step -> this process's images, uint8 (3, H, W) each, and their targets.
 
     An InputError is returned, not raised: what a worker process raises arrives as a text of many
@@ -81,7 +81,7 @@ class TrainingScenes(Dataset):
         return images, targets
 
 
-class TestScenes(Dataset):
+class TestScenes(Dataset[Any]):
     """Position in the split -> the image's id and the image, or an InputError."""
 
     def __init__(self, split: Split):
@@ -157,7 +157,8 @@ def synchronize_batch_norm(
         raise InputError(
             "backbone_norm: sync in several processes needs GPUs; give the run one process"
         )
-    synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    synchronized: nn.Module = convert(model)  # type: ignore[no-untyped-call]
     return synchronized
 
 

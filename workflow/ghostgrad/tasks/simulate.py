@@ -332,7 +332,8 @@ def _standardized(x: Tensor) -> Tensor:
     """(repeats, batch, features) of mean 0 and Euclidean norm 1 over the batch, so that a product
     of two features is their correlation; a constant feature becomes 0."""
     centred = x - x.mean(1, keepdim=True)
-    return centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True).clamp(min=1e-30)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    return centred / norm.clamp(min=1e-30)
 
 
 def floats_per_repeat(spec: SimulateSpec) -> int:

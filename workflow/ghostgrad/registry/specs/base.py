@@ -19,7 +19,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -208,6 +208,11 @@ class Spec:
     def expand(cls, values: Mapping[str, JSON]) -> Self:
         """The spec of valid `values`, under the fields' or the stored names, with the defaults."""
         return cls(**{name: _as_field(value) for name, value in cls.renamed(values).items()})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same parameters with another seed."""
+        changes: dict[str, Any] = {"seed": seed}  # a field of every task, declared last in each
+        return replace(self, **changes)
 
     def values(self) -> dict[str, JSON]:
         """Every parameter under its field's name, as JSON, in the order of the fields."""

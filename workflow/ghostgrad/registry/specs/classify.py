@@ -111,7 +111,8 @@ class ClassifySpec(Spec):
     zero_init_residual: Annotated[
         bool,
         Option(
-            "ResNets: gamma of the last normalization of every branch starts at 0, a common recipe.",
+            "ResNets: gamma of the last normalization of every branch starts at 0, as in common "
+            "recipes.",
             stored_as="zero_gamma",
         ),
     ] = False
@@ -343,6 +344,8 @@ class ClassifySpec(Spec):
             minimum=0,
         ),
     ] = 0
+    # Parameters of the update rule and of regularization; they stand here because the order of the
+    # fields is that of spec.json.
     momentum: Annotated[float, Option("Momentum mu.", minimum=0, below=1)] = 0
     weight_decay: Annotated[float, Option("Weight decay beta.", minimum=0)] = 0
     orthogonal: Annotated[
