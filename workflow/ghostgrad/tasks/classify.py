@@ -38,6 +38,7 @@ from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGrou
 from ghostgrad.training.engine import Network, configure
 from ghostgrad.training.loader import InMemoryLoader, StreamingLoader, open_loader
 from ghostgrad.training.optimizers.build import build_optimizer
+from ghostgrad.training.optimizers.lars import CLARS
 from ghostgrad.training.per_sample import SampleNorms
 from ghostgrad.training.schedules import StepSchedule
 
@@ -173,7 +174,7 @@ def classify(
         optimizer.zero_grad(set_to_none=True)
         with sample_norms.collect() if sample_norms else nullcontext():
             loss, correct = network.forward_backward(x, y, step)
-        if sample_norms and isinstance(optimizer, optim.CLARS):
+        if sample_norms and isinstance(optimizer, CLARS):
             optimizer.sample_norms = sample_norms.means(group)
 
         # Weight decay, momentum and trust ratios are applied inside optimizer.step(). The probe

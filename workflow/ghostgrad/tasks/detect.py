@@ -143,7 +143,10 @@ def new_model(spec: DetectSpec, scenes: Scenes, published: PublishedWeights | No
         classifier = mask_rcnn.build_classifier(spec, published.classes if published else 1)
         if published:
             classifier.load_state_dict(published.parameters)
-        return mask_rcnn.build_detector(spec, classifier, len(scenes.classes), scenes.mean_std)
+        detector: nn.Module = mask_rcnn.build_detector(
+            spec, classifier, len(scenes.classes), scenes.mean_std
+        )
+        return detector
 
 
 def synchronize_batch_norm(
