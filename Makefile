@@ -60,6 +60,7 @@ lint: setup ## style, format, workflow and types of the code, without changing i
 	@$(BIN)/ruff format --check .
 	@$(BIN)/snakefmt --check Snakefile workflow/rules
 	@$(BIN)/snakemake --lint
+	@$(BIN)/mypy
 
 types: setup ## mypy --strict over the library and both Snakemake plugins
 	@$(BIN)/mypy

@@ -15,8 +15,8 @@ COPIED = ("Snakefile", "config.yaml", "workflow", "profiles", "slurm", "envs")
 
 
 class Checkout:
-    """A copy of the workflow whose registry, code and configuration a test may edit; its own library comes first on
-    the path, and results land inside it."""
+    """A copy of the workflow whose registry, code and configuration a test may edit; its own
+    library comes first on the path, and results land inside it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -88,14 +88,19 @@ class Checkout:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: the tests on Slurm and of killed runs wait more than they compute."""
+    """One more than there are cores: the tests on Slurm and of killed runs wait more than they
+    compute."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first: whoever has nothing left to do takes over short ones."""
     order = ("test_ghostgrad.py", "workflow", "slurm", "executor", "unit")
-    items.sort(key=lambda item: next((n for n, name in enumerate(order) if name in item.path.parts), len(order)))
+    items.sort(
+        key=lambda item: next(
+            (n for n, name in enumerate(order) if name in item.path.parts), len(order)
+        )
+    )
 
 
 @pytest.fixture

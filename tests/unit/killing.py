@@ -1,11 +1,11 @@
 """Run `ghostgrad …` in a process of its own and SIGKILL it from inside at a chosen place.
 
-A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`, `kill_in_step` (of a
-training, between gradient and update), `kill_in_write` and `kill_in_rename` (of the n-th checkpoint),
-`kill_before_publishing` (a file's name), `signal_at_step` or `signal_at_pause` (the n-th) with `signal`; `pace` is a
-pause in seconds at every step.
-Of a data-parallel run, process 0 is the one that a plan is for; `followers` names a file for the ids of the others.
-All are forked from a server that has imported torch, which saves some seconds each.
+A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`,
+`kill_in_step` (of a training, between gradient and update), `kill_in_write` and `kill_in_rename`
+(of the n-th checkpoint), `kill_before_publishing` (a file's name), `signal_at_step` or
+`signal_at_pause` (the n-th) with `signal`; `pace` is a pause in seconds at every step. Of a
+data-parallel run, process 0 is the one that a plan is for; `followers` names a file for the ids of
+the others. All are forked from a server that has imported torch, which saves some seconds each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ghostgrad.training import distributed as parallel
 from ghostgrad.training import engine
 
 context = multiprocessing.get_context("forkserver")
-# what torch would import at the first optimizer and at the first models, some seconds in every process
+# what torch would import at the first optimizer and at the first models, some seconds in every
+# process
 LATE = [
     "torch.optim.sgd",
     "torch._dynamo",
@@ -70,7 +71,9 @@ def checkpoint_if_due(self, payload, done, total, original=state.State.checkpoin
     pauses += 1
     inside = done == plan.get("kill_in_step")
     if "followers" in plan:
-        Path(plan["followers"]).write_text(" ".join(str(process.pid) for process in multiprocessing.active_children()))
+        Path(plan["followers"]).write_text(
+            " ".join(str(process.pid) for process in multiprocessing.active_children())
+        )
     self.period = 0 if done in plan.get("save_at", []) else 1e9
     if done == plan.get("kill_at_step"):
         die()
@@ -118,7 +121,9 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    blocks.MEMORY["cpu"] = 1  # one repeat at a time, so that a simulation has as many steps as repeats
+    blocks.MEMORY["cpu"] = (
+        1  # one repeat at a time, so that a simulation has as many steps as repeats
+    )
     engine.Network.forward_backward = backward
     other_context = parallel.mp.get_context
     parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)

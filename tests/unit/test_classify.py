@@ -1,4 +1,5 @@
-"""The training loop against torch's own pieces: schedule, data order, augmentation, probes, divergence."""
+"""The training loop against torch's own pieces: schedule, data order, augmentation, probes,
+divergence."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def rows(table) -> list[dict[str, str]]:
 
 
 def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
-    """The same batches through a hand-written update rule and schedule give the same losses and accuracy."""
+    """The same batches through a hand-written update rule and schedule give the same losses and
+    accuracy."""
     settings = spec(lr_boundaries=[2, 4], weight_decay=1e-2)
     record = run(tmp_path, digits, lr_boundaries=[2, 4], weight_decay=1e-2)
 
@@ -120,14 +122,21 @@ def test_random_crop_cuts_windows_of_the_padded_image():
     padded = F.pad(x, (2, 2, 2, 2))
     offsets = set()
     for image, window in zip(padded, out, strict=True):
-        found = [(i, j) for i in range(5) for j in range(5) if torch.equal(image[:, i : i + 8, j : j + 8], window)]
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if torch.equal(image[:, i : i + 8, j : j + 8], window)
+        ]
         assert found, "no window of the padded image"
         offsets.add(found[0])
     assert len(offsets) > 12, "the offsets vary from image to image"
 
 
 def test_flip_turns_about_half_of_the_images(digits):
-    plain, flipped = (InMemoryLoader(spec(batch=512, augment=a), digits, CPU)(0)[0] for a in ([], ["flip"]))
+    plain, flipped = (
+        InMemoryLoader(spec(batch=512, augment=a), digits, CPU)(0)[0] for a in ([], ["flip"])
+    )
     same = (plain == flipped).flatten(1).all(1)
     turned = (plain.flip(-1) == flipped).flatten(1).all(1)
     assert (same | turned).all()
@@ -143,7 +152,8 @@ def test_per_image_standardization():
 
 
 @pytest.mark.parametrize(
-    ("unit", "per_epoch", "expected"), [("step", 10, (400, 200, 0, 1)), ("epoch", 10, (4000, 2000, 0, 1))]
+    ("unit", "per_epoch", "expected"),
+    [("step", 10, (400, 200, 0, 1)), ("epoch", 10, (4000, 2000, 0, 1))],
 )
 def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
     plan = StepSchedule(spec(unit=unit, shrink=200, length=80000), per_epoch)
@@ -152,12 +162,21 @@ def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
 
 
 def test_probes_that_shrink_to_one_step_keep_the_first_position():
-    plan = StepSchedule(spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10)
+    plan = StepSchedule(
+        spec(shrink=200, length=80000, probes=["gradients"], probe_at=[0, 1, 100, 25000]), 10
+    )
     assert plan.probe_positions == {0: 0, 1: 1, 125: 25000}
 
 
 def test_probes_change_no_metric_and_no_series(tmp_path, digits):
-    every = ["gradients", "activations", "bn_offset", "weight_norm", "weight_gradient", "bn_variance"]
+    every = [
+        "gradients",
+        "activations",
+        "bn_offset",
+        "weight_norm",
+        "weight_gradient",
+        "bn_variance",
+    ]
     every += ["updates", "statistics"]
     with_probes = run(tmp_path / "a", digits, probes=every, probe_at=[0, 2, 3, 6])
     without = run(tmp_path / "b", digits)
@@ -168,7 +187,8 @@ def test_probes_change_no_metric_and_no_series(tmp_path, digits):
 
 
 def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
-    """The probe at t of a run equals a measurement of the network that a run of t steps ends with."""
+    """The probe at t of a run equals a measurement of the network that a run of t steps ends
+    with."""
     record = run(tmp_path / "a", digits, probes=["weight_norm"], probe_at=[2])
     folder = tmp_path / "b"
     with State(folder) as state:
@@ -181,7 +201,8 @@ def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
 
 
 def test_gradient_probe_equals_hooks_on_the_blocks(digits):
-    """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from torch's backward hooks."""
+    """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from
+    torch's backward hooks."""
     settings = spec(blocks=2)
     model = build_network(settings, 10, (3, 8, 8)).train()
     x, y = InMemoryLoader(settings, digits, CPU)(0)
@@ -202,8 +223,12 @@ def test_gradient_probe_equals_hooks_on_the_blocks(digits):
     found = {(name, k): value for name, k, value in probes.measure(["gradients"], model, x, y)}
     for k, gradient in seen.items():
         mean = gradient.mean(0)
-        assert found["gradient_variance", k] == pytest.approx(((gradient - mean) ** 2).mean().item(), rel=1e-4)
-        assert found["gradient_norm", k] == pytest.approx((gradient**2).sum().sqrt().item(), rel=1e-4)
+        assert found["gradient_variance", k] == pytest.approx(
+            ((gradient - mean) ** 2).mean().item(), rel=1e-4
+        )
+        assert found["gradient_norm", k] == pytest.approx(
+            (gradient**2).sum().sqrt().item(), rel=1e-4
+        )
     assert len(seen) == 7
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -215,14 +240,17 @@ def test_bn_offset_probe_is_the_ratio_of_beta_and_gamma():
     with torch.no_grad():
         norms[1].weight.fill_(2)
         norms[1].bias.copy_(torch.tensor([-1.0, 0, 1, 4]))
-    found = {(name, k): value for name, k, value in probes.measure(["bn_offset"], model, None, None)}
+    found = {
+        (name, k): value for name, k, value in probes.measure(["bn_offset"], model, None, None)
+    }
     assert found["bn_offset_mean", 1] == pytest.approx(0.75)
     assert found["bn_offset_median", 1] == pytest.approx(0.5)
     assert found["bn_offset_mean", 0] == 0
 
 
 def test_a_non_finite_loss_is_a_result(tmp_path, digits):
-    """lr 1e6 diverges: the run ends there, says so, and evaluates the network that it ended with."""
+    """lr 1e6 diverges: the run ends there, says so, and evaluates the network that it ended
+    with."""
     record = run(tmp_path, digits, lr=1e6, batch_norm=False, length=200, eval_every=0)
     assert record.metrics["status"] == "diverged"
     assert 1 < record.metrics["diverged_at"] < 200
@@ -244,8 +272,14 @@ def test_a_probe_takes_the_mean_over_its_batches(tmp_path, digits):
     changes = {"batch": 700, "length": 1, "lr": 1e-9, "probes": ["gradients"], "probe_at": [1]}
     record = run(tmp_path, digits, **changes, probe_batches=3)
     settings = spec(**changes)
-    batches, model = InMemoryLoader(settings, digits, CPU), classify.new_model(settings, digits).train()
-    single = [[value for *_, value in probes.measure(["gradients"], model, *batches(step))] for step in (1, 2, 3)]
+    batches, model = (
+        InMemoryLoader(settings, digits, CPU),
+        classify.new_model(settings, digits).train(),
+    )
+    single = [
+        [value for *_, value in probes.measure(["gradients"], model, *batches(step))]
+        for step in (1, 2, 3)
+    ]
     assert not np.allclose(single[0], single[1], rtol=1e-3)
     found = [float(row["value"]) for row in rows(record.probes)]
     np.testing.assert_allclose(found, np.mean(single, axis=0), rtol=1e-4)
@@ -267,14 +301,20 @@ def test_length_0_evaluates_and_probes_the_initialized_network(tmp_path, digits)
 
 
 def test_a_batch_larger_than_the_data_is_one_clear_line(tmp_path, digits):
-    with pytest.raises(InputError, match="digits: 1497 training images do not fill one batch of 2000"):
+    with pytest.raises(
+        InputError, match="digits: 1497 training images do not fill one batch of 2000"
+    ):
         run(tmp_path, digits, batch=2000)
 
 
 def correlations(x: np.ndarray, g: np.ndarray) -> dict[str, float]:
     """What `statistics` says of a signal (B, C, …), a channel and a pair of channels at a time."""
-    channels = [part.swapaxes(0, 1).reshape(part.shape[1], -1).astype(np.float64) for part in (x, g)]
-    alive = [k for k in range(len(channels[0])) if channels[0][k].var() > 0 and channels[1][k].var() > 0]
+    channels = [
+        part.swapaxes(0, 1).reshape(part.shape[1], -1).astype(np.float64) for part in (x, g)
+    ]
+    alive = [
+        k for k in range(len(channels[0])) if channels[0][k].var() > 0 and channels[1][k].var() > 0
+    ]
     x, g = (part[alive] for part in channels)
     pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j]
     return {
@@ -299,10 +339,18 @@ def test_statistics_equal_a_slow_loop(digits, model):
     with torch.no_grad():
         norms[0].weight[1] = norms[0].bias[1] = 0
     seen = []
-    kinds = {nn.Conv2d: "conv", nn.Linear: "conv", nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm", nn.ReLU: "act"}
+    kinds = {
+        nn.Conv2d: "conv",
+        nn.Linear: "conv",
+        nn.BatchNorm1d: "norm",
+        nn.BatchNorm2d: "norm",
+        nn.ReLU: "act",
+    }
     for module in net.modules():
         if type(module) in kinds:
-            module.register_forward_hook(lambda m, _i, out: (out.retain_grad(), seen.append((kinds[type(m)], out)))[1])
+            module.register_forward_hook(
+                lambda m, _i, out: (out.retain_grad(), seen.append((kinds[type(m)], out)))[1]
+            )
     before = {name: value.clone() for name, value in net.state_dict().items()}
     F.cross_entropy(net(x), y).backward()
     net.load_state_dict(before)
@@ -312,14 +360,20 @@ def test_statistics_equal_a_slow_loop(digits, model):
     expected = {}
     for place in ("conv", "norm", "act"):
         of_place = [out for kind, out in signals if kind == place]
-        for k, out in enumerate(of_place[:-1] if place == "conv" else of_place):  # without the logits
+        for k, out in enumerate(
+            of_place[:-1] if place == "conv" else of_place
+        ):  # without the logits
             of_layer = correlations(out.detach().numpy(), out.grad.numpy())
             expected |= {(f"{place}_{name}", k): value for name, value in of_layer.items()}
     weights = [m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Conv2d)]
-    weights = weights or [m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Linear)]
+    weights = weights or [
+        m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Linear)
+    ]
     for k, weight in enumerate(weights):
         expected["weight_variance", k] = ((weight - weight.mean()) ** 2).mean().item()
-        expected["weight_offset", k] = abs(weight.mean().item()) / expected["weight_variance", k] ** 0.5
+        expected["weight_offset", k] = (
+            abs(weight.mean().item()) / expected["weight_variance", k] ** 0.5
+        )
     assert set(found) == set(expected)
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-7), key
@@ -339,22 +393,37 @@ class Kept(State):
     """Keeps the weights before every step."""
 
     def checkpoint_if_due(self, payload, done, total):
-        weights = {name: value.clone() for name, value in payload()["model"].items() if value.ndim == 4}
+        weights = {
+            name: value.clone() for name, value in payload()["model"].items() if value.ndim == 4
+        }
         self.__dict__.setdefault("weights", {})[done] = list(weights.values())
         super().checkpoint_if_due(payload, done, total)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "lalc"])
 def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
-    """The probe at t is of update t + 1; a layer-wise rule tells of how many tensors it holds, sgd has no such rate."""
-    more = {"optimizer": rule, "trust_coefficient": 0.3, "probes": ["updates"], "probe_at": [0, 4, 6]}
+    """The probe at t is of update t + 1; a layer-wise rule tells of how many tensors it holds, sgd
+    has no such rate."""
+    more = {
+        "optimizer": rule,
+        "trust_coefficient": 0.3,
+        "probes": ["updates"],
+        "probe_at": [0, 4, 6],
+    }
     with Kept(tmp_path) as state:
         record = classify.classify(spec(**more), state, CPU, digits)
     found = rows(record.probes)
     for at in (0, 4):
-        ratios = [float(row["value"]) for row in found if row["probe"] == "update_ratio" and row["step"] == str(at)]
+        ratios = [
+            float(row["value"])
+            for row in found
+            if row["probe"] == "update_ratio" and row["step"] == str(at)
+        ]
         old, new = state.weights[at], state.weights[at + 1]
-        hand = [((b - a).double().norm() / a.double().norm()).item() for a, b in zip(old, new, strict=True)]
+        hand = [
+            ((b - a).double().norm() / a.double().norm()).item()
+            for a, b in zip(old, new, strict=True)
+        ]
         assert ratios == pytest.approx(hand, rel=1e-4)
     assert {row["step"] for row in found} == {"0", "4"}, "behind the last update there is none"
     fractions = [float(row["value"]) for row in found if row["probe"] == "clipped_fraction"]
@@ -362,12 +431,17 @@ def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
 
 
 def test_the_clipped_fraction_is_of_all_tensors(digits):
-    """One of three is held: eta |w| / |h| is 0.01 * 5 / 30 for the first, 0.01 * 5 / 0.1 and 0.01 * 1 / 0.01 behind."""
-    members = nn.ParameterList([torch.tensor([3.0, 4.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])])
+    """One of three is held: eta |w| / |h| is 0.01 * 5 / 30 for the first, 0.01 * 5 / 0.1 and 0.01 *
+    1 / 0.01 behind."""
+    members = nn.ParameterList(
+        [torch.tensor([3.0, 4.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])]
+    )
     for parameter, size in zip(members, (30.0, 0.1, 0.01), strict=True):
         parameter.grad = torch.zeros_like(parameter)
         parameter.grad.view(-1)[0] = size
-    optimizer = build_optimizer(spec(optimizer="lalc", momentum=0.0, weight_decay=0.0, lr=0.2), members)
+    optimizer = build_optimizer(
+        spec(optimizer="lalc", momentum=0.0, weight_decay=0.0, lr=0.2), members
+    )
     before = probes.copy_weights(nn.Conv2d(1, 1, 1))
     optimizer.step()
     found = list(probes.measure_update(before, nn.Conv2d(1, 1, 1), optimizer))

@@ -44,7 +44,9 @@ class StopAt:
         return self.left < 0
 
 
-def run(folder: Path, manifest: Path, stop_at: int | None = None, weights: Path | None = None, **changes) -> Record:
+def run(
+    folder: Path, manifest: Path, stop_at: int | None = None, weights: Path | None = None, **changes
+) -> Record:
     torch.set_num_threads(1)  # sums of more threads are rounded otherwise
     spec = parse_spec(json.dumps({**SPEC, **changes}))
     stop = {} if stop_at is None else {"stop": StopAt(stop_at)}
@@ -53,7 +55,11 @@ def run(folder: Path, manifest: Path, stop_at: int | None = None, weights: Path 
 
 
 def texts(record: Record) -> tuple:
-    return record.metrics, record.series.text(), [value.tolist() for value in record.weights.values()]
+    return (
+        record.metrics,
+        record.series.text(),
+        [value.tolist() for value in record.weights.values()],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +79,12 @@ def test_it_trains(whole):
     assert rows[1]["lr"] == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 7, 10, 15])  # at 4 and 7: before and within the first evaluation
+@pytest.mark.parametrize(
+    "stop_at", [1, 3, 4, 7, 10, 15]
+)  # at 4 and 7: before and within the first evaluation
 def test_stopped_and_resumed_equals_undisturbed(stop_at, whole, manifest, tmp_path):
-    """Order and flips of the images and the sampling of anchors and regions follow from the step."""
+    """Order and flips of the images and the sampling of anchors and regions follow from the
+    step."""
     with pytest.raises(Stopped):
         run(tmp_path, manifest, stop_at=stop_at)
     assert texts(run(tmp_path, manifest)) == texts(whole)
@@ -85,19 +94,26 @@ def test_bn_that_is_trained_is_resumed_too(whole, manifest, tmp_path):
     found = run(tmp_path / "whole", manifest, backbone_norm="sync", eval_every=0)
     means = [name for name in found.weights if name.endswith("running_mean")]
     moved = {
-        name.split(".body.")[1][:8] for name in means if not torch.equal(*(r.weights[name] for r in (found, whole)))
+        name.split(".body.")[1][:8]
+        for name in means
+        if not torch.equal(*(r.weights[name] for r in (found, whole)))
     }
     assert moved == {"stages.1", "stages.2", "stages.3"}
     with pytest.raises(Stopped):
         run(tmp_path / "parts", manifest, stop_at=3, backbone_norm="sync", eval_every=0)
-    assert texts(run(tmp_path / "parts", manifest, backbone_norm="sync", eval_every=0)) == texts(found)
+    assert texts(run(tmp_path / "parts", manifest, backbone_norm="sync", eval_every=0)) == texts(
+        found
+    )
 
 
 def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
     """As processes: by SIGKILL behind a checkpoint, then by SIGTERM."""
     spec = {**SPEC, "eval_every": 0}
     found = []
-    for name, plans in (("whole", []), ("parts", [({"save_at": [2], "kill_at_step": 3}, KILLED), ({}, 75)])):
+    for name, plans in (
+        ("whole", []),
+        ("parts", [({"save_at": [2], "kill_at_step": 3}, KILLED), ({}, 75)]),
+    ):
         (folder := tmp_path / name).mkdir()
         runner = Runner(folder, "detect", manifest, spec)
         for plan, code in plans:
@@ -114,7 +130,9 @@ def test_two_processes_share_the_test_images(manifest, tmp_path):
     found = []
     for processes in (1, 2):
         (folder := tmp_path / str(processes)).mkdir()
-        runner = Runner(folder, "detect", manifest, {**SPEC, "length": 0, "eval_every": 0}, processes)
+        runner = Runner(
+            folder, "detect", manifest, {**SPEC, "length": 0, "eval_every": 0}, processes
+        )
         assert runner.start() == 0
         found.append(runner.files["metrics.csv"])
     assert found[0] == found[1]
@@ -125,7 +143,10 @@ def test_two_processes_share_the_test_images(manifest, tmp_path):
 
 def test_two_processes_stopped_within_an_evaluation(manifest, tmp_path):
     found = []
-    for name, plan in (("whole", None), ("parts", {"signal_at_pause": 7, "signal": int(signal.SIGTERM)})):
+    for name, plan in (
+        ("whole", None),
+        ("parts", {"signal_at_pause": 7, "signal": int(signal.SIGTERM)}),
+    ):
         (folder := tmp_path / name).mkdir()
         runner = Runner(folder, "detect", manifest, SPEC, 2)
         assert not plan or runner.start(**plan) == 75
@@ -158,11 +179,15 @@ class Truth(torch.nn.Module):
 def test_every_processes_detections_are_judged(manifest, monkeypatch):
     scenes, kept = load_scenes("digit_scenes", manifest), {}
     monkeypatch.setattr(
-        ProcessGroup, "gather", lambda self, found: kept.update({self.rank: found}) or list(kept.values())
+        ProcessGroup,
+        "gather",
+        lambda self, found: kept.update({self.rank: found}) or list(kept.values()),
     )
     monkeypatch.setattr(ProcessGroup, "broadcast_object", lambda self, value: value)
     for rank in (1, 0):
-        found = evaluate(Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, ProcessGroup(rank, 2), lambda: None)
+        found = evaluate(
+            Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, ProcessGroup(rank, 2), lambda: None
+        )
     assert len(kept[0]) > 0 < len(kept[1])
     assert found == dict.fromkeys(coco_evaluation.METRICS, pytest.approx(100))
 
@@ -233,7 +258,11 @@ def test_it_starts_from_another_runs_weights(published, manifest, tmp_path):
         for name, value in record.weights.items()
         if name.startswith("backbone.body.")
     }
-    theirs = {k: v for k, v in state.items() if not k.startswith("head.") and not k.endswith("num_batches_tracked")}
+    theirs = {
+        k: v
+        for k, v in state.items()
+        if not k.startswith("head.") and not k.endswith("num_batches_tracked")
+    }
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
@@ -253,12 +282,19 @@ def test_killed_and_resumed_from_another_runs_weights(published, manifest, tmp_p
 
 def test_weights_that_do_not_fit(published, manifest, tmp_path):
     path, _ = published
-    with pytest.raises(InputError, match=r"weights\.pt: the weights of seqnet18, not of the spec's seqnet34"):
+    with pytest.raises(
+        InputError, match=r"weights\.pt: the weights of seqnet18, not of the spec's seqnet34"
+    ):
         run(tmp_path / "other", manifest, weights=path, model="seqnet34")
     content = torch.load(path, weights_only=True)
     (tmp_path / "form").mkdir()
-    torch.save({**content, "state": {"more": torch.zeros(1), **content["state"]}}, tmp_path / "form/weights.pt")
-    with pytest.raises(InputError, match=r"the weights of another form of seqnet18, not of the spec's seqnet18"):
+    torch.save(
+        {**content, "state": {"more": torch.zeros(1), **content["state"]}},
+        tmp_path / "form/weights.pt",
+    )
+    with pytest.raises(
+        InputError, match=r"the weights of another form of seqnet18, not of the spec's seqnet18"
+    ):
         run(tmp_path / "third", manifest, weights=tmp_path / "form/weights.pt")
     short = tmp_path / "weights.pt"
     short.write_bytes(path.read_bytes()[:1000])
@@ -272,5 +308,9 @@ def test_weights_of_a_run_that_diverged(published, manifest, tmp_path):
     content = {**torch.load(path, weights_only=True), "status": "diverged"}
     torch.save(content, tmp_path / "weights.pt")
     record = run(tmp_path / "run", manifest, weights=tmp_path / "weights.pt")
-    assert (record.metrics["status"], record.metrics["reason"], record.metrics["steps"]) == ("diverged", "upstream", 0)
+    assert (record.metrics["status"], record.metrics["reason"], record.metrics["steps"]) == (
+        "diverged",
+        "upstream",
+        0,
+    )
     assert set(record.files({})) == set(CSVS)

@@ -1,4 +1,5 @@
-"""A run of the `imagenet` experiment as it is at paper scale, but for its length and the size of its images."""
+"""A run of the `imagenet` experiment as it is at paper scale, but for its length and the size of
+its images."""
 
 from __future__ import annotations
 
@@ -13,7 +14,15 @@ from tests.unit.image_folder import CLASSES, DECODERS, picture
 from tests.unit.test_resume import KILLED, Runner
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
-SMALLER = {"data": "images", "size": 32, "batch": 8, "micro_batch": 4, "length": 3, "warmup": 1, "probe_at": [0, 1, 3]}
+SMALLER = {
+    "data": "images",
+    "size": 32,
+    "batch": 8,
+    "micro_batch": 4,
+    "length": 3,
+    "warmup": 1,
+    "probe_at": [0, 1, 3],
+}
 TRAIN, VAL, STEPS = 27, 6, 9
 
 
@@ -31,8 +40,13 @@ def manifest(tmp_path, monkeypatch) -> Path:
 
 
 def test_jpegs_killed_and_resumed_equal_undisturbed(tmp_path, manifest):
-    """SIGKILL between gradient and update, and SIGTERM as Slurm sends it; the same bytes, weights among them."""
-    spec = {**load_registry().run("paper", "imagenet/seqnet18-s0").spec.stored(), **SMALLER, "probe_batches": 2}
+    """SIGKILL between gradient and update, and SIGTERM as Slurm sends it; the same bytes, weights
+    among them."""
+    spec = {
+        **load_registry().run("paper", "imagenet/seqnet18-s0").spec.stored(),
+        **SMALLER,
+        "probe_batches": 2,
+    }
     whole, parts = (
         Runner(tmp_path / name, "classify", manifest, spec) for name in ("whole", "parts")
     )

@@ -1,4 +1,5 @@
-"""Networks at initialization: the places that are watched, the statistics, and independence of batching."""
+"""Networks at initialization: the places that are watched, the statistics, and independence of
+batching."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ CPU = torch.device("cpu")
 
 
 def spec(model: str, **keys) -> dict:
-    return expand("initialize", {"model": model, "data": "digits", "batch": 6, "repeats": 2, "seed": 0, **keys})
+    return expand(
+        "initialize",
+        {"model": model, "data": "digits", "batch": 6, "repeats": 2, "seed": 0, **keys},
+    )
 
 
 def one(keys: dict, repeat: int = 0) -> torch.Tensor:
@@ -41,7 +45,8 @@ PLACES = {
 
 @pytest.mark.parametrize("model", PLACES)
 def test_every_place_is_watched(model):
-    """One row for the input and one per normalization on the path, block, or BN-ResNet block output; all finite."""
+    """One row for the input and one per normalization on the path, block, or BN-ResNet block
+    output; all finite."""
     keys, places = PLACES[model]
     values = one(spec(model, **keys))
     assert values.shape == (places + 1, 4)
@@ -56,11 +61,14 @@ def test_watched_modules_run_in_the_order_in_which_they_are_listed():
     assert channels[:4] == [64, 64, 64, 256]
     assert channels[-3:] == [512, 512, 2048]
     plain = torchvision.models.resnet50(weights=None, num_classes=10)
-    assert sum(p.numel() for p in watched.parameters()) == sum(p.numel() for p in plain.parameters())
+    assert sum(p.numel() for p in watched.parameters()) == sum(
+        p.numel() for p in plain.parameters()
+    )
 
 
 def test_the_statistics_are_torchs():
-    """Pooled variances, the variance over the batch and the mean norm of an image's own gradient, from hooks."""
+    """Pooled variances, the variance over the batch and the mean norm of an image's own gradient,
+    from hooks."""
     keys = spec("mlp", depth=4, width=8, norm="layer")
     found = one(keys)
     rng = generator(0, "repeat", 0)
@@ -83,8 +91,12 @@ def test_the_statistics_are_torchs():
         gradient = signal.grad
         assert row[0].item() == pytest.approx(signal.detach().var(correction=0).item(), rel=1e-5)
         assert row[1].item() == pytest.approx(gradient.var(correction=0).item() / 36, rel=1e-5)
-        assert row[2].item() == pytest.approx(gradient.var(0, correction=0).mean().item() / 36, rel=1e-5)
-        assert row[3].item() == pytest.approx(gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-5)
+        assert row[2].item() == pytest.approx(
+            gradient.var(0, correction=0).mean().item() / 36, rel=1e-5
+        )
+        assert row[3].item() == pytest.approx(
+            gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-5
+        )
 
 
 def test_repeats_are_networks_of_their_own():
@@ -121,11 +133,13 @@ def test_zero_gamma_silences_the_branches():
 
 
 def preact_net_by_hand(rng: np.random.Generator, batch: int = 32) -> list[float]:
-    """Variance of the gradient at the stem and behind every block of Model-1, He weights, circular padding, N(0, 1) in
-    the place of images; from torch.nn.functional alone."""
+    """Variance of the gradient at the stem and behind every block of Model-1, He weights, circular
+    padding, N(0, 1) in the place of images; from torch.nn.functional alone."""
 
     def draw(out: int, into: int, size: int) -> torch.Tensor:
-        return torch.from_numpy(rng.normal(0, (2 / (out * size**2)) ** 0.5, (out, into, size, size))).float()
+        return torch.from_numpy(
+            rng.normal(0, (2 / (out * size**2)) ** 0.5, (out, into, size, size))
+        ).float()
 
     def bn_relu(x: torch.Tensor) -> torch.Tensor:
         return F.relu(F.batch_norm(x, None, None, training=True))
@@ -133,7 +147,9 @@ def preact_net_by_hand(rng: np.random.Generator, batch: int = 32) -> list[float]
     def conv3(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tensor:
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight, stride=stride)
 
-    y = conv3(torch.from_numpy(rng.normal(size=(batch, 3, 32, 32))).float(), draw(16, 3, 3)).requires_grad_()
+    y = conv3(
+        torch.from_numpy(rng.normal(size=(batch, 3, 32, 32))).float(), draw(16, 3, 3)
+    ).requires_grad_()
     places, width = [y], 16
     for scale in range(3):
         for block in range(5):

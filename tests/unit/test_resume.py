@@ -83,14 +83,25 @@ class Runner:
         self.state_root = folder / "state"
         self.output = folder / "output.txt"
         inputs = [str(path) for path in (manifest, *more)] if task != "simulate" else []
-        self.arguments = ["run", *inputs, "--spec", json.dumps(spec or SPECS[task]), "--out", str(self.out)]
+        self.arguments = [
+            "run",
+            *inputs,
+            "--spec",
+            json.dumps(spec or SPECS[task]),
+            "--out",
+            str(self.out),
+        ]
         self.arguments += ["--gpus", str(processes)] if processes > 1 else []
         self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
 
     def begin(self, **plan):
         # the fork server knows those of its own start
-        env = {name: value for name, value in os.environ.items() if name.startswith("GHOSTGRAD_")} | self.env
-        process = killing.context.Process(target=killing.child, args=(plan, self.arguments, env, str(self.output)))
+        env = {
+            name: value for name, value in os.environ.items() if name.startswith("GHOSTGRAD_")
+        } | self.env
+        process = killing.context.Process(
+            target=killing.child, args=(plan, self.arguments, env, str(self.output))
+        )
         process.start()
         return process
 
@@ -129,12 +140,18 @@ def undisturbed(request, tmp_path_factory, manifest) -> tuple[str, dict[str, byt
 CASES = {
     # each list: the plans of the processes before the last one, which is left in peace
     "before the first checkpoint": [{"kill_at_step": 5}, {"save_at": [4], "kill_at_step": 9}],
-    "inside the first checkpoint's write": [{"save_at": [6], "kill_in_write": 1}, {"save_at": [8], "kill_at_step": 10}],
+    "inside the first checkpoint's write": [
+        {"save_at": [6], "kill_in_write": 1},
+        {"save_at": [8], "kill_at_step": 10},
+    ],
     "inside a later checkpoint's write": [{"save_at": [6, 11], "kill_in_write": 2}],
     "between a checkpoint's two renames": [{"save_at": [6, 11], "kill_in_rename": 2}],
     "after the last checkpoint": [{"save_at": [20], "kill_at_step": 23}],
     "at a probe's step": [{"save_at": [13], "kill_at_step": 14}],
-    "between two published files": [{"save_at": [10], "kill_at_step": 12}, {"kill_before_publishing": "probes.csv"}],
+    "between two published files": [
+        {"save_at": [10], "kill_at_step": 12},
+        {"kill_before_publishing": "probes.csv"},
+    ],
 }
 
 
@@ -147,17 +164,31 @@ def test_killed_and_resumed_equals_undisturbed(case, undisturbed, tmp_path, mani
         assert not (runner.out / "metrics.csv").exists()
     assert runner.start() == 0
     assert runner.files == expected
-    assert 0 < runner.starts[-1] < STEPS, "the process that finished the run took it up in its middle"
+    assert 0 < runner.starts[-1] < STEPS, (
+        "the process that finished the run took it up in its middle"
+    )
 
 
-SEEDS = {"lalc": 4, "lars": 3, "clars": 3, "lamb": 3, "larc": 3, "sgd": 4}  # kills of a run with that rule, 20 in all
+SEEDS = {
+    "lalc": 4,
+    "lars": 3,
+    "clars": 3,
+    "lamb": 3,
+    "larc": 3,
+    "sgd": 4,
+}  # kills of a run with that rule, 20 in all
 
 
 @pytest.mark.parametrize("rule", SEEDS)
 def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest):
-    """Between gradient and update, before and behind checkpoints at steps drawn as well; with what every rule keeps
-    from step to step, and with the probes that look at an update."""
-    spec = {**SPECS["classify"], "optimizer": rule, "nesterov": rule in ("sgd", "larc", "lalc"), "blocks": 1}
+    """Between gradient and update, before and behind checkpoints at steps drawn as well; with what
+    every rule keeps from step to step, and with the probes that look at an update."""
+    spec = {
+        **SPECS["classify"],
+        "optimizer": rule,
+        "nesterov": rule in ("sgd", "larc", "lalc"),
+        "blocks": 1,
+    }
     spec |= {"warmup": 5, "micro_batch": 8, "probes": ["updates", "statistics", "gradients"]}
     spec |= {"probe_at": list(range(0, STEPS, 2)), "lr": 0.01}
     rng = random.Random(rule)
@@ -247,11 +278,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path
     assert runner.start() == 0
     assert runner.files == expected
     assert runner.starts[-1] == 6
-    assert "is damaged (checksum); trying the one before it" in (runner.folder / "log.txt").read_text()
+    assert (
+        "is damaged (checksum); trying the one before it" in (runner.folder / "log.txt").read_text()
+    )
 
 
 def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path, manifest):
-    """After the fallback the next save keeps the good checkpoint as the older one, even when killed between renames."""
+    """After the fallback the next save keeps the good checkpoint as the older one, even when killed
+    between renames."""
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
     assert runner.start(save_at=[6, 11], kill_at_step=14) == KILLED
@@ -263,7 +297,8 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path,
 
 
 def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
-    """A killed Snakemake leaves its child; the registry is edited and built again; then the child comes to its end."""
+    """A killed Snakemake leaves its child; the registry is edited and built again; then the child
+    comes to its end."""
     target, record = tmp_path / "out", Record({"status": "done"}, CsvTable(("step",)))
     states = {name: State(tmp_path / "state" / f"a-s0@{name}") for name in ("older", "newer")}
     for name, state in states.items():

@@ -27,7 +27,9 @@ def streams(n: int = 4) -> list[torch.Generator]:
 def columns(quantity: str, n: int = 4, **keys) -> dict[str, np.ndarray]:
     """Column -> (repeats,) at place 0."""
     values = sample.QUANTITIES[quantity].measure(spec(quantity, **keys), streams(n))
-    return dict(zip(sample.QUANTITIES[quantity].columns, values[:, 0].T.double().numpy(), strict=True))
+    return dict(
+        zip(sample.QUANTITIES[quantity].columns, values[:, 0].T.double().numpy(), strict=True)
+    )
 
 
 def test_bn_is_torchs_layer_and_autograd():
@@ -81,7 +83,9 @@ def test_a_modules_ratios_are_those_of_monte_carlo(tied):
     for name, after, before in (("R_f", y, x), ("R_b", dx, dy)):
         measured = (after.var(0).mean() / before.var(0).mean()).item()
         assert found[name][0] == pytest.approx(measured, rel=0.02)
-    trace = (torch.einsum("ni,nj->ij", hidden.abs(), hidden.abs()) / n * (weight @ weight.T)).sum().item() / d
+    trace = (
+        torch.einsum("ni,nj->ij", hidden.abs(), hidden.abs()) / n * (weight @ weight.T)
+    ).sum().item() / d
     assert found["absolute_trace"][0] == pytest.approx(trace, rel=0.02)
 
 
@@ -90,11 +94,15 @@ def test_correlated_inputs_are_those_of_monte_carlo():
     d = 5
     stream = streams(1)
     t, weight = normal(stream, 1, d)[0, 0].double(), normal(stream, d, d)[0].double()
-    b = torch.empty(400_000, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(1))
+    b = torch.empty(400_000, dtype=torch.float64).normal_(
+        generator=torch.Generator().manual_seed(1)
+    )
     before = torch.relu(b[:, None] * t) @ weight.T
     variance = before.var(0)
     found = columns("correlated", 1, width=d, correlation=1)
-    assert found["spread"][0] == pytest.approx((variance / t.square().sum()).mean().item(), rel=0.02)
+    assert found["spread"][0] == pytest.approx(
+        (variance / t.square().sum()).mean().item(), rel=0.02
+    )
     s = 0.5 * ((weight * t).square().sum(1) / variance).mean().item()
     assert found["S"][0] == pytest.approx(s, rel=0.02)
     theory = propositions.correlated_amplification(weight.tolist(), t.tolist(), [1.0] * d)
@@ -102,11 +110,18 @@ def test_correlated_inputs_are_those_of_monte_carlo():
 
 
 def test_independent_inputs_give_theorem_1():
-    assert columns("correlated", width=16)["S"] == pytest.approx([math.pi / (math.pi - 1)] * 4, rel=1e-12)
+    assert columns("correlated", width=16)["S"] == pytest.approx(
+        [math.pi / (math.pi - 1)] * 4, rel=1e-12
+    )
 
 
 def test_densities_are_normalized_and_variances_right():
-    values = sample.QUANTITIES["blocked"].measure(spec("blocked", batch=50_000), streams(2)).double().numpy()
+    values = (
+        sample.QUANTITIES["blocked"]
+        .measure(spec("blocked", batch=50_000), streams(2))
+        .double()
+        .numpy()
+    )
     width = float(sample.BINS[1] - sample.BINS[0])
     assert values.shape == (2, 81, 6)
     assert (values[:, 1:, 3:].sum(1) * width) == pytest.approx(np.ones((2, 3)), abs=1e-3)

@@ -1,8 +1,10 @@
-"""The batched simulation against a plain loop over its repeats, and what one repeat may and may not hang on.
+"""The batched simulation against a plain loop over its repeats, and what one repeat may and may not
+hang on.
 
-Most comparisons run in float64, where no rounding error flips the mask of a ReLU, and hold to 1e-9. In float32 the
-digits of a result hang on the net: a flipped mask moves a gradient by about 1e-4 of itself, and in a plain ReLU net
-with BN a rounding error of the signals grows by 1.21 a layer. DIGITS states what holds at the paper's width and depth.
+Most comparisons run in float64, where no rounding error flips the mask of a ReLU, and hold to 1e-9.
+In float32 the digits of a result hang on the net: a flipped mask moves a gradient by about 1e-4 of
+itself, and in a plain ReLU net with BN a rounding error of the signals grows by 1.21 a layer.
+DIGITS states what holds at the paper's width and depth.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from tests.unit.loop import (
 
 SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
 MODULES = [(kind, k) for kind in ("random", "orthogonal", "looks-linear", "untied") for k in (2, 4)]
-# Bound on the relative error of each number of a repeat in float32 (width 256, depth 20). Found against float64 in 4
-# repeats: 1e-6 in the first three, 3e-5, 4e-4 and 2e-3 in the others; batching and threads change no more than that.
+# Bound on the relative error of each number of a repeat in float32 (width 256, depth 20). Found
+# against float64 in 4
+# repeats: 1e-6 in the first three, 3e-5, 4e-4 and 2e-3 in the others; batching and threads change
+# no more than that.
 DIGITS = {
     "residual": ({"net": "residual"}, 2e-5),
     "tanh": ({"net": "plain", "activation": "tanh"}, 2e-5),
@@ -61,7 +65,9 @@ def double():
 
 
 def assert_same(ours, theirs, rtol: float) -> None:
-    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=rtol, atol=0, equal_nan=True)
+    np.testing.assert_allclose(
+        np.asarray(ours), np.asarray(theirs), rtol=rtol, atol=0, equal_nan=True
+    )
 
 
 # --- against the loop ---
@@ -78,7 +84,8 @@ def test_plain_net_is_the_loop(double, activation, norm):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize(("after", "scale"), SUMS)
 def test_residual_net_is_the_loop(double, after, scale, activation, norm):
-    """Block ratios too: measure() reads them off the whole net's graph, the loop runs block and branch alone."""
+    """Block ratios too: measure() reads them off the whole net's graph, the loop runs block and
+    branch alone."""
     sums = {"residual_sum": after, "branch_scale": scale}
     spec = make_spec(net="residual", depth=6, activation=activation, norm=norm, **sums)
     assert_same(measured(spec, 3), looped(spec, 5), rtol=1e-9)
@@ -94,7 +101,8 @@ def test_preact_net_is_the_loop(double, scale, activation, norm):
 
 
 def test_dependence_is_numpys(double):
-    """Correlations by corrcoef, feature by feature; R_f and R_b of each linear layer over Prop. 3.4's formula."""
+    """Correlations by corrcoef, feature by feature; R_f and R_b of each linear layer over Prop.
+    3.4's formula."""
     spec = make_spec(depth=3, width=6, batch=20, dependence=True)
     stream = generators(1)
     inputs, top, weights = (part for part in simulate.draw(spec, stream))
@@ -114,9 +122,13 @@ def test_dependence_is_numpys(double):
         pairs = (between.sum() - len(between)) / (len(between) * (len(between) - 1))
         own = np.mean([abs(np.corrcoef(y[:, i], dy[:, i])[0, 1]) for i in range(y.shape[1])])
         forward = (
-            linear[k - 1].detach().var(0, correction=0).mean() / signals[k - 1].detach().var(0, correction=0).mean()
+            linear[k - 1].detach().var(0, correction=0).mean()
+            / signals[k - 1].detach().var(0, correction=0).mean()
         )
-        backward = signals[k - 1].grad.var(0, correction=0).mean() / linear[k - 1].grad.var(0, correction=0).mean()
+        backward = (
+            signals[k - 1].grad.var(0, correction=0).mean()
+            / linear[k - 1].grad.var(0, correction=0).mean()
+        )
         squares = (w**2).sum() / 6
         assert_same(found[k, -4:], [forward / squares, backward / squares, pairs, own], rtol=1e-7)
 
@@ -130,7 +142,8 @@ def test_seqnet_is_the_loop(double, kind, k, norm):
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_float32_carries_the_stated_digits(name):
-    """At the paper's size measure() in float32 equals the loop in float64 on the same draws, to DIGITS."""
+    """At the paper's size measure() in float32 equals the loop in float64 on the same draws, to
+    DIGITS."""
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
     ours, theirs = measured(spec, 2, repeats=2), looped(spec, 2, torch.float64)
@@ -160,11 +173,14 @@ def test_second_weight_is_the_transpose_unless_untied(kind, k):
         assert first.shape == (5, 32 * k, 32)
         assert torch.equal(second, first.transpose(1, 2)) == (kind != "untied")
         if kind in ("random", "untied"):
-            assert kstest(second.flatten().numpy(), "norm", (0, math.sqrt(2 / (32 * k)))).pvalue > 1e-3
+            assert (
+                kstest(second.flatten().numpy(), "norm", (0, math.sqrt(2 / (32 * k)))).pvalue > 1e-3
+            )
 
 
 def test_seqnet_weights_come_from_init():
-    """draw() hands standard Gaussians to init.seqnet_matrix, the first after inputs and top derivative."""
+    """draw() hands standard Gaussians to init.seqnet_matrix, the first after inputs and top
+    derivative."""
     spec = make_spec(net="seqnet", module_init="orthogonal", width=8, batch=6, depth=1)
     _, _, weights = simulate.draw(spec, generators(1))
     (stream,) = generators(1)
@@ -205,8 +221,9 @@ def test_threads_change_nothing(double, kind):
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_float32_repeats_hang_on_batching_by_rounding_only(name):
-    """The same at the paper's size in float32, to DIGITS: to 2e-5 where no mask flips, else to 2 or 3 significant
-    digits. Where the BLAS rounds alike in all batch sizes, as on the machine this was written on, bits are equal."""
+    """The same at the paper's size in float32, to DIGITS: to 2e-5 where no mask flips, else to 2 or
+    3 significant digits. Where the BLAS rounds alike in all batch sizes, as on the machine this was
+    written on, bits are equal."""
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
     one = measured(spec, 1, repeats=4)
@@ -216,8 +233,8 @@ def test_float32_repeats_hang_on_batching_by_rounding_only(name):
 
 @pytest.mark.parametrize("name", ["residual", "relu", "orthogonal"])
 def test_float32_repeats_hang_on_threads_by_rounding_only(name):
-    """Two threads decompose O-Init's matrices in another order, which flips masks: 2e-4 was found, against equal bits
-    in the other two."""
+    """Two threads decompose O-Init's matrices in another order, which flips masks: 2e-4 was found,
+    against equal bits in the other two."""
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
     one = measured(spec, 2, repeats=2)
@@ -236,8 +253,9 @@ def test_a_repeat_hangs_on_its_number_alone(double):
 
 
 def test_blocks_never_share_a_repeat():
-    """The four full blocks of the paper's scale have 4,096 different streams: torch's CPU generator reads only a seed's
-    low 32 bits, so these must differ. The schema lets no block reach into the next."""
+    """The four full blocks of the paper's scale have 4,096 different streams: torch's CPU generator
+    reads only a seed's low 32 bits, so these must differ. The schema lets no block reach into the
+    next."""
     seeds = [stream_seed(0, "repeat", i) for i in range(4 * blocks.BLOCK)]
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
     with pytest.raises(InputError):
@@ -270,11 +288,14 @@ class Resumed(Undisturbed):
 
 def rows(text: str) -> np.ndarray:
     """series.csv as numbers; empty cells are NaN."""
-    return np.array([[float(cell or "nan") for cell in row] for row in list(csv.reader(io.StringIO(text)))[1:]])
+    return np.array(
+        [[float(cell or "nan") for cell in row] for row in list(csv.reader(io.StringIO(text)))[1:]]
+    )
 
 
 def test_pooled_blocks_are_one_larger_computation(double):
-    """Block 1 begins with repeat 1,024: blocks 0 and 1 together are repeats 0..1029 of one experiment."""
+    """Block 1 begins with repeat 1,024: blocks 0 and 1 together are repeats 0..1029 of one
+    experiment."""
     tiny = {"depth": 2, "width": 3, "batch": 4}
     first = simulate.simulate(make_spec(**tiny, repeats=1024), Undisturbed(), CPU)
     second = simulate.simulate(make_spec(**tiny, repeats=6, seed=1), Undisturbed(), CPU)
@@ -297,7 +318,8 @@ def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
 
 @pytest.mark.parametrize("net", ["plain", "residual", "seqnet"])
 def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
-    """From every checkpoint that an undisturbed run could write, and no repeat is computed twice."""
+    """From every checkpoint that an undisturbed run could write, and no repeat is computed
+    twice."""
     monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
@@ -306,7 +328,9 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
     for done, saved in whole.seen:
         state = Resumed(saved)
         assert simulate.simulate(spec, state, CPU).files(spec) == files
-        assert [later for later, _ in state.seen] == [later for later, _ in whole.seen if later >= done]
+        assert [later for later, _ in state.seen] == [
+            later for later, _ in whole.seen if later >= done
+        ]
 
 
 def test_a_block_begun_on_another_kind_of_device_begins_anew():
@@ -330,7 +354,8 @@ class StopAfter(StopRequest):
 
 
 def test_stopped_simulation_goes_on_from_its_state_folder(tmp_path):
-    """The same through the real state: checkpoint, Stopped, load. Four of these repeats fit the memory budget."""
+    """The same through the real state: checkpoint, Stopped, load. Four of these repeats fit the
+    memory budget."""
     spec = paper_spec(repeats=6)
     files = simulate.simulate(spec, Undisturbed(), CPU).files(spec)
     with State(tmp_path) as state, pytest.raises(Stopped):
@@ -342,7 +367,8 @@ def test_stopped_simulation_goes_on_from_its_state_folder(tmp_path):
 
 
 def test_metrics_are_means_over_the_series(double):
-    """metrics.csv from series.csv: norms of the first and last weight, R_f and R_b of the net (means of ratios)."""
+    """metrics.csv from series.csv: norms of the first and last weight, R_f and R_b of the net
+    (means of ratios)."""
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
     series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)
@@ -358,7 +384,8 @@ def test_metrics_are_means_over_the_series(double):
 
 
 def test_summary_of_a_block_is_over_its_repeats():
-    """probes.csv against numpy over the series: mean, standard error and quantiles of every quantity at every layer."""
+    """probes.csv against numpy over the series: mean, standard error and quantiles of every
+    quantity at every layer."""
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
     series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)[:, :, 2:]
@@ -379,5 +406,7 @@ def test_summary_of_a_block_is_over_its_repeats():
                     assert (f"{column}_{name}", layer) not in found
                 else:
                     filled += 1
-                    assert found[f"{column}_{name}", layer] == pytest.approx(table[layer, index], rel=1e-6)
+                    assert found[f"{column}_{name}", layer] == pytest.approx(
+                        table[layer, index], rel=1e-6
+                    )
     assert filled == len(found)

@@ -1,4 +1,5 @@
-"""How parameters are declared: their schemas, their defaults, their older names, and what is stored of them."""
+"""How parameters are declared: their schemas, their defaults, their older names, and what is stored
+of them."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def test_valid_values_lead_through_canonical_json_to_the_same_spec(spec):
 
 @pytest.mark.parametrize(("old", "stored", "new", "value"), RENAMED)
 def test_a_parameter_has_one_identity_under_both_of_its_names(tmp_path, old, stored, new, value):
-    """Experiments may use either; canonical JSON and spec.json keep the older one, so that no run is recomputed."""
+    """Experiments may use either; canonical JSON and spec.json keep the older one, so that no run
+    is recomputed."""
     runs = []
     for folder, changes in (("old", {old: stored}), ("new", {new: value})):
         body = experiment(task="classify", base={**CLASSIFY, "model": "resnet18", **changes})
@@ -173,7 +175,8 @@ REMOVED = {"literal": False, "gamma_outside": False, "lr_values": [], "orthogona
 
 
 def test_a_run_that_was_stored_with_parameters_that_are_gone(tmp_path, monkeypatch):
-    """At the values that they had by default it is the same run; with another one it is another run."""
+    """At the values that they had by default it is the same run; with another one it is another
+    run."""
     monkeypatch.chdir(tmp_path)
     body = experiment(task="classify", base={**CLASSIFY, "eta": 0.5, "decay": "weights"})
     run = registry(tmp_path, {"nets": body}).run("paper", "nets/a-s0")

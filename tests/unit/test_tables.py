@@ -364,7 +364,8 @@ def test_seeds_that_diverged_without_a_value_have_diverged(bench):
 
 
 def test_the_difference_of_two_rows(bench):
-    """Labels without columns: "Skip-SeqNet50 - SeqNet50" of ghost.fig9, and those of tab3b and lr_grid."""
+    """Labels without columns: "Skip-SeqNet50 - SeqNet50" of ghost.fig9, and those of tab3b and
+    lr_grid."""
     reference(bench.workflow, "ghost.x", [{"row": "A - B", "minus": "A| minus B|", "value": 0.8}])
     finish(bench, "a", [77.9])
     finish(bench, "b", [77.1])

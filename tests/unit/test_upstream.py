@@ -1,4 +1,5 @@
-"""Runs that start from another run's weights: what the registry makes of it, and what it refuses before any job."""
+"""Runs that start from another run's weights: what the registry makes of it, and what it refuses
+before any job."""
 
 from __future__ import annotations
 

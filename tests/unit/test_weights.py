@@ -1,4 +1,5 @@
-"""Published weights: the file is checked, and sigma of each BN layer is the root of its mean running variance."""
+"""Published weights: the file is checked, and sigma of each BN layer is the root of its mean
+running variance."""
 
 from __future__ import annotations
 
@@ -36,14 +37,18 @@ def test_sigma_of_every_layer(manifest):
     record = weights({}, None, torch.device("cpu"), load_weights("vgg19_bn", manifest))
     rows = list(csv.DictReader(io.StringIO(record.series.text())))
     assert [int(row["layer"]) for row in rows] == list(range(1, LAYERS + 1))
-    assert [float(row["sigma"]) for row in rows] == pytest.approx([math.sqrt(2.0 * n) for n in range(1, LAYERS + 1)])
+    assert [float(row["sigma"]) for row in rows] == pytest.approx(
+        [math.sqrt(2.0 * n) for n in range(1, LAYERS + 1)]
+    )
     assert record.metrics["layers"] == LAYERS
 
 
 def test_another_file_than_the_manifests_is_refused(manifest, tmp_path):
     state = torch.load(tmp_path / "vgg.pth")
     torch.save({**state, "more": torch.zeros(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(InputError, match=r"vgg\.pth is not the file that .*vgg19_bn\.json describes; delete"):
+    with pytest.raises(
+        InputError, match=r"vgg\.pth is not the file that .*vgg19_bn\.json describes; delete"
+    ):
         load_weights("vgg19_bn", manifest)
 
 

@@ -1,2 +1,2 @@
-"""What there is to compute: experiments, runs, artifacts and claims, read from workflow/*.yaml. Imports neither
-torch nor pandas."""
+"""What there is to compute: experiments, runs, artifacts and claims, read from workflow/*.yaml.
+Imports neither torch nor pandas."""
