@@ -11,6 +11,7 @@ from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.evidence import Evidence, MissingEvidence
 from ghostgrad.registry.claim import Claim
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.tasks import TASKS
 
 NUMBER_COLUMNS = "comparison relation paper ours ours_se corrected_relation corrected".split()
 COLUMNS = [
@@ -76,7 +77,7 @@ def _depends_on_scaled_training(registry: Registry, claim: Claim, scale: str) ->
 
     Such numbers are shown and not judged, as in tables.
     """
-    trained = (run for run in registry.claim_runs(scale, claim) if run.task == "classify")
+    trained = (run for run in registry.claim_runs(scale, claim) if TASKS[run.task].trains)
     return any(registry.experiments[run.experiment].scaled(run.variant, scale) for run in trained)
 
 

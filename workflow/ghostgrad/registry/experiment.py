@@ -27,7 +27,6 @@ SETTINGS = (
     "expect",
     "optional",
 )  # merge at every level and never enter the spec
-META = (*SETTINGS, "scales", "only", "like")
 # What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives
 # the same mean.
 REPLICATION = ("repeats", "seed")
@@ -55,8 +54,12 @@ class Experiment:
             )
         self.section: str = body["section"]
         self.deviations: list[dict[str, str]] = body.get("deviations", [])
+        # Blocks are read once; the merge of every variant at every scale looks them up by identity,
+        # which is safe because `body` holds them as long as the experiment lives.
+        self._parameters_of: dict[int, dict[str, Any]] = {}
         for place, layer, beside in self._layers():
             spec = self._parameters(layer, beside, place)
+            self._parameters_of[id(layer)] = spec
             if "seed" in spec:
                 raise InputError(
                     f"{place}: 'seed' is the number of each run; set seeds to how many there are"
@@ -194,7 +197,7 @@ class Experiment:
         spec: dict[str, Any] = {}
         settings: dict[str, Any] = {"seeds": 1, "resources": {}, "expect": {}, "optional": False}
         for layer in layers:
-            spec.update(self._parameters(layer, META))
+            spec.update(self._parameters_of.get(id(layer), {}))
             for key in ("seeds", "optional"):
                 settings[key] = layer.get(key, settings[key])
             for key in ("resources", "expect"):

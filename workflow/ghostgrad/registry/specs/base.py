@@ -174,6 +174,12 @@ class Spec:
         return {option.stored_as: name for name, option in options if option.stored_as}
 
     @classmethod
+    @cache
+    def _other_names(cls) -> frozenset[str]:
+        """The names in stored specs that are no names of fields."""
+        return frozenset((*cls._field_names(), *cls.removed))
+
+    @classmethod
     def renamed(cls, values: Mapping[str, JSON], where: str = "spec") -> dict[str, JSON]:
         """`values` under the names of the fields.
 
@@ -181,6 +187,8 @@ class Spec:
         value with which it counts, and else kept, so that validation refuses it. InputError, with
         `where` in front, for a parameter that is given under both of its names.
         """
+        if not values.keys() & cls._other_names():
+            return dict(values)
         result: dict[str, JSON] = {}
         for key, value in values.items():
             # The type is compared too: in Python, 0 equals False.
