@@ -72,10 +72,7 @@ def images_per_s(spec: TrainingSpec, device: torch.device, steps: int) -> float:
     The images are random and on the device already, so that reading them takes no time.
     """
     configure(spec)
-    if isinstance(spec, DetectSpec):
-        step = detector_step(spec, device)
-    else:
-        step = classifier_step(spec, device)
+    step = training_step(spec, device)
     for number in range(WARM_UP_STEPS):
         step(number)
     _synchronize(device)
@@ -86,8 +83,15 @@ def images_per_s(spec: TrainingSpec, device: torch.device, steps: int) -> float:
     return steps * spec.batch / (time.perf_counter() - started)
 
 
+def training_step(spec: TrainingSpec, device: torch.device) -> Step:
+    """A function that does one training step; its argument is the step's number."""
+    if isinstance(spec, DetectSpec):
+        return detector_step(spec, device)
+    return classifier_step(spec, device)
+
+
 def classifier_step(spec: ClassifySpec, device: torch.device) -> Step:
-    """A function that does one training step of a classifier; its argument is the step's number."""
+    """A training step of a classifier."""
     spec = replace(spec, micro_batch=spec.batch)
     classes, side = CLASSES[spec.data], image_side(spec)
     rng = generator(0, "calibrate")
@@ -127,7 +131,7 @@ def masked_regions(spec: DetectSpec) -> int:
 
 
 def detector_step(spec: DetectSpec, device: torch.device) -> Step:
-    """A function that does one training step of a detector.
+    """A training step of a detector.
 
     Every second image is upright, the others are wider than high. Each has as many objects as there
     are regions with a mask, so that the mask head has as much to do as it ever has.

@@ -216,10 +216,9 @@ def _print_rows(rows: Sequence[PlanRow], by: str) -> None:
 
 def legend(device: str, gmacs_per_s: float) -> list[str]:
     """What each basis of an estimate rests on, one line each."""
+    measured = "nothing yet (ghostgrad calibrate)"
     if device:
         measured = f"training steps on {device}, by ghostgrad calibrate"
-    else:
-        measured = "nothing yet (ghostgrad calibrate)"
     speed = f"{gmacs_per_s:,.0f} GMAC/s per GPU, forward, in bfloat16"
     if gmacs_per_s == GMACS_PER_S:
         speed += ", about an H200's"
