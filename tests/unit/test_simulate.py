@@ -323,11 +323,11 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
     monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
-    files = simulate.simulate(spec, whole, CPU).files(spec)
+    files = simulate.simulate(spec, whole, CPU).files(spec.stored())
     assert len(whole.seen) > 2
     for done, saved in whole.seen:
         state = Resumed(saved)
-        assert simulate.simulate(spec, state, CPU).files(spec) == files
+        assert simulate.simulate(spec, state, CPU).files(spec.stored()) == files
         assert [later for later, _ in state.seen] == [
             later for later, _ in whole.seen if later >= done
         ]
@@ -336,9 +336,9 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
 def test_a_block_begun_on_another_kind_of_device_begins_anew():
     """CPU and CUDA generators draw other numbers: a block never mixes them."""
     spec = make_spec(repeats=4)
-    files = simulate.simulate(spec, Undisturbed(), CPU).files(spec)
+    files = simulate.simulate(spec, Undisturbed(), CPU).files(spec.stored())
     begun = {"parts": [torch.zeros(2, spec.depth + 1, 3)], "device": "cuda"}
-    assert simulate.simulate(spec, Resumed(begun), CPU).files(spec) == files
+    assert simulate.simulate(spec, Resumed(begun), CPU).files(spec.stored()) == files
 
 
 class StopAfter(StopRequest):
@@ -357,13 +357,13 @@ def test_stopped_simulation_goes_on_from_its_state_folder(tmp_path):
     """The same through the real state: checkpoint, Stopped, load. Four of these repeats fit the
     memory budget."""
     spec = paper_spec(repeats=6)
-    files = simulate.simulate(spec, Undisturbed(), CPU).files(spec)
+    files = simulate.simulate(spec, Undisturbed(), CPU).files(spec.stored())
     with State(tmp_path) as state, pytest.raises(Stopped):
         state.stop = StopAfter(1)
         simulate.simulate(spec, state, CPU)
     with State(tmp_path) as state:
         assert 0 < sum(len(part) for part in state.load()["parts"]) < 6
-        assert simulate.simulate(spec, state, CPU).files(spec) == files
+        assert simulate.simulate(spec, state, CPU).files(spec.stored()) == files
 
 
 def test_metrics_are_means_over_the_series(double):
