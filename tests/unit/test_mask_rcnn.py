@@ -50,6 +50,7 @@ def pair():
     return theirs.double().eval(), ours.double().eval()
 
 
+@pytest.mark.slow
 def test_with_torchvisions_resnet50_it_is_torchvisions(pair):
     """To the rounding of float64: a frozen BN multiplies and adds in another order."""
     x = [torch.rand(3, 90, 130).double(), torch.rand(3, 100, 80).double()]

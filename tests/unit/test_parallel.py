@@ -169,6 +169,7 @@ def spawned(pid: int) -> list[int]:
     return [n for n in children if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="finds child processes as Linux tells of them"
 )

@@ -28,6 +28,7 @@ def rows(ghostgrad, *arguments: str) -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
+@pytest.mark.slow
 def test_the_networks_are_as_counted():
     """For every network that the paper scale trains; `ghostgrad count-networks` writes the file
     anew."""
