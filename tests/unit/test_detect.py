@@ -209,7 +209,7 @@ def test_a_flip_moves_boxes_with_masks(manifest):
 def test_the_schedule_is_detectrons():
     """2X: from a third of the rate, 500 updates; a tenth from 120k and from 160k on."""
     long = {"length": 180_000, "warmup": 500, "lr_boundaries": [120_000, 160_000]}
-    schedule = StepSchedule(expand("detect", {**SPEC, "lr": 0.02, **long}), 1)
+    schedule = StepSchedule(parse_spec(json.dumps({**SPEC, "lr": 0.02, **long})), 1)
     at = {
         0: 0.02 / 3,
         250: 0.02 * 2 / 3,
