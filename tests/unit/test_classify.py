@@ -157,8 +157,8 @@ def test_per_image_standardization():
 )
 def test_lengths_are_converted_then_shrunk(unit, per_epoch, expected):
     plan = StepSchedule(spec(unit=unit, shrink=200, length=80000), per_epoch)
-    assert (plan.length, plan.steps(40000), plan.steps(0), plan.steps(0.1)) == expected
-    assert plan.position(plan.steps(40000)) == 40000
+    assert (plan.length, plan.to_steps(40000), plan.to_steps(0), plan.to_steps(0.1)) == expected
+    assert plan.position(plan.to_steps(40000)) == 40000
 
 
 def test_probes_that_shrink_to_one_step_keep_the_first_position():
@@ -386,7 +386,7 @@ def test_statistics_of_a_wide_layer_are_of_channels_at_even_distances():
     x, g = (torch.randn(6, 300, 2, generator=rng) for _ in range(2))
     chosen = np.linspace(0, 299, 128).round().astype(int)
     expected = correlations(x.numpy()[:, chosen], g.numpy()[:, chosen])
-    assert probes._of_channels(x, g) == pytest.approx(expected, rel=1e-5)
+    assert probes._channel_statistics(x, g) == pytest.approx(expected, rel=1e-5)
 
 
 class Kept(State):
