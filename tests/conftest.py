@@ -1,4 +1,4 @@
-"""Shared by all tests: a copy of this checkout to run Snakemake in, and small helpers."""
+"""What all tests share: a copy of this checkout in which to run Snakemake."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ COPIED = ("Snakefile", "config.yaml", "workflow", "profiles", "slurm", "envs")
 
 
 class Checkout:
-    """A copy of the workflow whose registry, code and configuration a test may edit; its own
-    library comes first on the path, and results land inside it."""
+    """A copy of the workflow whose registry, code and configuration a test may edit. Its own
+    library comes first on the path, and results are written inside it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -30,7 +30,7 @@ class Checkout:
         self.adopt(folder)
 
     def adopt(self, folder: Path) -> None:
-        """Work in a folder that is a copy already."""
+        """Use a folder that already is a copy of the workflow."""
         self.folder = folder
         self.env = {**os.environ, "PYTHONPATH": str(folder / "workflow"), "GHOSTGRAD_DEVICE": "cpu"}
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -39,13 +39,13 @@ class Checkout:
         return self.folder / name
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace a text that must be there."""
+        """Replace the first occurrence of a text, which the file has to contain."""
         text = self.path(name).read_text()
         assert old in text, f"{old!r} not in {name}"
         self.path(name).write_text(text.replace(old, new, 1))
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
-        """Run a command of the environment in the copy; output and errors come back as one text."""
+        """Run a command of the environment in the copy; stdout and stderr come back as one text."""
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.folder,
@@ -64,13 +64,13 @@ class Checkout:
         return self.run("ghostgrad", *arguments, **env)
 
     def build(self, *arguments: str, **env: str) -> str:
-        """A Snakemake call that must succeed; its output."""
+        """Run Snakemake, which has to succeed, and return its output."""
         done = self.snakemake("--cores", "2", *arguments, **env)
         assert done.returncode == 0, done.stdout[-4000:]
         return done.stdout
 
     def planned_jobs(self, *arguments: str) -> dict[str, int]:
-        """Rule -> number of jobs that a dry run lists."""
+        """The number of jobs per rule that a dry run lists."""
         done = self.snakemake("-n", *arguments)
         assert done.returncode == 0, done.stdout[-4000:]
         lines = done.stdout.splitlines()
@@ -88,13 +88,14 @@ class Checkout:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: the tests on Slurm and of killed runs wait more than they
-    compute."""
+    """Start one worker more than there are cores, because the tests on Slurm and those of killed
+    runs wait more than they compute."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first: whoever has nothing left to do takes over short ones."""
+    """Run the long tests first, so that the short ones keep the other workers busy until the last
+    long one ends."""
     order = ("test_ghostgrad.py", "workflow", "slurm", "executor", "unit")
     items.sort(
         key=lambda item: next(

@@ -1,4 +1,5 @@
-"""What tests of the command line share: the registry of this checkout, and what a command said."""
+"""What tests of the command line share: the registry of this checkout, and checks of what a command
+printed."""
 
 from __future__ import annotations
 
@@ -13,19 +14,19 @@ RUN = "plainnet_init/relu-bn-s0"
 
 
 def workload(run: RunSpec) -> str:
-    """What a calibration measures of a training run."""
+    """The workload of a training run, for which a calibration measures the speed."""
     return estimates.workload(run.spec, run.gpus)
 
 
 def output_of(result) -> str:
-    """The output of a command that succeeded."""
+    """The output of a command that must have succeeded without a message on stderr."""
     code, out, err = result
     assert (code, err) == (0, "")
     return out
 
 
 def error_of(result) -> str:
-    """The one line of a command that failed."""
+    """The message of a command that must have failed with exactly one line on stderr."""
     code, out, err = result
     assert (code, out) == (1, "")
     assert err.startswith("ghostgrad: ")

@@ -24,11 +24,11 @@ QUICK_CPU_SECONDS = 10.0
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """`make check` stays quick: a test in it that computes for long has to be marked `slow`.
+    """Fail a test of `make check` that computes for long without the mark `slow`.
 
-    Time of the processor is counted, which a busy machine does not lengthen much.
+    What counts is CPU time, which is hardly longer on a busy machine.
     """
-    started = sum(os.times()[:4])  # of this process and of its children that have ended
+    started = sum(os.times()[:4])  # this process and its children that have ended
     yield
     seconds = sum(os.times()[:4]) - started
     if "not slow" in item.config.option.markexpr and seconds > QUICK_CPU_SECONDS:
@@ -37,8 +37,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def reproducible_torch():
-    """One thread, so that sums do not depend on the number of cores, and a fixed seed for draws
-    without a generator."""
+    """Compute in one thread, so that sums do not depend on the number of cores, and fix the seed of
+    draws that use no generator of their own."""
     torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -48,7 +48,8 @@ def reproducible_torch():
 
 @pytest.fixture
 def ghostgrad(tmp_path, monkeypatch, capsys):
-    """Runs a command in a fresh folder with a config.yaml; gives exit code, output and errors."""
+    """A function that runs a command in a fresh folder with a config.yaml and returns its exit
+    code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("config.yaml").write_text(CONFIG)
@@ -68,8 +69,9 @@ def ghostgrad(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """A registry of four variants and an artifact of their accuracies. `laptop` changes seeds
-    only and is comparable, `smoke` is shorter and is not; variant d is not at `laptop`."""
+    """A registry of four variants and an artifact that shows their accuracies. Scale `laptop`
+    changes only the number of seeds, so its results can be compared with the paper's; those of
+    `smoke`, which trains for fewer steps, cannot. Variant d is not part of `laptop`."""
     monkeypatch.chdir(tmp_path)
     scales = {"laptop": {"seeds": 3, "only": ["a", "b", "c"]}, "smoke": {"length": 1, "seeds": 1}}
     body = experiment(
@@ -88,7 +90,8 @@ def bench(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """20 training images and 6 of `val`, of two classes, and GHOSTGRAD_DATA_IMAGES set to them."""
+    """A folder of 20 training and 6 validation images in two classes, to which
+    GHOSTGRAD_DATA_IMAGES points."""
     folder = tmp_path / "insects"
     for index in range(26):
         split = "train" if index < 20 else "val"

@@ -1,4 +1,4 @@
-"""A small detector, and small data sets of images with objects, for the tests."""
+"""A small detector and small data sets of images with objects, for the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.io import write_png
 from ghostgrad.data.make import make
 from ghostgrad.registry.datasets import DATA_SETS, Counts
 
-SIDE = 40  # pixels, of the images of write_coco_folder
+SIDE = 40  # of the images of write_coco_folder, in pixels
 TRAIN = "annotations/instances_train2017.json"
 SPEC = {
     "task": "detect",
@@ -42,7 +42,7 @@ SPEC = {
 
 
 def small_scenes(folder: Path) -> Path:
-    """Make digit_scenes with few scenes; the path of their manifest."""
+    """Make digit_scenes with few scenes and return the path of its manifest."""
     with pytest.MonkeyPatch.context() as patch:
         small = dataclasses.replace(DATA_SETS["digit_scenes"], counts=Counts(10, 5, 10))
         patch.setitem(DATA_SETS, "digit_scenes", small)

@@ -1,6 +1,7 @@
 """Evidence for claims that is computed in the test process.
 
-It has the registry's runs with fewer repeats and, if a test asks for them, with changed spec keys.
+It consists of the registry's runs, with fewer repeats and, if a test asks for them, with changed
+spec keys.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
-WIDE_REPEATS = {4: 24}  # for operators with this expansion, which take long
+WIDE_REPEATS = {4: 24}  # by expansion, for operators that take long
 DIGITS = read_digits()
 
 
 class FreshState:
-    """A run's state without a checkpoint, which asks for no stop."""
+    """The state of a run that has no checkpoint and is never asked to stop."""
 
     def load(self) -> None:
         return None
@@ -38,12 +39,13 @@ class FreshState:
         pass
 
 
-FOLDER: list[Path] = []  # at most one: where parallel test processes share what they computed
+# At most one folder, in which parallel test processes share what they have computed.
+FOLDER: list[Path] = []
 
 
 @cache
 def series_and_probes(spec: str) -> dict[str, str]:
-    """The CSV texts of a run from its canonical spec, computed once for all test processes."""
+    """The CSV texts of a run, given its canonical spec, computed once for all test processes."""
     if not FOLDER:
         return compute(spec)
     path = FOLDER[0] / f"{short_hash(spec)}.json"
@@ -55,7 +57,7 @@ def series_and_probes(spec: str) -> dict[str, str]:
 
 
 def compute(text: str) -> dict[str, str]:
-    """The CSV texts of a run from its canonical spec."""
+    """The CSV texts of a run, given its canonical spec."""
     spec = parse_spec(text)
     images = [DIGITS] if hasattr(spec, "data") else []
     module = importlib.import_module(f"ghostgrad.tasks.{spec.task}")
@@ -67,7 +69,7 @@ def compute(text: str) -> dict[str, str]:
 class Computed(Evidence):
     """Evidence from runs that are computed when a claim asks for them.
 
-    `changes` are spec keys by experiment/variant, which take a mechanism away.
+    `changes` maps experiment/variant to the spec keys that are changed to take a mechanism away.
     """
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]] | None = None):

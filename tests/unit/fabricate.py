@@ -32,7 +32,7 @@ STEADY = settings(
 
 
 def experiment(**changes: Any) -> dict[str, Any]:
-    """A complete experiment of one variant, `a`, with `changes` on top."""
+    """A complete experiment with one variant, `a`, updated with `changes`."""
     body = {"task": "simulate", "section": "sec. 1", "base": dict(SIMULATE), "variants": {"a": {}}}
     return {**body, "resources": {"gpu": 0}, "expect": {"seconds": 1}, **changes}
 
@@ -43,8 +43,8 @@ def workflow(
     artifacts: Mapping[str, Any] | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A workflow folder whose files ghost.yaml hold these experiments, artifacts and claims; the
-    other two papers are empty."""
+    """A workflow folder in which the files ghost.yaml hold these experiments, artifacts and claims;
+    the other two papers are empty."""
     for name in ("experiments", "reference", "claims"):
         (folder / name).mkdir(parents=True)
     if claims:
@@ -68,7 +68,8 @@ def registry(folder: Path, *bodies: Mapping[str, Any] | None) -> Registry:
 
 
 def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """reference/<artifact>.csv; a row needs a label and a value only."""
+    """Write reference/<artifact>.csv. A row needs only a label and a value; the other columns have
+    defaults."""
     standard = {"metric": "test_accuracy", "unit": "%", "relation": "=", "source": "tab. 1"}
     with (workflow_folder / "reference" / f"{artifact}.csv").open(
         "w", newline="", encoding="utf-8"
@@ -86,8 +87,8 @@ def publish(
     probes: Iterable[list] = (),
     **spec: Any,
 ) -> Path:
-    """The run's directory below the working directory, complete and computed by this checkout's
-    code; `spec` changes what spec.json says."""
+    """Publish a complete run in its directory, by default as computed by this checkout's code, and
+    return the directory. `spec` changes what spec.json says."""
     folder = Path(run.directory)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"status": "done", **(metrics or {})}
@@ -108,13 +109,13 @@ def publish(
 
 
 def finish(reg, variant, accuracies, scale="laptop", **more):
-    """Publish the variant's seeds with these accuracies."""
+    """Publish one run of the variant for each of these accuracies, with seeds 0, 1, …."""
     for seed, accuracy in enumerate(accuracies):
         publish(reg.run(scale, f"nets/{variant}-s{seed}"), {"test_accuracy": accuracy}, **more)
 
 
 def compared(reg, scale="laptop", why_not=None):
-    """(row, column) -> the table's row."""
+    """The rows of ghost.x's table, by (row, column)."""
     table = tables.build(reg, reg.artifact("ghost.x"), scale, why_not)
     return {(line["row"], line["column"]): line for line in table.to_dict("records")}
 
@@ -130,5 +131,6 @@ def one_line(error) -> str:
 
 
 def table_code(runs_code: str = "") -> str:
-    """The column `code` of a table row whose runs have this hash, or of one that needs no run."""
+    """The column `code` of a table row: of one whose runs have the hash `runs_code`, or of one that
+    needs no run."""
     return "/".join(filter(None, (runs_code, code_hash("report.tables", "report.render"))))

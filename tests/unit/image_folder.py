@@ -18,7 +18,7 @@ from ghostgrad.training import loader as batches
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.fabricate import one_line
 
-# torchvision is going to leave decoding to TorchCodec; see CHANGELOG.md.
+# torchvision will leave decoding to TorchCodec; see CHANGELOG.md.
 DECODERS = "ignore:The image decoding and encoding capabilities:DeprecationWarning"
 CPU = torch.device("cpu")
 BASE = {"model": "preact_resnet", "data": "images", "batch": 8, "length": 5, "lr": 0.1, "seed": 3}
@@ -38,7 +38,7 @@ def picture(path: Path, seed: int, width: int = 8, height: int = 8, mode: str = 
 
 
 def loaded(root: Path, **changes) -> Images:
-    """The images as a run reads them whose spec has these changes."""
+    """The images, as read by a run whose spec has these changes."""
     manifest = root.parent / "images.json"
     if not manifest.exists():
         make("images", manifest)

@@ -1,11 +1,20 @@
-"""Run `ghostgrad …` in a process of its own and SIGKILL it from inside at a chosen place.
+"""Run `ghostgrad …` in a process of its own and kill or stop it from inside at a chosen place.
 
-A plan has `save_at` (steps that are checkpointed; no others are), and one of `kill_at_step`,
-`kill_in_step` (of a training, between gradient and update), `kill_in_write` and `kill_in_rename`
-(of the n-th checkpoint), `kill_before_publishing` (a file's name), `signal_at_step` or
-`signal_at_pause` (the n-th) with `signal`; `pace` is a pause in seconds at every step. Of a
-data-parallel run, process 0 is the one that a plan is for; `followers` names a file for the ids of
-the others. All are forked from a server that has imported torch, which saves some seconds each.
+Every process is forked from a server that has imported torch, which saves some seconds each. What
+happens to it is described by a plan, with these keys:
+
+save_at                 the steps at which a checkpoint is saved, instead of at an interval
+kill_at_step            SIGKILL at this step, before its checkpoint is saved
+kill_in_step            SIGKILL in this step of a training, between gradient and update
+kill_in_write           SIGKILL in the middle of writing the n-th checkpoint
+kill_in_rename          SIGKILL before the n-th checkpoint is renamed to its final name
+kill_before_publishing  SIGKILL before this file of the record is published
+signal_at_step          the step at which the process receives `signal`
+signal_at_pause         the same, as a count of the calls of `checkpoint_if_due`
+pace                    seconds to sleep at every step
+followers               a file for the process ids of the other processes of a data-parallel run
+
+In a data-parallel run, the plan applies to process 0.
 """
 
 from __future__ import annotations
@@ -24,8 +33,8 @@ from ghostgrad.training import distributed as parallel
 from ghostgrad.training import engine
 
 context = multiprocessing.get_context("forkserver")
-# what torch would import at the first optimizer and at the first models, some seconds in every
-# process
+# Modules that every process would otherwise import when it makes its first optimizer and models,
+# which takes some seconds.
 LATE = [
     "torch.optim.sgd",
     "torch._dynamo",
@@ -44,7 +53,7 @@ def die() -> None:
 
 
 class HalfWritten:
-    """A file that takes half of the checkpoint's data, then the process dies."""
+    """A file that writes half of the checkpoint's data and then kills the process."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -90,10 +99,10 @@ def save(self, payload, original=state.State.save):
 
 
 def backward(self, x, y, step, original=engine.Network.forward_backward):
-    found = original(self, x, y, step)
+    result = original(self, x, y, step)
     if inside:
         die()
-    return found
+    return result
 
 
 def open_path(self, *arguments, original=Path.open, **options):
@@ -104,7 +113,7 @@ def open_path(self, *arguments, original=Path.open, **options):
 
 def replace(self, target, original=Path.replace):
     if self.name == ".checkpoint" and saves == plan.get("kill_in_rename"):
-        die()  # the older checkpoint has been moved aside, the new one is not in place
+        die()  # the older checkpoint has been moved aside, the new one is not in place yet
     if record_is_out(target) and Path(target).name == plan.get("kill_before_publishing"):
         die()
     return original(self, target)
@@ -115,15 +124,15 @@ def record_is_out(target) -> bool:
 
 
 def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str) -> None:
-    """The forked process: patches itself, then is `ghostgrad <arguments>`."""
+    """The main function of the forked process: patches the library, then runs `ghostgrad
+    <arguments>`."""
     plan.update(own_plan)
     os.environ.update(env)
     stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    blocks.MEMORY["cpu"] = (
-        1  # one repeat at a time, so that a simulation has as many steps as repeats
-    )
+    # One repeat at a time, so that a simulation has as many steps as repeats.
+    blocks.MEMORY["cpu"] = 1
     engine.Network.forward_backward = backward
     other_context = parallel.mp.get_context
     parallel.mp.get_context = lambda method: context if method == "spawn" else other_context(method)

@@ -1,8 +1,8 @@
 """A second implementation of ghostgrad.simulate, for the tests: the plain loop that a reader of the
 paper would write.
 
-One repeat at a time, torch's own layers, backward(). It shares with the library what is drawn and
-nothing else.
+It computes one repeat at a time, with torch's own layers and backward(). Of the library it uses
+only the specs and the random draws.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make_spec(**keys) -> SimulateSpec:
 
 
 def paper_spec(**keys) -> SimulateSpec:
-    """The widths of Ghost sec. 2.1."""
+    """A spec with the width, batch and depth of Ghost sec. 2.1, and these changes."""
     return make_spec(**{"width": 256, "batch": 128, "depth": 20, **keys})
 
 
@@ -49,7 +49,7 @@ def generators(repeats: int, first: int = 0) -> list[torch.Generator]:
 
 
 def measured(spec: SimulateSpec, chunk: int, repeats: int | None = None) -> Tensor:
-    """All repeats, `chunk` at a time."""
+    """What the library measures for all repeats, `chunk` of them at a time."""
     streams = generators(repeats or spec.repeats)
     parts = [streams[i : i + chunk] for i in range(0, len(streams), chunk)]
     return torch.cat([simulate.measure(spec, part) for part in parts])
@@ -62,12 +62,12 @@ def linear(weight: Tensor) -> nn.Linear:
 
 
 def var(x: Tensor) -> float:
-    """Var[x] of sec. 2: the elements' variances over the batch, averaged."""
+    """Var[x] of sec. 2: the variance of each element over the batch, averaged over the elements."""
     return x.detach().var(0, unbiased=False).mean().item()
 
 
 class Loop:
-    """A network from its weights, written layer by layer."""
+    """A network with the given weights, written layer by layer."""
 
     def __init__(self, spec: SimulateSpec, weights: list[Tensor]):
         self.spec = spec
@@ -81,7 +81,7 @@ class Loop:
         self.blocks: list[tuple[nn.Module, nn.Module, Tensor, Tensor]] = []
 
     def signals(self, x: Tensor) -> list[Tensor]:
-        """x^(0), x^(1), … with the graph that made them."""
+        """x^(0), x^(1), … with their autograd graph."""
         return [x, *getattr(self, self.spec.net)(x)]
 
     def plain(self, x: Tensor):
@@ -124,23 +124,23 @@ class Loop:
     def ratios(
         self, branch: nn.Module, shortcut: nn.Module, x: Tensor, total: Tensor
     ) -> list[float]:
-        """R_f and R_b of a block and of its branch, each run alone with the block's input and
-        derivative."""
+        """R_f and R_b of a block and then of its branch. Each is computed on its own, from the
+        block's input and the derivative at its output."""
 
         def block(z: Tensor) -> Tensor:
             return shortcut(z) + self.scale * branch(z)
 
-        found = []
+        values = []
         for run, top in ((block, total.grad), (branch, total.grad)):
             z = x.detach().clone().requires_grad_()
             y = run(z)
             (dz,) = torch.autograd.grad(y, z, top)
-            found += [var(y) / var(z), var(dz) / var(top)]
-        return found
+            values += [var(y) / var(z), var(dz) / var(top)]
+        return values
 
 
 def reference(spec: SimulateSpec, x: Tensor, top: Tensor, weights: list[Tensor]) -> np.ndarray:
-    """What measure() reports of one repeat, (layers + 1, columns)."""
+    """What measure() reports for one repeat, (layers + 1, columns)."""
     net = Loop(spec, weights)
     signals = net.signals(x.clone().requires_grad_())
     for signal in signals:
@@ -156,7 +156,8 @@ def reference(spec: SimulateSpec, x: Tensor, top: Tensor, weights: list[Tensor])
 
 
 def looped(spec: SimulateSpec, repeats: int, dtype: torch.dtype | None = None) -> np.ndarray:
-    """reference() of repeats 0, 1, …, fed with what measure() draws for them."""
+    """reference() for repeats 0, 1, …, with the inputs, derivatives and weights that measure()
+    draws for them."""
     out = []
     for stream in generators(repeats):
         inputs, top, weights = simulate.draw(spec, [stream])

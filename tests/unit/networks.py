@@ -1,5 +1,5 @@
-"""The networks of the Ghost paper's tables for tests: built from a classify spec, counted, and
-trained for a step."""
+"""Networks of the Ghost paper's tables, built from a classify spec and trained for one step, for
+the tests."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def build(model: str, seed: int = 0, classes: int = 10, **keys: Any) -> nn.Modul
 
 
 def unbuilt(model: str, **keys: Any) -> nn.Module:
-    """At its paper's size, without memory for it."""
+    """A network at its paper's size on the meta device, so that no memory is allocated for it."""
     with torch.device("meta"):
         return build_network(spec(model, **keys), 1000, (3, 224, 224))
 
 
 def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:
-    """One update on random images; the names of the parameters that it left where they were."""
+    """Do one update on random images and return the names of the parameters that it did not
+    change."""
     images = torch.Generator().manual_seed(1)
     x, y = torch.randn(4, 3, size, size, generator=images), torch.tensor([0, 1, 2, 3])
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -66,7 +67,7 @@ def module(
     kind: str = "random",
     tied: bool = False,
 ) -> SeqModule:
-    """One module in float64, initialized; without a pool."""
+    """One initialized SeqModule in float64, without a pool."""
     torch.manual_seed(3)
     made = SeqModule(d, ModuleShape(k, *sizes), out or d, tied, False, "none")
     made.draw(kind)

@@ -1,4 +1,4 @@
-"""The benchmarks' pieces run; their numbers are no test's matter."""
+"""The parts of the benchmarks run; no test checks the numbers that they measure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`ghostgrad calibrate`: what it measures, what it writes, and that `ghostgrad plan` reckons
-with it."""
+"""`ghostgrad calibrate`: what it measures, what it writes, and that `ghostgrad plan` uses it."""
 
 from __future__ import annotations
 
@@ -33,8 +32,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_what_is_measured_is_kept(tmp_path):
-    """With a small network; a second device leaves the first one's rows, a second time replaces
-    its own."""
+    """Measuring on a second device keeps the first device's row, and measuring again replaces the
+    device's own row."""
     path = calibrate.calibrate([SMALL, SMALL], CPU, 2, tmp_path)
     (row,) = read(path)
     assert row["workload"] == workload(SMALL)
@@ -157,7 +156,7 @@ def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
 def test_every_update_rule_is_measured(rule):
-    """CLARS with the norms of the samples' gradients that it needs."""
+    """Each update rule can do a step; CLARS also needs the norms of the per-sample gradients."""
     assert calibrate.images_per_s(small(optimizer=rule).spec, CPU, 1) > 0
 
 
@@ -171,7 +170,8 @@ def test_what_a_spec_computes_with_is_measured(changes):
 
 
 def test_a_detector_is_measured(tmp_path):
-    """With a micro-batch as its batch, and as many masks as it samples at most."""
+    """The measured step has the batch of one process and, for every image, as many masks as the
+    detector samples at most."""
     detector = REGISTRY.run("laptop", "coco/seqnet50-2x-s0")
     seen = []
     with pytest.MonkeyPatch.context() as patch:

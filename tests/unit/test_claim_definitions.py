@@ -1,4 +1,4 @@
-"""Claims: their definitions in workflow/claims/, claims.csv and what is shown of it, and
+"""Claims: their definitions in workflow/claims/, the ledger claims.csv and how it is shown, and
 docs/findings.md."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("claims", "expected"), MISTAKES.values(), ids=MISTAKES)
 def test_mistake_in_a_claim(tmp_path, claims, expected):
-    """Refused when the registry is read, and not at the end of a build."""
+    """A mistake in a claim is refused when the registry is read, not at the end of a build."""
     artifacts = {
         "ghost.x": {"title": "T", "section": "s", "table": "activation_rates", "from": "none"}
     }
@@ -109,8 +109,8 @@ def test_a_claim_in_two_files(tmp_path):
 
 
 def test_a_claim_with_a_title_is_an_artifact(tmp_path):
-    """Its table has the comparisons, unless it names another one. A claim that repeats it is no
-    second artifact."""
+    """Its table holds the claim's comparisons, unless the claim names another table. A claim that
+    is `like` it does not become a second artifact."""
     own = {"table": "activation_rates", "from": "none", "caption": "Rates."}
     claims = {
         "ghost.eq1": {**TITLED, "artifact": own},
@@ -134,7 +134,8 @@ def test_a_claim_with_a_title_is_an_artifact(tmp_path):
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory) -> Path:
-    """claims.csv of a folder in which nothing has run: quadrature and algebra only."""
+    """claims.csv of a folder in which nothing has run, so that only the claims that need no run are
+    decided."""
     here = tmp_path_factory.mktemp("ledger")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
@@ -144,7 +145,8 @@ def ledger(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_every_theory_item_and_erratum_has_its_row(ledger):
-    """In the registry's list of claims, and the papers' errata without a gap."""
+    """The ledger has a row for every artifact that shows a claim, and the numbers of the papers'
+    errata have no gap."""
     ids = {row["id"] for row in read_claims_csv(ledger)}
     assert {
         f"{kind}{number}" for kind, last in ERRATA.items() for number in range(1, last + 1)
@@ -156,7 +158,7 @@ def test_every_theory_item_and_erratum_has_its_row(ledger):
 
 @pytest.mark.slow
 def test_verdicts_are_of_the_closed_list(ledger):
-    """What lacks its runs names the reason."""
+    """Every verdict is one of VERDICTS, and that of a claim without its runs gives the reason."""
     rows = read_claims_csv(ledger)
     assert {row["verdict"].partition(" (")[0] for row in rows} <= set(VERDICTS)
     verdicts = {row["id"]: row["verdict"] for row in rows}
@@ -169,7 +171,8 @@ def test_verdicts_are_of_the_closed_list(ledger):
 
 
 def test_show_claims(ghostgrad, ledger):
-    """A line per claim with its numbers, the counts last; --csv is the file."""
+    """`show claims` prints each claim with its numbers and ends with the counts; with --csv it
+    prints the file."""
     assert "results/smoke/claims.csv: not built yet" in error_of(ghostgrad("show", "claims"))
     Path("results/smoke").mkdir(parents=True)
     Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
@@ -189,7 +192,8 @@ def test_a_build_ends_with_the_counts(ghostgrad, ledger):
 
 @pytest.mark.slow
 def test_the_page_holds_every_claim(ledger):
-    """Offline, with the verdict's colour."""
+    """The page loads nothing from the network, and each verdict has the CSS class that colours
+    it."""
     text = (ledger.parent / "claims.html").read_text()
     assert all(f"<h2>{name} <span" in text for name in REGISTRY.claims)
     assert "http" not in text
@@ -197,7 +201,7 @@ def test_the_page_holds_every_claim(ledger):
 
 
 def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
-    """No place is left open; what has not been run says so."""
+    """No placeholder is left in the text, and a claim that has not been run says so."""
     target = tmp_path / "findings.md"
     write_findings(ledger, target)
     text = target.read_text()
@@ -214,7 +218,7 @@ def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
     ],
 )
 def test_a_place_that_the_ledger_lacks_is_one_line(ledger, tmp_path, place, expected):
-    """An edited comparison's name would otherwise leave a hole in the text."""
+    """If a comparison was renamed, its placeholder would otherwise leave a gap in the text."""
     template = tmp_path / "findings.md"
     template.write_text("{{" + place + "}}")
     with pytest.raises(InputError) as error:

@@ -1,4 +1,5 @@
-"""Every claim that a computation decides has the declared verdict, and each number can fail."""
+"""Every claim that is decided by a computation has the declared verdict, and each of its numbers
+can fail."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ CLAIMS = [
     for claim in REGISTRY.claims.values()
     if claim.computed and not TRAINED & {run.partition("/")[0] for run in claim.runs}
 ]
-# By how much a number is moved, relative to itself (or absolute if it is 0): by STEP, or by a
-# little more than what the statement's own tolerance and the few repeats of these tests leave open,
-# but never by more than LARGEST_STEP.
+# How far a number is moved, relative to itself (or to 1 if it is 0): by STEP or, if that is larger,
+# by a little more than the statement's own tolerance and the noise of these tests' few repeats. If
+# an equality needed a larger step than LARGEST_STEP, the test would show too little and fail.
 STEP, LARGEST_STEP = 0.05, 0.8
 
 
@@ -57,7 +58,7 @@ def shared(tmp_path_factory, worker_id):
 
 @cache
 def compute(claim_id: str) -> tuple[list[Comparison], list[tuple[str, str]]]:
-    """The comparisons of a claim, and the (file, rows) that they used."""
+    """The comparisons of a claim, and the (file, rows) that they were computed from."""
     computed = Computed()
     return compare(REGISTRY.claims[claim_id], computed), computed.used
 
@@ -69,19 +70,21 @@ def expected(claim) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_its_verdict_is_the_declared_one(claim):
-    """A claim is declared with a `corrected` form exactly if the paper's number is wrong."""
+    """A claim with a `corrected` form holds as corrected, which means that the paper's number is
+    wrong; every other claim holds as printed."""
     assert verdict(compute(claim.id)[0]) == expected(claim)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_it_names_the_runs_that_decide_it(claim):
-    """The declared runs are those that Snakemake waits for."""
+    """The runs that a claim uses are the declared ones, for which Snakemake waits."""
     used = {path.split("/runs/")[1].rsplit("-s", 1)[0] for path, _ in compute(claim.id)[1]}
     assert used == set(claim.runs)
 
 
 def move_number(comparison: Comparison, name: str, relation: str) -> Comparison:
-    """The comparison with its number moved away from ours, or a bound to the wrong side of ours."""
+    """The comparison with its number moved away from ours, or with its bound moved to the wrong
+    side of ours."""
     number, ours = getattr(comparison, name), comparison.ours
     slack = 1.2 * (comparison.tolerance + SIGMAS * comparison.se)
     if relation == "=":
@@ -96,7 +99,7 @@ def move_number(comparison: Comparison, name: str, relation: str) -> Comparison:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_another_number_changes_its_verdict(claim):
-    """Each number on which the verdict depends is moved, one at a time."""
+    """Each number on which the verdict depends is moved, one at a time, and the verdict changes."""
     comparisons = compute(claim.id)[0]
     for index, comparison in enumerate(comparisons):
         if expected(claim) == "holds" or comparison.corrected is None:
@@ -109,7 +112,7 @@ def test_another_number_changes_its_verdict(claim):
         assert verdict(changed) != verdict(comparisons), comparison
 
 
-# How the mechanism behind a claim is taken away: run -> changed spec keys.
+# The changes that take away the mechanism behind a claim: run -> changed spec keys.
 MECHANISMS = {
     "ghost.prop3_17": {"scaled_resnet_init/depth-20": {"branch_scale": "1"}},
     "E-G12": {"operators/module-tied-k2": {"tied": False}},
@@ -161,13 +164,14 @@ MECHANISMS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_without_its_mechanism_its_verdict_changes(name):
-    """BN is taken away, ties are cut, correlations are added."""
+    """The evidence is computed again, for example without BN, with untied weights or with
+    correlated inputs."""
     claim = REGISTRY.claims[name]
     assert verdict(compare(claim, Computed(MECHANISMS[name]))) != expected(claim)
 
 
 def tanh_of_law(law: Law) -> SimpleNamespace:
-    """Var[s] and E[s'^2] of Tanh for another law than the Gaussian."""
+    """Var[s] and E[s'^2] of s = Tanh(x) for x of another law than the Gaussian."""
     return SimpleNamespace(
         variance=law.mean(lambda x: math.tanh(x) ** 2),
         mean_squared_derivative=law.mean(lambda x: (1 - math.tanh(x) ** 2) ** 2),
@@ -175,7 +179,7 @@ def tanh_of_law(law: Law) -> SimpleNamespace:
 
 
 def rectified_chain_ratio(weights, x, output_gradient):
-    """R_b/R_f of linear layers in a row, with a ReLU behind each on the way forward."""
+    """R_b/R_f of a chain of linear layers with a ReLU after each layer in the forward pass only."""
     y, gradient = x, output_gradient
     for weight in weights:
         y = np.maximum(y @ weight.T, 0.0)
@@ -185,7 +189,8 @@ def rectified_chain_ratio(weights, x, output_gradient):
     return backward / (y.var(0).mean() / x.var(0).mean())
 
 
-# The same for formulas: what is replaced in the claim's module or in `claims.layers`, and by what.
+# The same for claims about formulas: an attribute of the claim's module or of `claims.layers`, and
+# what replaces it.
 LINEAR_RELU = {**ACTIVATIONS, "ReLU": ACTIVATIONS["Linear"]}
 UNRECTIFIED = ("ACTIVATIONS", LINEAR_RELU)
 UNRECTIFIED_LAYERS = ("layers.ACTIVATIONS", LINEAR_RELU)
@@ -228,7 +233,7 @@ FORMULAS = {
     "ghost.propC_2": ASYMMETRIC,
     "X3": ASYMMETRIC,
 }
-# Claims from which nothing can be taken away, and why.
+# Claims that have no mechanism to take away, and the reason.
 NO_MECHANISM = {
     **dict.fromkeys(("bnres.appE", "E-B9"), "inequalities of numbers"),
     **dict.fromkeys(("E-L1", "E-B12", "E-G21"), "arithmetic"),
@@ -246,21 +251,23 @@ NO_MECHANISM = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMULAS)
 def test_without_its_nonlinearity_the_verdict_of_a_formula_changes(name, monkeypatch):
-    """ReLU is made linear, BN loses its centring, a pool loses the ReLU before it."""
+    """For example, ReLU is made linear, BN loses its centring, or a pool loses the ReLU before
+    it."""
     claim, (attribute, replacement) = REGISTRY.claims[name], FORMULAS[name]
     monkeypatch.setattr(f"ghostgrad.claims.{claim.module}.{attribute}", replacement)
     assert verdict(compare(claim, Computed())) != expected(claim)
 
 
 def test_a_claim_without_correction_has_the_papers_numbers():
-    """Otherwise the comparison could not fail."""
+    """A comparison without the paper's number could not fail."""
     for claim in CLAIMS:
         if not claim.corrected:
             assert all(comparison.paper is not None for comparison in compute(claim.id)[0])
 
 
 def test_every_claim_has_a_mechanism_or_a_reason():
-    """An alias has the mechanism of its source."""
+    """Every claim has a mechanism that is taken away or a reason why it has none. An alias shares
+    those of its source."""
     sources = {(claim.module, claim.function) for claim in CLAIMS}
     known = {*MECHANISMS, *FORMULAS, *NO_MECHANISM}
     assert {(claim.module, claim.function) for claim in CLAIMS if claim.id in known} == sources
@@ -280,7 +287,7 @@ def test_a_claim_without_its_runs_is_not_run(tmp_path, monkeypatch):
 
 
 def test_a_claim_with_some_of_its_blocks_is_not_run(tmp_path, monkeypatch):
-    """Three of four blocks of 1,024 repeats are finished: the fourth might change the verdict."""
+    """Three of four blocks of 1,024 repeats have finished; the fourth might change the verdict."""
     monkeypatch.chdir(tmp_path)
     runs = REGISTRY.claim_runs("paper", REGISTRY.claims["X1"])
     assert len(runs) == 4

@@ -1,5 +1,5 @@
-"""The training loop against torch's own pieces: schedule, data order, augmentation, probes,
-divergence."""
+"""The training loop, compared with torch's own components: schedule, data order, augmentation,
+probes, divergence."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1]
     buffers = {p: torch.zeros_like(p) for p in model.parameters()}
     losses = []
-    for step, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.001, 0.001]):
+    for step, learning_rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.001, 0.001]):
         x, y = batches(step)
         loss = F.cross_entropy(model.train()(x), y)
         losses.append(loss.item())
@@ -83,7 +83,7 @@ def test_a_few_steps_equal_a_loop_written_from_torch_alone(tmp_path, digits):
             for p, g in zip(model.parameters(), gradients, strict=True):
                 g = g + 1e-2 * p if any(p is q for q in decayed) else g
                 buffers[p] = 0.9 * buffers[p] + g
-                p -= rate * buffers[p]
+                p -= learning_rate * buffers[p]
     series = rows(record.series)
     assert [float(row["train_loss"]) for row in series] == pytest.approx(
         [np.mean(losses[:3]), np.mean(losses[3:])], rel=1e-5
@@ -122,14 +122,14 @@ def test_random_crop_cuts_windows_of_the_padded_image():
     padded = F.pad(x, (2, 2, 2, 2))
     offsets = set()
     for image, window in zip(padded, out, strict=True):
-        found = [
+        matches = [
             (i, j)
             for i in range(5)
             for j in range(5)
             if torch.equal(image[:, i : i + 8, j : j + 8], window)
         ]
-        assert found, "no window of the padded image"
-        offsets.add(found[0])
+        assert matches, "no window of the padded image"
+        offsets.add(matches[0])
     assert len(offsets) > 12, "the offsets vary from image to image"
 
 
@@ -201,8 +201,8 @@ def test_a_probe_sees_the_weights_after_t_updates(tmp_path, digits):
 
 
 def test_gradient_probe_equals_hooks_on_the_blocks(digits):
-    """Variance over the batch of dl/dy_k per feature, averaged; and the Frobenius norm, from
-    torch's backward hooks."""
+    """Hooks on dl/dy_k give the same variance over the batch, averaged over features, and the same
+    Frobenius norm. The probe changes no buffer and no parameter's `grad`."""
     settings = spec(blocks=2)
     model = build_network(settings, 10, (3, 8, 8)).train()
     x, y = InMemoryLoader(settings, digits, CPU)(0)
@@ -220,13 +220,13 @@ def test_gradient_probe_equals_hooks_on_the_blocks(digits):
     F.cross_entropy(model(x), y).backward()
     model.load_state_dict(before)
     model.zero_grad()
-    found = {(name, k): value for name, k, value in probes.measure(["gradients"], model, x, y)}
+    probed = {(name, k): value for name, k, value in probes.measure(["gradients"], model, x, y)}
     for k, gradient in seen.items():
         mean = gradient.mean(0)
-        assert found["gradient_variance", k] == pytest.approx(
+        assert probed["gradient_variance", k] == pytest.approx(
             ((gradient - mean) ** 2).mean().item(), rel=1e-4
         )
-        assert found["gradient_norm", k] == pytest.approx(
+        assert probed["gradient_norm", k] == pytest.approx(
             (gradient**2).sum().sqrt().item(), rel=1e-4
         )
     assert len(seen) == 7
@@ -240,35 +240,38 @@ def test_bn_offset_probe_is_the_ratio_of_beta_and_gamma():
     with torch.no_grad():
         norms[1].weight.fill_(2)
         norms[1].bias.copy_(torch.tensor([-1.0, 0, 1, 4]))
-    found = {
+    probed = {
         (name, k): value for name, k, value in probes.measure(["bn_offset"], model, None, None)
     }
-    assert found["bn_offset_mean", 1] == pytest.approx(0.75)
-    assert found["bn_offset_median", 1] == pytest.approx(0.5)
-    assert found["bn_offset_mean", 0] == 0
+    assert probed["bn_offset_mean", 1] == pytest.approx(0.75)
+    assert probed["bn_offset_median", 1] == pytest.approx(0.5)
+    assert probed["bn_offset_mean", 0] == 0
 
 
 def test_a_non_finite_loss_is_a_result(tmp_path, digits):
-    """lr 1e6 diverges: the run ends there, says so, and evaluates the network that it ended
-    with."""
+    """With lr 1e6 the loss diverges: the run stops there, reports it, and evaluates the network as
+    it is then."""
     record = run(tmp_path, digits, lr=1e6, batch_norm=False, length=200, eval_every=0)
     assert record.metrics["status"] == "diverged"
     assert 1 < record.metrics["diverged_at"] < 200
     assert record.metrics["steps"] == record.metrics["diverged_at"]
-    # a constant prediction: the share of its class among the test images
+    # A diverged network predicts one class for all images, so its accuracy is the share of that
+    # class among the test images.
     shares = 100 * np.bincount(digits.test_y) / len(digits.test_y)
     assert np.isclose(shares, record.metrics["test_accuracy"]).any()
 
 
 def test_a_network_that_its_last_update_breaks_has_diverged(tmp_path, digits):
-    """No further training loss would show it; the test images do."""
+    """No further training loss is computed that could show it, so the loss on the test images
+    decides."""
     record = run(tmp_path, digits, lr=1e38, length=1, eval_every=0)
     assert np.isfinite(float(rows(record.series)[-1]["train_loss"]))
     assert (record.metrics["status"], record.metrics["diverged_at"]) == ("diverged", 1)
 
 
 def test_a_probe_takes_the_mean_over_its_batches(tmp_path, digits):
-    """That of its step and those behind it, the end of an epoch among them."""
+    """These are the batch of the probe's step and the ones after it, here across the end of an
+    epoch."""
     changes = {"batch": 700, "length": 1, "lr": 1e-9, "probes": ["gradients"], "probe_at": [1]}
     record = run(tmp_path, digits, **changes, probe_batches=3)
     settings = spec(**changes)
@@ -281,12 +284,13 @@ def test_a_probe_takes_the_mean_over_its_batches(tmp_path, digits):
         for step in (1, 2, 3)
     ]
     assert not np.allclose(single[0], single[1], rtol=1e-3)
-    found = [float(row["value"]) for row in rows(record.probes)]
-    np.testing.assert_allclose(found, np.mean(single, axis=0), rtol=1e-4)
+    means = [float(row["value"]) for row in rows(record.probes)]
+    np.testing.assert_allclose(means, np.mean(single, axis=0), rtol=1e-4)
 
 
 def test_a_test_loss_that_recovers_is_no_divergence(tmp_path, digits, monkeypatch):
-    """Running statistics may be off early in training; only the network that is left counts."""
+    """BN's running statistics may be far off early in training, so only the test loss of the final
+    network counts."""
     losses = iter([float("inf"), 1.0])
     monkeypatch.setattr(classify, "evaluate", lambda *_: (next(losses), 10.0))
     record = run(tmp_path, digits, length=4, eval_every=2)
@@ -308,7 +312,8 @@ def test_a_batch_larger_than_the_data_is_one_clear_line(tmp_path, digits):
 
 
 def correlations(x: np.ndarray, g: np.ndarray) -> dict[str, float]:
-    """What `statistics` says of a signal (B, C, …), a channel and a pair of channels at a time."""
+    """What the probe `statistics` reports for a signal x (B, C, …) and its gradient g, computed for
+    one channel and one pair of channels at a time."""
     channels = [
         part.swapaxes(0, 1).reshape(part.shape[1], -1).astype(np.float64) for part in (x, g)
     ]
@@ -331,7 +336,7 @@ def correlations(x: np.ndarray, g: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("model", ["preact_resnet", "mlp"])
 def test_statistics_equal_a_slow_loop(digits, model):
-    """Hooks and numpy.corrcoef; with a channel that is dead, which does not count."""
+    """Hooks and numpy.corrcoef give the same values. One channel is dead and must not count."""
     settings = spec(model=model, depth=3, width=12)
     net = build_network(settings, 10, (3, 8, 8)).train()
     x, y = InMemoryLoader(settings, digits, CPU)(0)
@@ -356,13 +361,12 @@ def test_statistics_equal_a_slow_loop(digits, model):
     net.load_state_dict(before)
     net.zero_grad()
     signals = list(seen)
-    found = {(name, k): value for name, k, value in probes.measure(["statistics"], net, x, y)}
+    probed = {(name, k): value for name, k, value in probes.measure(["statistics"], net, x, y)}
     expected = {}
     for place in ("conv", "norm", "act"):
         of_place = [out for kind, out in signals if kind == place]
-        for k, out in enumerate(
-            of_place[:-1] if place == "conv" else of_place
-        ):  # without the logits
+        # The last output is the logits, which do not count.
+        for k, out in enumerate(of_place[:-1] if place == "conv" else of_place):
             of_layer = correlations(out.detach().numpy(), out.grad.numpy())
             expected |= {(f"{place}_{name}", k): value for name, value in of_layer.items()}
     weights = [m.weight.detach().double() for m in net.modules() if isinstance(m, nn.Conv2d)]
@@ -374,9 +378,9 @@ def test_statistics_equal_a_slow_loop(digits, model):
         expected["weight_offset", k] = (
             abs(weight.mean().item()) / expected["weight_variance", k] ** 0.5
         )
-    assert set(found) == set(expected)
+    assert set(probed) == set(expected)
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-7), key
+        assert probed[key] == pytest.approx(value, rel=1e-4, abs=1e-7), key
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
 
@@ -390,7 +394,7 @@ def test_statistics_of_a_wide_layer_are_of_channels_at_even_distances():
 
 
 class Kept(State):
-    """Keeps the weights before every step."""
+    """A state that keeps a copy of the convolutions' weights before every step."""
 
     def checkpoint_if_due(self, payload, done, total):
         weights = {
@@ -402,37 +406,37 @@ class Kept(State):
 
 @pytest.mark.parametrize("rule", ["sgd", "lalc"])
 def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
-    """The probe at t is of update t + 1; a layer-wise rule tells of how many tensors it holds, sgd
-    has no such rate."""
-    more = {
+    """The probe at t measures update t + 1. A layer-wise rule also reports the fraction of tensors
+    whose learning rate it clips, which plain SGD does not have."""
+    options = {
         "optimizer": rule,
         "trust_coefficient": 0.3,
         "probes": ["updates"],
         "probe_at": [0, 4, 6],
     }
     with Kept(tmp_path) as state:
-        record = classify.classify(spec(**more), state, CPU, digits)
-    found = rows(record.probes)
-    for at in (0, 4):
+        record = classify.classify(spec(**options), state, CPU, digits)
+    probed = rows(record.probes)
+    for step in (0, 4):
         ratios = [
             float(row["value"])
-            for row in found
-            if row["probe"] == "update_ratio" and row["step"] == str(at)
+            for row in probed
+            if row["probe"] == "update_ratio" and row["step"] == str(step)
         ]
-        old, new = state.weights[at], state.weights[at + 1]
+        old, new = state.weights[step], state.weights[step + 1]
         hand = [
             ((b - a).double().norm() / a.double().norm()).item()
             for a, b in zip(old, new, strict=True)
         ]
         assert ratios == pytest.approx(hand, rel=1e-4)
-    assert {row["step"] for row in found} == {"0", "4"}, "behind the last update there is none"
-    fractions = [float(row["value"]) for row in found if row["probe"] == "clipped_fraction"]
+    assert {row["step"] for row in probed} == {"0", "4"}, "behind the last update there is none"
+    fractions = [float(row["value"]) for row in probed if row["probe"] == "clipped_fraction"]
     assert len(fractions) == (2 if rule == "lalc" else 0)
 
 
 def test_the_clipped_fraction_is_of_all_tensors(digits):
-    """One of three is held: eta |w| / |h| is 0.01 * 5 / 30 for the first, 0.01 * 5 / 0.1 and 0.01 *
-    1 / 0.01 behind."""
+    """The rule clips the first of three tensors, for which eta |w| / |h| = 0.01 * 5 / 30 is below
+    the learning rate 0.2; for the others it is 0.01 * 5 / 0.1 and 0.01 * 1 / 0.01."""
     members = nn.ParameterList(
         [torch.tensor([3.0, 4.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])]
     )
@@ -444,5 +448,5 @@ def test_the_clipped_fraction_is_of_all_tensors(digits):
     )
     before = probes.copy_weights(nn.Conv2d(1, 1, 1))
     optimizer.step()
-    found = list(probes.measure_update(before, nn.Conv2d(1, 1, 1), optimizer))
-    assert found[-1] == ("clipped_fraction", 0, pytest.approx(1 / 3))
+    quantities = list(probes.measure_update(before, nn.Conv2d(1, 1, 1), optimizer))
+    assert quantities[-1] == ("clipped_fraction", 0, pytest.approx(1 / 3))

@@ -1,4 +1,4 @@
-"""The command line: what `status`, `show` and `plan` say of the results that exist."""
+"""The command line: what `status`, `show` and `plan` report about the results that exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.unit.fabricate import publish
 
 
 def finish_models(*accuracies) -> None:
-    """bnres.tab1's runs at smoke scale: Model-1, -2, -3."""
+    """Publish the first of bnres.tab1's runs at smoke scale (Model-1, -2, -3) with these
+    accuracies."""
     for number, accuracy in enumerate(accuracies, 1):
         metrics = {"test_accuracy": accuracy, "best_test_accuracy": accuracy + 1}
         publish(REGISTRY.run("smoke", f"resnet15_cifar/model{number}-s0"), metrics)
@@ -33,7 +34,8 @@ def line_of(name: str, text: str) -> str:
 
 
 def test_status_before_anything_has_run(ghostgrad):
-    """A line for every artifact, those that the scale leaves out too, and the number of runs."""
+    """`status` prints a line for every artifact, including those that the scale leaves out, and the
+    number of runs. It writes nothing."""
     out = output_of(ghostgrad("status"))
     assert [line.split()[0] for line in out.splitlines()[: len(REGISTRY.artifacts)]] == list(
         REGISTRY.artifacts
@@ -47,7 +49,8 @@ def test_status_before_anything_has_run(ghostgrad):
 
 
 def test_status_of_what_is_done_and_begun(ghostgrad):
-    """Done, diverged, how far a run is, and the verdicts of built tables."""
+    """`status` tells done, diverged, started and missing runs apart, and shows how far a run is and
+    the verdicts of built tables."""
     finish_models(10.0, 11.0)
     publish(
         REGISTRY.run("smoke", "resnet15_cifar/model3-s0"),
@@ -71,7 +74,7 @@ def test_status_of_what_is_done_and_begun(ghostgrad):
 
 
 def test_status_sees_a_drawn_figure(ghostgrad):
-    """A figure without a table has no verdicts."""
+    """A figure without a table has no verdicts, so `status` only says that it is drawn."""
     Path("results/smoke/figures").mkdir(parents=True)
     Path("results/smoke/figures/bnres.fig5.svg").touch()
     assert line_of("bnres.fig5", output_of(ghostgrad("status"))).endswith("drawn")
@@ -79,20 +82,21 @@ def test_status_sees_a_drawn_figure(ghostgrad):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_status_of_one_paper(ghostgrad, paper):
-    """Aliases of the tiny paper count as the Ghost paper's."""
+    """The artifacts of the tiny-paper version, ghost0.…, count as the Ghost paper's."""
     lines = output_of(ghostgrad("status", "--paper", paper)).split("\n\n")[0].splitlines()
     expected = [name for name, artifact in REGISTRY.artifacts.items() if artifact.paper == paper]
     assert [line.split()[0] for line in lines] == expected
 
 
 def test_status_names_the_missing_data(ghostgrad):
-    """At `paper` CIFAR-10 is needed; the default scale is the configuration's."""
+    """Scale `paper` needs CIFAR-10, for which config.yaml gives no path. The option --scale takes
+    precedence over the scale in config.yaml."""
     out = output_of(ghostgrad("status", "--scale", "paper"))
     assert line_of("bnres.tab1", out).endswith("not run (data.cifar10 is not set in config.yaml)")
 
 
 def test_show_a_table_that_the_scale_leaves_out(ghostgrad):
-    """The paper's numbers and why there are none of ours; nothing is written."""
+    """`show` prints the paper's numbers and why there are none of ours. It writes nothing."""
     out = output_of(ghostgrad("show", "ghost.tab1"))
     assert out.startswith("ghost.tab1: ImageNet top-1")
     row = next(line for line in out.splitlines() if line.strip().startswith("SeqNet"))
@@ -103,8 +107,8 @@ def test_show_a_table_that_the_scale_leaves_out(ghostgrad):
 
 
 def test_show_what_exists_of_a_built_table(ghostgrad):
-    """How many runs there are, and their numbers beside the paper's; missing cells stay; nothing is
-    written."""
+    """`show` prints how many runs exist and their numbers beside the paper's, also marks the cells
+    whose run is missing, and writes nothing."""
     finish_models(14.5, 9.25)
     before = everything()
     out = output_of(ghostgrad("show", "bnres.tab1"))
@@ -121,7 +125,7 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
 
 
 def test_show_csv(ghostgrad):
-    """For pipes: a header and a line per number, nothing else."""
+    """With --csv the output can be piped: it begins with the header and has one line per number."""
     finish_models(14.5, 9.25, 10.0)
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--csv")))))
     assert [
@@ -134,7 +138,7 @@ def test_show_csv(ghostgrad):
 
 
 def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
-    """All of the paper's numbers, without ours."""
+    """The CSV has all of the paper's numbers and none of ours."""
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "ghost.tab2", "--csv")))))
     assert len(rows) == 30
     assert {row["verdict"] for row in rows} == {"not run (not at scale smoke)", "cited"}
@@ -142,7 +146,7 @@ def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
 
 
 def test_show_runs(ghostgrad):
-    """The tidy rows, one per finished run, whatever table there is."""
+    """With --runs, `show` prints the tidy rows, one per finished run."""
     finish_models(14.5, 9.25)
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--runs")))))
     assert [(row["row"], row["seed"], row["status"], row["test_accuracy"]) for row in rows] == [
@@ -152,7 +156,8 @@ def test_show_runs(ghostgrad):
 
 
 def built_table(ghostgrad, artifact: str) -> Path:
-    """A table that says of itself that it is a file, and that `show` prints."""
+    """Write a built table that can be recognized in the output of `show`, and check that `show`
+    prints it."""
     path = Path(f"results/smoke/tables/{artifact}.csv")
     path.parent.mkdir(parents=True)
     path.write_text("row,verdict\nfrom the file,match\n")
@@ -161,7 +166,7 @@ def built_table(ghostgrad, artifact: str) -> Path:
 
 
 def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
-    """A table older than one of its runs is computed anew."""
+    """If the built table is older than one of its runs, `show` computes the table from the runs."""
     finish_models(14.5, 9.25, 10.0)
     path = built_table(ghostgrad, "bnres.tab1")
     os.utime(path, (0, 0))
@@ -169,7 +174,8 @@ def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
 
 
 def test_a_run_of_another_spec_is_stale(ghostgrad):
-    """In all three commands: it is not counted, not shown, and has to be computed again."""
+    """All three commands treat it as missing: `plan` plans it again, `show` leaves its number out,
+    and `status` does not count it as done."""
     before = output_of(ghostgrad("plan"))
     publish(REGISTRY.run("smoke", "resnet15_cifar/model1-s0"), {"test_accuracy": 1.0}, lr=0.7)
     assert output_of(ghostgrad("plan")) == before
@@ -183,7 +189,8 @@ def test_a_run_of_another_spec_is_stale(ghostgrad):
 
 
 def test_runs_of_different_code_are_named(ghostgrad):
-    """Their numbers stay; who edited a task's modules sees which were computed before."""
+    """They keep their numbers, but whoever edits the modules of a task can see which runs were
+    computed before the edit."""
     finish_models(14.5, 9.25)
     assert "different code" not in output_of(ghostgrad("status", "--runs"))
     assert "different code" not in output_of(ghostgrad("show", "bnres.tab1"))
@@ -203,7 +210,7 @@ def test_runs_of_different_code_are_named(ghostgrad):
 
 @pytest.mark.parametrize("text", ["[]", "3", "[3]", "", "[{}]"])
 def test_a_run_with_a_damaged_environment_is_damaged(ghostgrad, text):
-    """It has no provenance, so it does not count."""
+    """Such a run has no provenance, so it does not count as done."""
     finish_models(14.5)
     Path(REGISTRY.run("smoke", "resnet15_cifar/model1-s0").directory, "env.json").write_text(text)
     out = output_of(ghostgrad("status", "--runs"))
@@ -212,7 +219,8 @@ def test_a_run_with_a_damaged_environment_is_damaged(ghostgrad, text):
 
 
 def test_show_counts_no_run_that_is_gone(ghostgrad):
-    """The built table is newer than every run that is left, and tells of one that is not."""
+    """The built table is newer than all remaining runs but still holds the number of a deleted one,
+    so `show` must not use it."""
     finish_models(14.5, 9.25, 10.0)
     built_table(ghostgrad, "bnres.tab1")
     shutil.rmtree(REGISTRY.run("smoke", "resnet15_cifar/model2-s0").directory)
@@ -228,7 +236,7 @@ def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
 
 
 def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
-    """The built table may tell of what the registry no longer says."""
+    """A built table that is older than the registry may show what the registry no longer says."""
     path = built_table(ghostgrad, "ghost.eq1")
     before = (REGISTRY.workflow / "experiments" / "ghost.yaml").stat().st_mtime - 1
     os.utime(path, (before, before))
@@ -236,7 +244,7 @@ def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
 
 
 def test_show_tells_where_we_leave_the_paper(ghostgrad):
-    """Expected results and deviations, with their reasons."""
+    """`show` lists the results that the paper expects and where ours deviates from it."""
     out = output_of(ghostgrad("show", "bnres.tab1"))
     assert "- Expected of Model-1: 92.5 %." in out
     assert (
@@ -246,5 +254,5 @@ def test_show_tells_where_we_leave_the_paper(ghostgrad):
 
 
 def test_an_unknown_paper(ghostgrad):
-    """As any other unknown name."""
+    """It is answered with the nearest valid name, like any other unknown name."""
     assert error_of(ghostgrad("status", "--paper", "gost")).endswith("did you mean 'ghost'?")

@@ -1,7 +1,8 @@
-"""The command line: what `run`, `unlock` and `forget` do, and that a mistake is one line.
+"""The command line: what `run`, `unlock` and `forget` do, and that a mistake is answered with one
+line.
 
-Commands run in this process through `main`, the entry point, except where the process itself is
-the matter.
+Commands run in the test process through `main`, the entry point, except in tests that are about the
+process itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.unit.fabricate import publish
 
 
 def locked() -> Path:
-    """A lock as a killed Snakemake leaves it."""
+    """Create a lock file as a killed Snakemake leaves it behind, and return its path."""
     lock = Path(".snakemake/locks/0.output.lock")
     lock.parent.mkdir(parents=True)
     lock.touch()
@@ -33,14 +34,15 @@ def locked() -> Path:
 
 
 def test_unlock_where_nothing_is_locked(ghostgrad):
-    """With --quiet not a word: `make` calls it before every build."""
+    """With --quiet nothing is printed, because `make` calls it before every build."""
     assert output_of(ghostgrad("unlock")) == "nothing is locked\n"
     assert output_of(ghostgrad("unlock", "--quiet")) == ""
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
 def test_unlock_after_a_kill(ghostgrad, quiet):
-    """The lock file is there and nobody holds the flock: the Snakemake that held it is dead."""
+    """The lock file exists and no process holds the flock, so the Snakemake that held it is
+    dead."""
     lock = locked()
     Path(".snakemake/ghostgrad.lock").touch()
     assert (
@@ -60,16 +62,15 @@ def test_unlock_beside_a_living_snakemake(ghostgrad):
 
 
 def test_unlock_without_proof(ghostgrad):
-    """A lock of a Snakemake that left no flock (another version, another file system) is not
-    touched."""
+    """The lock of a Snakemake that left no flock (another version, another file system) is kept."""
     lock = locked()
     assert "snakemake --unlock" in output_of(ghostgrad("unlock"))
     assert lock.exists()
 
 
 def test_forget(ghostgrad):
-    """Record and checkpoints of this run go, whatever spec they are from; those of every other run
-    stay."""
+    """`forget` deletes the record and the checkpoints of this run, for every spec that it has had,
+    and keeps those of other variants, seeds and scales."""
     names = ("relu-bn", "relu-bn-40", "relu")
     runs = {name: REGISTRY.run("laptop", f"plainnet_init/{name}-s0") for name in names}
     for run in runs.values():
@@ -145,7 +146,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line(ghostgrad, arguments, expected):
-    """Exit code 1, the nearest valid value, and nothing written."""
+    """The command exits with code 1, suggests the nearest valid value and writes nothing."""
     assert error_of(ghostgrad(*arguments)).startswith(expected)
     assert list(everything()) == ["config.yaml"]
 
@@ -182,8 +183,8 @@ def test_a_bad_configuration_is_one_line(ghostgrad, command, text, expected):
 
 
 def test_a_run_computed_by_name(ghostgrad):
-    """In a process of its own: all files, this code's record, the state folder that Snakemake would
-    use."""
+    """In a process of its own, `ghostgrad run` publishes all files, records the hash of this code,
+    and uses the state folder that Snakemake would use."""
     run = REGISTRY.run("smoke", RUN)
     command = [sys.executable, "-m", "ghostgrad", "run", f"smoke/{RUN}"]
     subprocess.run(command, check=True, capture_output=True)

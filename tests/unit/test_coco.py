@@ -1,4 +1,4 @@
-"""COCO's format: what is read, what is refused, and average precision against a second
+"""COCO's format: what is read, what is refused, and average precision compared with a second
 implementation."""
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.unit.detection import SIDE, TRAIN, change, small_scenes, square
 
 
 def random_set(rng: np.random.Generator) -> tuple[dict, list[dict]]:
-    """Annotations with crowds, an image without any and categories with gaps, and detections around
-    them."""
+    """Random annotations, with crowds, an image without objects and gaps in the category ids, and
+    random detections near them."""
     annotations, detections = [], []
     for image in range(1, 13):
         for _ in range(rng.integers(1, 6) if image != 5 else 0):
@@ -64,7 +64,7 @@ def random_set(rng: np.random.Generator) -> tuple[dict, list[dict]]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision_agrees_with_a_second_implementation(seed):
-    """With faster-coco-eval, to 1e-6 of the range from 0 to 1."""
+    """It agrees with faster-coco-eval to 1e-6 on the scale from 0 to 1."""
     from faster_coco_eval import COCO as TheirCOCO
     from faster_coco_eval import COCOeval_faster
 
@@ -86,7 +86,7 @@ def test_average_precision_agrees_with_a_second_implementation(seed):
 
 
 def truths(scenes: coco.Scenes, split: Split) -> list[dict]:
-    """The results of a detector that finds every object."""
+    """The results of a detector that finds every usable object exactly."""
     results = []
     for number in coco.with_objects(split).ids:
         y = coco.read_target(scenes, split, number)
@@ -158,8 +158,8 @@ def test_annotations_may_have_any_ids(first, tmp_path):
 
 
 def test_gaps_crowds_empty_boxes_and_empty_images(coco_folder, tmp_path, caplog):
-    """Categories become 1, 2, … in the order of their ids. Only images with an object that has an
-    area are trained on; all are tested."""
+    """Categories become 1, 2, … in the order of their ids. Training uses only the images with an
+    object whose box has an area; evaluation uses all images."""
     make("scenes", tmp_path / "scenes.json")
     scenes = load_scenes("scenes", tmp_path / "scenes.json")
     assert scenes.labels == {3: 1, 90: 2}
@@ -219,8 +219,8 @@ def test_damaged_images_are_refused_or_skipped_and_counted(coco_folder, tmp_path
 def test_skipped_images_may_have_any_name_and_must_leave_objects(
     coco_folder, tmp_path, monkeypatch
 ):
-    """A name may be any path to the file. If no image with an object were left, the data are
-    refused."""
+    """An annotation file may name an image by any path that leads to it. Data are refused if no
+    image with an object would be left."""
     monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
     change(coco_folder / TRAIN, "images", 1, file_name="./deep/../2.png")
     (coco_folder / "train2017/2.png").write_bytes(
@@ -234,8 +234,8 @@ def test_skipped_images_may_have_any_name_and_must_leave_objects(
 
 
 def test_images_that_do_not_fit_their_annotations_are_refused(coco_folder, tmp_path):
-    """An image of another size than its annotations say, data that have changed, and a data set
-    that is not COCO."""
+    """Also refused are data that have changed since they were checked, and a data set configured as
+    data.coco that is not the genuine COCO."""
     make("scenes", tmp_path / "scenes.json")
     scenes = load_scenes("scenes", tmp_path / "scenes.json")
     write_png(torch.zeros(3, 8, 9, dtype=torch.uint8), str(coco_folder / "train2017" / "1.png"))

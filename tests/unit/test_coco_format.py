@@ -30,12 +30,13 @@ def test_compressed_runs_are_read_as_pycocotools_does():
 
 
 def edited(key: str, place: int, **values) -> Callable[[Path], None]:
-    """A change of an entry in the annotations of the training images."""
+    """A function that changes an entry in the annotations of the training images."""
     return lambda root: change(root / TRAIN, key, place, **values)
 
 
 def without(key: str, name: str) -> Callable[[Path], None]:
-    """The removal of a key from the first entry in the annotations of the training images."""
+    """A function that removes a key from the first entry in the annotations of the training
+    images."""
 
     def drop(root: Path) -> None:
         content = json.loads((root / TRAIN).read_text())

@@ -1,4 +1,5 @@
-"""Standard errors are right: intervals of 1.96 of them cover the truth about 95 times in 100."""
+"""Standard errors are right: intervals of 1.96 standard errors cover the truth about 95 times in
+100."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def module(first: int, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("count", "least"), COUNTS)
 def test_intervals_of_a_claim_hold_the_truth(count, least):
-    """The mean over a claim's own repeats: Var(W y) over its formula, 1 (BN-ResNet eq. 10)."""
+    """The claim takes the mean over its own repeats of Var(W y) divided by its formula, whose
+    true value is 1 (BN-ResNet eq. 10)."""
     is_covered = []
     for seed in range(count):
         ratios = layers.linear_variance_ratios(12, 8, seed, repeats=REPEATS, batch=40)
@@ -56,7 +58,8 @@ STATISTICS = {
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize(("count", "least"), COUNTS)
 def test_intervals_hold_the_truth(name, count, least):
-    """The jackknife's error of `count` experiments of 32 repeats, against one of 8,000 repeats."""
+    """The jackknife gives a standard error for each of `count` experiments of 32 repeats; the truth
+    is taken from one of 8,000 repeats."""
     measure, statistic = STATISTICS[name]
     truth = statistic(np.concatenate([measure(10**6 + i * 500, 500) for i in range(16)]).mean(0))
     estimates = [jackknife(measure(i * REPEATS, REPEATS), statistic) for i in range(count)]

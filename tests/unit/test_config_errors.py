@@ -1,4 +1,4 @@
-"""Mistakes in a spec, in config.yaml and in a target: each one clear line."""
+"""A mistake in a spec, in config.yaml or in a target is answered with one clear line."""
 
 from __future__ import annotations
 
@@ -192,8 +192,8 @@ def test_initialize_refuses_the_same_depths(depth):
 
 @pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
 def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
-    """`ghostgrad run` refuses them before it starts anything, and the registry before a job is
-    submitted."""
+    """`ghostgrad run` refuses them before it starts anything, and the registry refuses them before
+    a job is submitted."""
     text = json.dumps({**CLASSIFIER, **changes})
     code, _, err = ghostgrad("run", "--spec", text, "--out", "out", "--gpus", str(gpus))
     assert code == 1
@@ -212,14 +212,18 @@ def test_values_that_fit_each_other():
     )
     check_together(parse_spec(json.dumps({"task": "simulate", "seed": 0, **SIMULATE})), 1, "here")
     untied = {**SEQNET, "seqnet_init": "untied", "tie_conv2": False}
-    for one in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
+    for changes in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
         check_together(
-            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one})), 1, "here"
+            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **changes})),
+            1,
+            "here",
         )
-    for one in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
+    for changes in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
         check_together(
             parse_spec(
-                json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **one, "micro_batch": 1})
+                json.dumps(
+                    {"task": "classify", "seed": 0, **CLASSIFIER, **changes, "micro_batch": 1}
+                )
             ),
             1,
             "here",
@@ -277,7 +281,8 @@ CONFIGS = {
 
 @pytest.mark.parametrize(("text", "expected"), CONFIGS.values(), ids=CONFIGS)
 def test_bad_configuration(tmp_path, monkeypatch, text, expected):
-    """A data key that is set but wrong stops everything before the first job."""
+    """config.yaml is checked when it is read, before the first job, including the paths to the
+    data."""
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
     with pytest.raises(InputError) as error:
@@ -286,7 +291,8 @@ def test_bad_configuration(tmp_path, monkeypatch, text, expected):
 
 
 def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
-    """An empty key, an empty block and no block at all mean the same: not here."""
+    """An empty key, an empty block and no block at all are all valid: this machine does not have
+    the data."""
     monkeypatch.chdir(tmp_path)
     for data in ("data: {cifar10: }\n", "data:\n", "", f"data: {{cifar10: {tmp_path}}}\n"):
         Path("config.yaml").write_text(f"scale: laptop\nstate_dir: s\n{data}")
@@ -331,8 +337,8 @@ TARGETS = {
 
 @pytest.mark.parametrize(("target", "expected"), TARGETS.values(), ids=TARGETS)
 def test_a_target_that_no_rule_makes(target, expected):
-    """Snakemake would say "No rule to produce", or plan trainings for a table that the artifact
-    does not have."""
+    """Snakemake itself would say "No rule to produce", or would plan trainings for a table that the
+    artifact does not have."""
     with pytest.raises(InputError) as error:
         check_target(load_registry(), target, RULES)
     assert one_line(error).endswith(expected)
@@ -355,7 +361,7 @@ def test_a_target_that_is_none_of_these_mistakes(target):
 
 @pytest.mark.parametrize("text", ["", "- a\n", "laptop\n", "3\n"])
 def test_a_configuration_that_is_no_mapping(tmp_path, monkeypatch, text):
-    """An empty file, a list, a word."""
+    """The file is empty or holds a list, a word or a number."""
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"^config\.yaml: expected object, found "):

@@ -1,5 +1,5 @@
-"""Data sets: the digits that scikit-learn ships, and CIFAR-10's genuine archive layout with images
-made here."""
+"""Data sets: scikit-learn's digits and photographs, and CIFAR-10 in the layout of its genuine
+archive, with random images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def test_digits_are_the_1797_images_as_rgb(tmp_path):
 
 
 def test_photographs_are_windows_of_two(tmp_path):
-    """Each is a part of scikit-learn's image of its class; no test image is a training image."""
+    """Each test image is a window of scikit-learn's photograph of its class, and none is a training
+    image."""
     from sklearn.datasets import load_sample_images
 
     make("photographs", tmp_path / "photographs.json")
@@ -67,8 +68,8 @@ def test_changed_arrays_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_a_damaged_manifest_or_array_file_is_one_line(tmp_path, suffix, keep):
-    """Emptied or cut short. The message names both files; once they are deleted, they are made
-    again."""
+    """The file is empty or cut short. The message names both files; once these are deleted, they
+    can be made again."""
     manifest = tmp_path / "digits.json"
     make("digits", manifest)
     path, arrays = manifest.with_suffix(suffix), manifest.with_suffix(".npz")
@@ -97,8 +98,8 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, name):
 def archive(
     root: Path, monkeypatch, train: int = 50000, test: int = 10000, classes: list[str] | None = None
 ) -> Path:
-    """A cifar-10-batches-py folder in the genuine layout; the published checksums are replaced by
-    its own."""
+    """Write a cifar-10-batches-py folder in the genuine layout, and replace the published checksums
+    with those of its files."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)

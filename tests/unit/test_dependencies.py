@@ -1,11 +1,13 @@
-"""What an edit of a module re-hashes and redraws, tried on each module of a copy of the library.
+"""Which hashes change and which artifacts are redrawn after an edit of a module, tried on each
+module of a copy of the library.
 
-dependencies.txt lists it for every module, so that a change of the imports shows what it does to
-the hashes of runs and to the artifacts. After such a change, write the list again with
+dependencies.txt lists them for every module, so that after a change of the imports its diff shows
+what happens to the hashes of runs and to the artifacts. After such a change, write the list again
+with
 
     python -m tests.unit.test_dependencies > tests/unit/dependencies.txt
 
-and check in the diff that each line is what the change was meant to do.
+and check that every line of the diff is intended.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ STATEMENT = "\nADDED_BY_A_TEST = 1\n"
 
 
 def _remember_while_unchanged(function: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`function` of a module, computed again only where the module's file was written since."""
+    """Cache a function of a module; it is computed again only after the module's file was
+    written."""
     results: dict[str, tuple[int, Any]] = {}
 
     def remembered(module: str) -> Any:
@@ -46,10 +49,10 @@ def _remember_while_unchanged(function: Callable[[str], Any]) -> Callable[[str],
 
 @contextmanager
 def copied_library(folder: Path) -> Iterator[Path]:
-    """A copy of the library that `ghostgrad.dependencies` and `ghostgrad.runs.provenance` look at.
+    """A copy of the library on which `ghostgrad.dependencies` and `ghostgrad.runs.provenance` work.
 
-    The library itself never changes while it runs, so these functions remember their results for
-    the process; here they do so until a file is written.
+    The library itself never changes while it runs, so these functions cache their results for the
+    whole process; here they cache them until a file is written.
     """
     copy = folder / "ghostgrad"
     ignored = shutil.ignore_patterns("__pycache__")
@@ -76,25 +79,25 @@ def library(tmp_path_factory) -> Iterator[Path]:
 
 
 def products() -> dict[str, tuple[str, ...]]:
-    """What is hashed or redrawn -> the modules that make it."""
+    """The modules that make each product, where a product is anything that is hashed or redrawn."""
     registry = load_registry()
-    found: dict[str, set[tuple[str, ...]]] = {}
+    roots_of_product: dict[str, set[tuple[str, ...]]] = {}
     for task, _ in RUN_RULES.values():
-        found[f"runs of {task}"] = {(f"tasks.{task}",)}
+        roots_of_product[f"runs of {task}"] = {(f"tasks.{task}",)}
     for rule, modules in RULE_MODULES.items():
-        found[rule] = {modules}
-    found["claims"] = {registry.claim_modules()}
+        roots_of_product[rule] = {modules}
+    roots_of_product["claims"] = {registry.claim_modules()}
     for artifact in registry.artifacts.values():
         if artifact.table == "claim":
             name = f"tables of {registry.claims[artifact.id].module} claims"
-            found.setdefault(name, set()).add(registry.table_modules(artifact))
+            roots_of_product.setdefault(name, set()).add(registry.table_modules(artifact))
         elif artifact.has_table:
-            found.setdefault("tables", set()).add(registry.table_modules(artifact))
+            roots_of_product.setdefault("tables", set()).add(registry.table_modules(artifact))
         if artifact.has_figure:
             name = f"{artifact.paper} figures"
-            found.setdefault(name, set()).add(registry.figure_modules(artifact))
-    assert all(len(roots) == 1 for roots in found.values())
-    return {name: roots.pop() for name, roots in sorted(found.items())}
+            roots_of_product.setdefault(name, set()).add(registry.figure_modules(artifact))
+    assert all(len(roots) == 1 for roots in roots_of_product.values())
+    return {name: roots.pop() for name, roots in sorted(roots_of_product.items())}
 
 
 def hashes(made_by: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
@@ -102,7 +105,7 @@ def hashes(made_by: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
 
 
 def effects(library: Path) -> dict[str, list[str]]:
-    """Module -> the products whose hash changes if a statement is added to the module."""
+    """For each module, the products whose hash changes if a statement is added to the module."""
     made_by = products()
     before = hashes(made_by)
     changed: dict[str, list[str]] = {}
@@ -115,7 +118,7 @@ def effects(library: Path) -> dict[str, list[str]]:
 
 @contextmanager
 def edited(module: str, addition: str) -> Iterator[None]:
-    """The module's file with text at its end."""
+    """A context in which the module's file has this text at its end."""
     path = dependencies.module_file(module)
     text = path.read_text(encoding="utf-8")
     path.write_text(text + addition, encoding="utf-8")
@@ -141,7 +144,8 @@ def test_a_statement_in_a_module_changes_what_the_list_says(changed):
 
 
 def test_what_is_redrawn_is_what_is_hashed_anew(library, changed):
-    """Snakemake redraws when a file among a rule's inputs is newer; tables show the hash."""
+    """Snakemake redraws an artifact if one of its rule's input files is newer, and tables show the
+    hash; both have to follow from the same modules."""
     for name, modules in products().items():
         paths = dependencies.files(modules)
         expected = [module for module in changed if name in changed[module]]
@@ -188,8 +192,9 @@ class _Rewriter(ast.NodeTransformer):
 
 
 def test_docstrings_annotations_and_layout_are_not_hashed(library):
-    """Each module is replaced by what Python prints of its syntax tree: no comments, other line
-    breaks; and its docstrings and annotations are changed."""
+    """Each module is replaced by what `ast.unparse` makes of its syntax tree, with changed
+    docstrings and without the annotations of its functions. The result has no comments and other
+    line breaks."""
     made_by = products()
     before = hashes(made_by)
     for module in dependencies.all_modules():

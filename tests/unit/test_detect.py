@@ -1,4 +1,4 @@
-"""Mask R-CNN's training: resumed, in several processes, from another run's weights."""
+"""Training of Mask R-CNN: resumed, in several processes, and from another run's weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manifest(tmp_path_factory) -> Path:
 
 
 class StopAt:
-    """A request to stop that comes after n questions."""
+    """A request to stop that is true after it has been asked n times."""
 
     def __init__(self, n: int):
         self.left, self.reason = n, "a test"
@@ -47,7 +47,7 @@ class StopAt:
 def run(
     folder: Path, manifest: Path, stop_at: int | None = None, weights: Path | None = None, **changes
 ) -> Record:
-    torch.set_num_threads(1)  # sums of more threads are rounded otherwise
+    torch.set_num_threads(1)  # with more threads, sums are rounded differently
     spec = parse_spec(json.dumps({**SPEC, **changes}))
     stop = {} if stop_at is None else {"stop": StopAt(stop_at)}
     with State(folder, **stop) as state:
@@ -68,7 +68,8 @@ def whole(manifest, tmp_path_factory) -> Record:
 
 
 def test_it_trains(whole):
-    """Every loss is finite and there; all is evaluated at the end."""
+    """The run evaluates at its interval and at the end, and its loss is the sum of its five
+    parts."""
     assert whole.metrics["status"] == "done"
     assert [row[0] for row in whole.series.rows] == [4, 6]
     assert whole.metrics["box_ap"] is not None
@@ -79,11 +80,10 @@ def test_it_trains(whole):
     assert rows[1]["lr"] == pytest.approx(0.002)
 
 
-@pytest.mark.parametrize(
-    "stop_at", [1, 3, 4, 7, 10, 15]
-)  # at 4 and 7: before and within the first evaluation
+# A stop at 4 comes before the first evaluation, one at 7 within it.
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 7, 10, 15])
 def test_stopped_and_resumed_equals_undisturbed(stop_at, whole, manifest, tmp_path):
-    """Order and flips of the images and the sampling of anchors and regions follow from the
+    """The order and flips of the images and the samples of anchors and regions depend only on the
     step."""
     with pytest.raises(Stopped):
         run(tmp_path, manifest, stop_at=stop_at)
@@ -91,25 +91,26 @@ def test_stopped_and_resumed_equals_undisturbed(stop_at, whole, manifest, tmp_pa
 
 
 def test_bn_that_is_trained_is_resumed_too(whole, manifest, tmp_path):
-    found = run(tmp_path / "whole", manifest, backbone_norm="sync", eval_every=0)
-    means = [name for name in found.weights if name.endswith("running_mean")]
+    undisturbed = run(tmp_path / "whole", manifest, backbone_norm="sync", eval_every=0)
+    means = [name for name in undisturbed.weights if name.endswith("running_mean")]
     moved = {
         name.split(".body.")[1][:8]
         for name in means
-        if not torch.equal(*(r.weights[name] for r in (found, whole)))
+        if not torch.equal(*(r.weights[name] for r in (undisturbed, whole)))
     }
     assert moved == {"stages.1", "stages.2", "stages.3"}
     with pytest.raises(Stopped):
         run(tmp_path / "parts", manifest, stop_at=3, backbone_norm="sync", eval_every=0)
     assert texts(run(tmp_path / "parts", manifest, backbone_norm="sync", eval_every=0)) == texts(
-        found
+        undisturbed
     )
 
 
 def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
-    """As processes: by SIGKILL behind a checkpoint, then by SIGTERM."""
+    """The run is a process of its own, which is killed with SIGKILL after a checkpoint and later
+    stopped with SIGTERM."""
     spec = {**SPEC, "eval_every": 0}
-    found = []
+    files = []
     for name, plans in (
         ("whole", []),
         ("parts", [({"save_at": [2], "kill_at_step": 3}, KILLED), ({}, 75)]),
@@ -120,29 +121,30 @@ def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
             plan = plan or {"signal_at_step": 4, "signal": int(signal.SIGTERM)}
             assert runner.start(**plan) == code
         assert runner.start() == 0
-        found.append(runner.files)
+        files.append(runner.files)
         assert runner.starts == ([0, 2, 4] if plans else [0])
-    assert found[0] == found[1]
+    assert files[0] == files[1]
 
 
 def test_two_processes_share_the_test_images(manifest, tmp_path):
-    """Without training they report what one does; with it they end, and keep one set of weights."""
-    found = []
+    """Without training, two processes report the same metrics as one. With training, they
+    finish."""
+    metrics = []
     for processes in (1, 2):
         (folder := tmp_path / str(processes)).mkdir()
         runner = Runner(
             folder, "detect", manifest, {**SPEC, "length": 0, "eval_every": 0}, processes
         )
         assert runner.start() == 0
-        found.append(runner.files["metrics.csv"])
-    assert found[0] == found[1]
+        metrics.append(runner.files["metrics.csv"])
+    assert metrics[0] == metrics[1]
     runner = Runner(tmp_path, "detect", manifest, {**SPEC, "length": 2, "eval_every": 0}, 2)
     assert runner.start() == 0
     assert b"done" in runner.files["metrics.csv"]
 
 
 def test_two_processes_stopped_within_an_evaluation(manifest, tmp_path):
-    found = []
+    outcomes = []
     for name, plan in (
         ("whole", None),
         ("parts", {"signal_at_pause": 7, "signal": int(signal.SIGTERM)}),
@@ -151,9 +153,9 @@ def test_two_processes_stopped_within_an_evaluation(manifest, tmp_path):
         runner = Runner(folder, "detect", manifest, SPEC, 2)
         assert not plan or runner.start(**plan) == 75
         assert runner.start() == 0
-        found.append((runner.files, runner.starts))
-    assert found[0][0] == found[1][0]
-    assert [starts for _, starts in found] == [[0], [0, 4]]
+        outcomes.append((runner.files, runner.starts))
+    assert outcomes[0][0] == outcomes[1][0]
+    assert [starts for _, starts in outcomes] == [[0], [0, 4]]
 
 
 def test_a_loss_that_is_not_finite_is_a_result(manifest, tmp_path):
@@ -164,16 +166,16 @@ def test_a_loss_that_is_not_finite_is_a_result(manifest, tmp_path):
 
 
 class Truth(torch.nn.Module):
-    """Detects, image by image, exactly what is there."""
+    """A detector that returns exactly the annotated objects, one image at a time."""
 
     def __init__(self, scenes, numbers):
         super().__init__()
         self.scenes, self.numbers = scenes, iter(numbers)
 
     def forward(self, images):
-        found = coco.read_target(self.scenes, self.scenes.val, next(self.numbers))
-        masks = found["masks"][:, None].float()
-        return [{**found, "scores": torch.ones(len(masks)), "masks": masks}]
+        target = coco.read_target(self.scenes, self.scenes.val, next(self.numbers))
+        masks = target["masks"][:, None].float()
+        return [{**target, "scores": torch.ones(len(masks)), "masks": masks}]
 
 
 def test_every_processes_detections_are_judged(manifest, monkeypatch):
@@ -181,15 +183,15 @@ def test_every_processes_detections_are_judged(manifest, monkeypatch):
     monkeypatch.setattr(
         ProcessGroup,
         "gather",
-        lambda self, found: kept.update({self.rank: found}) or list(kept.values()),
+        lambda self, results: kept.update({self.rank: results}) or list(kept.values()),
     )
     monkeypatch.setattr(ProcessGroup, "broadcast_object", lambda self, value: value)
     for rank in (1, 0):
-        found = evaluate(
+        precisions = evaluate(
             Truth(scenes, scenes.val.ids[rank::2]), scenes, CPU, ProcessGroup(rank, 2), lambda: None
         )
     assert len(kept[0]) > 0 < len(kept[1])
-    assert found == dict.fromkeys(coco_evaluation.METRICS, pytest.approx(100))
+    assert precisions == dict.fromkeys(coco_evaluation.METRICS, pytest.approx(100))
 
 
 def test_a_flip_moves_boxes_with_masks(manifest):
@@ -207,10 +209,11 @@ def test_a_flip_moves_boxes_with_masks(manifest):
 
 
 def test_the_schedule_is_detectrons():
-    """2X: from a third of the rate, 500 updates; a tenth from 120k and from 160k on."""
+    """The 2X schedule warms up from a third of the learning rate over 500 updates and divides it by
+    ten at 120k and 160k updates."""
     long = {"length": 180_000, "warmup": 500, "lr_boundaries": [120_000, 160_000]}
     schedule = StepSchedule(parse_spec(json.dumps({**SPEC, "lr": 0.02, **long})), 1)
-    at = {
+    learning_rates = {
         0: 0.02 / 3,
         250: 0.02 * 2 / 3,
         500: 0.02,
@@ -219,8 +222,8 @@ def test_the_schedule_is_detectrons():
         159_999: 0.002,
         160_000: 0.0002,
     }
-    for step, rate in at.items():
-        assert schedule.learning_rate(step) == pytest.approx(rate)
+    for step, learning_rate in learning_rates.items():
+        assert schedule.learning_rate(step) == pytest.approx(learning_rate)
 
 
 UPSTREAM = {
@@ -240,7 +243,7 @@ UPSTREAM = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> tuple[Path, dict]:
-    """weights.pt of a classifier and its state dict."""
+    """The weights.pt that the run of a classifier publishes, and its state dict."""
     folder = tmp_path_factory.mktemp("upstream")
     make("digits", folder / "digits.json")
     spec = expand("classify", UPSTREAM)
@@ -268,15 +271,16 @@ def test_it_starts_from_another_runs_weights(published, manifest, tmp_path):
 
 
 def test_killed_and_resumed_from_another_runs_weights(published, manifest, tmp_path):
-    """The weights are drawn into the network before what was saved replaces them."""
-    spec, found = {**SPEC, "eval_every": 0, "weights": "nets/a-s0"}, []
+    """A resumed process first puts the other run's weights into the network, and the checkpoint
+    then replaces them."""
+    spec, files = {**SPEC, "eval_every": 0, "weights": "nets/a-s0"}, []
     for name, plan in (("whole", None), ("parts", {"save_at": [2], "kill_at_step": 3})):
         (folder := tmp_path / name).mkdir()
         runner = Runner(folder, "detect", manifest, spec, more=(published[0],))
         assert not plan or runner.start(**plan) == KILLED
         assert runner.start() == 0
-        found.append(runner.files)
-    assert found[0] == found[1]
+        files.append(runner.files)
+    assert files[0] == files[1]
     assert runner.starts == [0, 2]
 
 

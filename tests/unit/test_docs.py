@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readmes_numbers_are_those_of_the_snapshot():
-    """Every row of its table stands in the built table of ghost.fig5."""
+    """Every row of the README's table is also in the built table of ghost.fig5."""
     table = (ROOT / "docs/snapshots/paper/tables/ghost.fig5.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\S.*?) \| ([\d.]+ / .*?) \|$", README, re.MULTILINE)
     assert len(rows) == 6
@@ -35,7 +35,7 @@ PAGES = (
 
 
 def prose(page: str) -> str:
-    """The text of a page without its blocks of code."""
+    """The text of a page without its code blocks."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
@@ -60,7 +60,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page):
-    """Except names with a placeholder, such as `<paper>`, and files that an example makes."""
+    """Exempt are names with a placeholder, such as `<paper>`, and files that an example creates."""
     folders = "ghostgrad|workflow|tests|docs|executor|slurm|benchmarks"
     names = re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(page))
     commands = re.findall(r"`pytest ([\w./ -]+)`", prose(page))
@@ -73,7 +73,7 @@ def test_every_path_that_a_page_names_exists(page):
 
 
 def test_every_function_in_the_story_of_a_run_exists():
-    """In one of the modules that its row names."""
+    """Each function is defined in one of the modules that its row names."""
     _, _, rest = prose("CONTRIBUTING.md").partition("## One run, from YAML to table")
     text = rest.partition("\n## ")[0]
     rows = [row.strip("|").split("|") for row in re.findall(r"^\| \d+\. .*$", text, re.MULTILINE)]
@@ -86,14 +86,15 @@ def test_every_function_in_the_story_of_a_run_exists():
 
 
 def merged(into: dict, block: dict) -> dict:
-    """`block` added to nested mappings."""
+    """Add `block` to the nested mapping `into`, in place, and return it."""
     for key, value in block.items():
         into[key] = merged(into.get(key, {}), value) if isinstance(value, dict) else value
     return into
 
 
 def test_the_examples_of_adding_an_experiment_work(tmp_path):
-    """Both blocks of docs/experiments.md, pasted into the registry."""
+    """Both YAML blocks of docs/experiments.md, pasted into the registry, give the runs and
+    artifacts that the page describes."""
     text = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
     for folder in ("experiments", "claims"):

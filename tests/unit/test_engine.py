@@ -1,5 +1,5 @@
-"""How a network is computed changes nothing of what is computed: precision, memory format,
-compilation, switches."""
+"""Precision, memory format, compilation and torch's switches change how a network is computed, and
+its results only by rounding."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def digits():
 
 
 class Last(State):
-    """Keeps what a checkpoint behind the last step would hold."""
+    """A state that keeps what a checkpoint after the last step would hold."""
 
     def checkpoint_if_due(self, payload, done, total):
         if done == total:
@@ -62,7 +62,8 @@ def losses(saved: dict) -> list[float]:
 
 @pytest.fixture(scope="module")
 def plain(digits, tmp_path_factory):
-    torch.set_num_threads(1)  # a module's fixture comes before the one that sets it for every test
+    # A fixture of a module is set up before `reproducible_torch`, which does this for every test.
+    torch.set_num_threads(1)
     return run(tmp_path_factory.mktemp("plain"), digits)
 
 
@@ -82,17 +83,15 @@ def test_fp32_is_a_plain_loop_bit_by_bit(plain, digits):
 
 
 def test_bfloat16_keeps_weights_in_float32(plain, tmp_path, digits):
-    found = run(tmp_path, digits, precision="bf16")
+    saved = run(tmp_path, digits, precision="bf16")
     kept = [
-        *found["model"].values(),
-        *(state["momentum_buffer"] for state in found["optimizer"]["state"].values()),
+        *saved["model"].values(),
+        *(state["momentum_buffer"] for state in saved["optimizer"]["state"].values()),
     ]
-    assert {value.dtype for value in kept} == {
-        torch.float32,
-        torch.int64,
-    }  # int64: BN's count of batches
-    assert losses(found) == pytest.approx(losses(plain), rel=0.05)
-    assert losses(found) != pytest.approx(losses(plain), rel=1e-5)
+    # int64 is BN's count of batches.
+    assert {value.dtype for value in kept} == {torch.float32, torch.int64}
+    assert losses(saved) == pytest.approx(losses(plain), rel=0.05)
+    assert losses(saved) != pytest.approx(losses(plain), rel=1e-5)
 
 
 def test_bfloat16_gives_logits_in_float32(digits):
@@ -105,18 +104,18 @@ def test_bfloat16_gives_logits_in_float32(digits):
 
 
 def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
-    found = run(tmp_path, digits, channels_last=True)
-    assert losses(found) == pytest.approx(losses(plain), rel=1e-3)
-    weight = found["model"]["blocks.0.conv2.weight"]
+    saved = run(tmp_path, digits, channels_last=True)
+    assert losses(saved) == pytest.approx(losses(plain), rel=1e-3)
+    weight = saved["model"]["blocks.0.conv2.weight"]
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not plain["model"]["blocks.0.conv2.weight"].is_contiguous(
         memory_format=torch.channels_last
     )
-    assert list(found["model"]) == list(plain["model"])
+    assert list(saved["model"]) == list(plain["model"])
 
 
 def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
-    """torch ends the process there."""
+    """torch itself would end the process."""
     spec = expand("classify", {**BASE, "channels_last": True, "filters": 4})
     with pytest.raises(
         InputError,
@@ -131,7 +130,8 @@ def test_channels_last_of_a_narrow_network_is_one_line_on_a_cpu(digits):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_changes_rounding_only(tmp_path, digits, monkeypatch):
-    """And a checkpoint has the plain model's names: it resumes with either."""
+    """A checkpoint has the parameter names of the plain model, so a run can resume with or without
+    compilation."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     compiled, count = torch.compile, []
     monkeypatch.setattr(torch, "compile", lambda model: count.append(model) or compiled(model))
@@ -169,7 +169,7 @@ def test_deterministic_sets_torchs_switches(on, monkeypatch):
 
 @pytest.mark.parametrize(("precision", "on"), [("fp32", False), ("tf32", True), ("bf16", False)])
 def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
-    """Of convolutions; of products never."""
+    """TF32 is allowed for convolutions only; matrix products never use it."""
     try:
         configure(expand("classify", {**BASE, "precision": precision}))
         assert torch.backends.cudnn.allow_tf32 == on
@@ -179,7 +179,8 @@ def test_tf32_is_used_only_where_it_is_asked_for(precision, on):
 
 
 def test_orthogonal_regularization_adds_its_gradient_once(digits):
-    """However many micro-batches there are; the loss that is told is the cross-entropy."""
+    """The gradient of the penalty is added once per step, not once per micro-batch, and the
+    returned loss is the cross-entropy without the penalty."""
     net = {
         "model": "seqnet50",
         "cifar_stem": True,
@@ -190,12 +191,12 @@ def test_orthogonal_regularization_adds_its_gradient_once(digits):
     options = {**BASE, **net, "micro_batch": 8}
     spec, without = (expand("classify", {**options, "orthogonal": eta}) for eta in (0.5, 0))
     x, y = InMemoryLoader(spec, digits, CPU)(0)
-    found = []
-    for one in (spec, without):
-        network = Network(one, classify.new_model(one, digits).train(), CPU, SINGLE_PROCESS)
+    results = []
+    for variant in (spec, without):
+        network = Network(variant, classify.new_model(variant, digits).train(), CPU, SINGLE_PROCESS)
         loss, _ = network.forward_backward(x, y, 0)
-        found.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
-    (loss, model, grads), (other_loss, _, plain_grads) = found
+        results.append((loss, network.model, [p.grad.clone() for p in network.model.parameters()]))
+    (loss, model, grads), (other_loss, _, plain_grads) = results
     assert loss == other_loss
     penalty = orthogonal.penalty(orthogonal.regularized_weights(model), 0.5)
     own = torch.autograd.grad(penalty, list(model.parameters()), allow_unused=True)

@@ -22,7 +22,8 @@ USED = {
 
 
 def import_statements(module: str) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Those of the whole module; of the command line's only the ones that every command runs."""
+    """All import statements of a module; of a module of the command line only those at its top
+    level, which every command executes."""
     tree = dependencies.parse(module)
     nodes = tree.body if module.startswith("cli") else ast.walk(tree)
     for node in nodes:
@@ -48,7 +49,7 @@ def library_modules(names: set[str]) -> set[str]:
 
 
 def needed_distributions(roots: tuple[str, ...]) -> set[str]:
-    """What has to be installed for `ghostgrad` and these parts of the library."""
+    """The distributions that `ghostgrad` and these parts of the library need."""
     pending = {
         module
         for module in dependencies.all_modules()
@@ -84,6 +85,6 @@ def test_every_environment_is_checked():
 
 
 def test_only_the_training_environment_holds_torch():
-    """Tables and figures are made where torch need not be installed."""
+    """Tables and figures can be made where torch is not installed."""
     assert "torch" in needed_distributions(USED["train"])
     assert "torch" not in needed_distributions(USED["report"])

@@ -9,7 +9,7 @@ from ghostgrad.registry.registry import load_registry
 
 
 def test_the_note_names_every_change_of_a_scale():
-    """Panels are named after the paper's batch sizes; the note has all sizes of the laptop
+    """The panels are named after the paper's batch sizes, so the note lists those of the laptop
     scale."""
     loaded = load_registry()
     artifact = loaded.artifacts["bnres.fig14"]

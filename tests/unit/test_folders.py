@@ -1,5 +1,5 @@
-"""Folders of images: their layout, mistakes in it, damaged images, and what depends on the
-images."""
+"""Folders of images: their layout and mistakes in it, damaged images, and what depends on the size
+and the name of the images."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_a_renamed_folder_is_accepted_and_a_changed_one_is_refused(root, monkeyp
 
 
 def test_any_file_becomes_rgb(tmp_path):
-    """Grey, palette, transparent, CMYK, 16 bits, and the formats beside PNG."""
+    """Images in greyscale, with a palette, with transparency, in CMYK and with 16 bits are read
+    as RGB, and so are JPEG, WebP and GIF."""
     for name, mode in (
         ("a.jpg", "L"),
         ("b.JPEG", "CMYK"),
@@ -204,8 +205,8 @@ def test_an_image_of_another_size_is_named_and_accepted_with_size_set(root, spli
     "name", ["cut.png", "flipped.png", "cut.jpg", "empty.png", "text.png", "film.gif"]
 )
 def test_a_damaged_image_is_named(root, name, monkeypatch):
-    """By the data rule and, if it is damaged later, by a run in memory and by one from files, in
-    the run's own process or in a worker."""
+    """The data rule names it. If it is damaged later, so does a run, whether it reads the images
+    into memory or from files, in its own process or in a worker."""
     loaded(root)
     path = root / "train/bee/19.png"
     if name.startswith("cut"):
@@ -253,7 +254,8 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
 
 
 def test_pngs_that_are_damaged_in_other_ways(tmp_path):
-    """Without pixels, without a palette, and with a flipped bit that only the checksum shows."""
+    """A PNG cannot be read if it has no pixels, no palette, or a flipped bit that only the checksum
+    shows."""
     path, end = tmp_path / "a.png", chunk(b"IEND")
     path.write_bytes(decoding.PNG_SIGNATURE)
     assert "(its header or a chunk is damaged); replace" in refused(decoding.decode, path)
@@ -280,7 +282,7 @@ def test_pngs_that_are_damaged_in_other_ways(tmp_path):
 
 
 def test_large_and_decorated_pngs_are_whole(tmp_path):
-    """Beyond Pillow's limits for images from unknown sources."""
+    """PNGs beyond Pillow's limits for images from unknown sources do not count as damaged."""
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path, icc_profile=bytes(2**20 + 1))
     assert decoding.decode(path).shape == (3, 8, 8)
@@ -289,8 +291,8 @@ def test_large_and_decorated_pngs_are_whole(tmp_path):
 
 
 def test_damaged_images_are_skipped_and_counted_if_config_says_so(root, monkeypatch):
-    """By the data rule, so that all runs have the same images, however they read them; the title,
-    which is shown with every result, has their number."""
+    """The data rule skips them, so that all runs have the same images however they read them. The
+    title, which is shown with every result, gives their number."""
     for name in ("train/bee/19.png", "val/ant/20.png"):
         (root / name).write_bytes((root / name).read_bytes()[:60])
     monkeypatch.setenv("GHOSTGRAD_DAMAGED_IMAGES", "skip")
@@ -327,7 +329,7 @@ def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
 
 
 def test_initialize_reads_folders_too(root):
-    """Resized while they are read."""
+    """The images are resized while they are read, and fewer images than one batch are refused."""
     settings = {
         "model": "mlp",
         "depth": 3,
@@ -346,8 +348,8 @@ def test_initialize_reads_folders_too(root):
 
 
 def test_a_figure_names_the_folder(tmp_path, monkeypatch):
-    """`data fashion-mnist`, the title in the manifest; without a manifest the name of the data
-    set."""
+    """The note names the data set by the title in its manifest, such as fashion-mnist, or by its
+    own name if there is no manifest."""
     monkeypatch.chdir(tmp_path)
     experiment = SimpleNamespace(scaled=lambda *_: {"data": "images"})
     cell = SimpleNamespace(experiment="nets", variant="a")
