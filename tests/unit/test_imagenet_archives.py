@@ -1,4 +1,4 @@
-"""Unpacking ImageNet's original archives; here small ones in the genuine layout."""
+"""Unpacking ImageNet's original archives, tested on small ones with the same layout."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def devkit() -> bytes:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """A folder with the three archives; their checksums take the place of the published ones."""
+    """A folder with the three archives; their checksums replace the published ones."""
     inner = {
         f"{w}.tar": tar({f"{w}_{k}.JPEG": jpeg(60 * i + k) for k in range(4)})
         for i, w in enumerate(WNIDS)
@@ -114,7 +114,7 @@ def test_archives_become_the_folders_that_are_read(root):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_interrupted_unpacking_starts_again(split, root, monkeypatch):
-    """A split that is not complete has not yet its name."""
+    """A split gets its name only once it is complete."""
     original = Path.rename
 
     def dies(self, target):
@@ -186,8 +186,8 @@ def test_bad_archives_are_one_line(root, monkeypatch):
     "error", [RuntimeError("invalid"), OSError(22, "Invalid argument"), EOFError()]
 )
 def test_leftovers_of_a_killed_attempt_do_no_harm(root, monkeypatch, error):
-    """A partial meta file, for which torch has many errors, and partial folders, which are deleted
-    before the free space is measured."""
+    """A partial meta file, for which torch raises various errors, is made again, and a partial
+    folder is deleted before the free space is measured."""
     archives.unpack(root)
     (root / "val").rename(root / ".val")
     whole, load = (root / imagenet.META_FILE).read_bytes(), imagenet.load_meta_file

@@ -1,5 +1,5 @@
-"""A run of the `imagenet` experiment as it is at paper scale, but for its length and the size of
-its images."""
+"""A run of the `imagenet` experiment as at paper scale, except that it is shorter and that its
+images and batches are smaller."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAIN, VAL, STEPS = 27, 6, 9
 
 @pytest.fixture
 def manifest(tmp_path, monkeypatch) -> Path:
-    """Of a folder of JPEGs, each of another size, some of them grey."""
+    """The manifest of a folder of JPEGs, each of a different size and some of them grey."""
     root = tmp_path / "insects"
     for index in range(TRAIN + VAL):
         split, mode = "train" if index < TRAIN else "val", "L" if index % 5 == 0 else "RGB"
@@ -40,8 +40,8 @@ def manifest(tmp_path, monkeypatch) -> Path:
 
 
 def test_jpegs_killed_and_resumed_equal_undisturbed(tmp_path, manifest):
-    """SIGKILL between gradient and update, and SIGTERM as Slurm sends it; the same bytes, weights
-    among them."""
+    """A run that gets a SIGKILL between gradient and update, and later a SIGTERM, as Slurm sends
+    it, publishes the same bytes as an undisturbed run, its weights included."""
     spec = {
         **load_registry().run("paper", "imagenet/seqnet18-s0").spec.stored(),
         **SMALLER,

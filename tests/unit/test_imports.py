@@ -1,5 +1,5 @@
-"""Looking at results is quick and works on a login node without torch: what may import what,
-each in a new process."""
+"""Which modules may import which. Looking at results must be quick and work on a login node without
+torch, which new processes show. The layers of the library are checked on its import statements."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def loaded(code: str) -> tuple[list[str], str]:
 
 
 def test_the_check_sees_an_import():
-    """`ghostgrad.tasks.simulate` is known to need torch: were it not seen here, the tests below
-    would hold nothing."""
+    """`ghostgrad.tasks.simulate` is known to need torch. If its import went unnoticed here, the
+    tests below would establish nothing."""
     assert "torch" in loaded("import ghostgrad.tasks.simulate")[0]
 
 
@@ -62,14 +62,15 @@ MODULES = (
 
 
 def test_reading_modules_load_neither_torch_nor_pandas():
-    """All of them in one process, so that none drags it in through another."""
+    """All of them are imported in one process. If it loads none of HEAVY, none of the modules does
+    so, directly or through another one."""
     code = "\n".join(f"import ghostgrad.{name}" for name in MODULES)
     assert loaded(code)[0] == []
 
 
 def test_tables_load_no_torch():
-    """Tables are made where torch need not be installed, in a hundred processes: scipy.stats
-    alone takes a second."""
+    """Tables are made where torch need not be installed, and by a hundred processes, to each of
+    which the import of scipy.stats alone would add a second."""
     modules = (
         "report.tables",
         "analysis.measures",
@@ -158,7 +159,7 @@ def test_what_reads_results_never_touches_what_computes_them(module):
 
 
 def test_modules_import_each_other_in_no_circle():
-    """Within a layer too; packages are skipped, because each of their modules depends on them."""
+    """There is no circle within a layer either."""
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ghostgrad.models import init
 from ghostgrad.rng import generator
 
+# (rows, columns); QR is used below twice as many rows as columns, Cholesky from there on.
 TALL = [
     (8, 8),
     (12, 8),
@@ -21,7 +22,7 @@ TALL = [
     (64, 8),
     (5, 1),
     (1, 1),
-]  # QR below twice as many rows as columns, else Cholesky
+]
 LAYERS = {"convolution": (6, 4, 3, 3), "1x1": (8, 6, 1, 1), "linear": (5, 8)}
 
 
@@ -30,7 +31,7 @@ def gaussian(*shape: int, seed: int = 0) -> Tensor:
 
 
 def model() -> nn.Sequential:
-    """Every kind of layer that initialize() meets."""
+    """A model with every kind of layer that initialize() handles."""
     return nn.Sequential(
         nn.Conv2d(4, 6, 3, bias=True),
         nn.BatchNorm2d(6),
@@ -57,36 +58,39 @@ def initialized(kind: str, seed: int = 0) -> nn.Sequential:
 
 @pytest.mark.parametrize("shape", TALL)
 def test_columns_are_orthonormal(shape):
-    found = init.orthonormal_columns(gaussian(2, 3, *shape))
+    q = init.orthonormal_columns(gaussian(2, 3, *shape))
     unit = torch.eye(shape[1], dtype=torch.float64).expand(2, 3, -1, -1)
-    torch.testing.assert_close(found.mT @ found, unit, rtol=0, atol=1e-12)
+    torch.testing.assert_close(q.mT @ q, unit, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", TALL)
 def test_columns_are_numpys_sign_corrected_q(shape):
-    """G = Q U with U's diagonal positive is unique, so that both ways to compute it give this Q."""
+    """G = Q U with a positive diagonal of U is unique, so both ways of computing it give the same
+    Q."""
     drawn = gaussian(4, *shape)
-    for found, one in zip(init.orthonormal_columns(drawn).numpy(), drawn.numpy(), strict=True):
-        q, upper = np.linalg.qr(one)
-        np.testing.assert_allclose(found, q * np.sign(np.diag(upper)), rtol=0, atol=1e-11)
+    for ours, matrix in zip(init.orthonormal_columns(drawn).numpy(), drawn.numpy(), strict=True):
+        q, upper = np.linalg.qr(matrix)
+        np.testing.assert_allclose(ours, q * np.sign(np.diag(upper)), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("rows", [256, 512, 1024])
 def test_columns_are_orthonormal_in_float32(rows):
-    """At the paper's width, to some units in the last place, whichever way they are computed."""
-    found = init.orthonormal_columns(gaussian(rows, 256).float())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.mT @ found, torch.eye(256), rtol=0, atol=1e-5)
+    """At the paper's width, the columns are orthonormal to within 1e-5, whichever way they are
+    computed."""
+    q = init.orthonormal_columns(gaussian(rows, 256).float())
+    assert q.dtype == torch.float32
+    torch.testing.assert_close(q.mT @ q, torch.eye(256), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (6, 3)])
 def test_columns_are_uniformly_distributed(shape):
-    """A uniform R has entries of mean 0 and variance 1/D; Householder's Q without the signs has
-    not: its diagonal leans to one side. Four standard errors of 20,000 matrices."""
-    found, count = init.orthonormal_columns(gaussian(20_000, *shape)), 20_000
-    assert found.mean(0).abs().max() < 4 * math.sqrt(1 / shape[0] / count)
-    spread = found.square()
-    assert ((spread.mean(0) - 1 / shape[0]).abs() < 4 * spread.std(0) / math.sqrt(count)).all()
+    """The entries of a uniform R have mean 0 and variance 1/D. Those of Householder's Q without the
+    sign correction do not, because its diagonal leans to one side. The tolerance is four standard
+    errors over 20,000 matrices."""
+    q, count = init.orthonormal_columns(gaussian(20_000, *shape)), 20_000
+    assert q.mean(0).abs().max() < 4 * math.sqrt(1 / shape[0] / count)
+    squares = q.square()
+    assert ((squares.mean(0) - 1 / shape[0]).abs() < 4 * squares.std(0) / math.sqrt(count)).all()
 
 
 # --- SeqNet modules ---
@@ -94,7 +98,7 @@ def test_columns_are_uniformly_distributed(shape):
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_looks_linear_module_is_linear(k):
-    """L-Init with M = W^T is y = 2x, whatever x (E-G14)."""
+    """L-Init with M = W^T gives y = 2x for every x (E-G14)."""
     first = init.seqnet_matrix("looks-linear", gaussian(3, 16 * k, 16))
     x = gaussian(3, 16, 50, seed=1)
     torch.testing.assert_close(first.mT @ torch.relu(first @ x), 2 * x, rtol=1e-11, atol=1e-12)
@@ -103,7 +107,8 @@ def test_looks_linear_module_is_linear(k):
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("kind", ["random", "untied", "orthogonal"])
 def test_other_modules_are_not_linear(kind, k):
-    """relu(Wx) - relu(-Wx) = Wx is linear; relu(Wx) + relu(-Wx) is what is left over in these."""
+    """2 M relu(Wx) is the sum of a linear part, M (relu(Wx) - relu(-Wx)) = M W x, and of an even
+    part, M (relu(Wx) + relu(-Wx)), which does not vanish in these modules."""
     first = init.seqnet_matrix(kind, gaussian(16 * k, 16))
     x = gaussian(16, 50, seed=1)
     even = first.mT @ (torch.relu(first @ x) + torch.relu(first @ -x))
@@ -113,7 +118,7 @@ def test_other_modules_are_not_linear(kind, k):
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("kind", ["random", "untied"])
 def test_random_module_has_variance_two_over_kd(kind, k):
-    """W_ij ~ N(0, 2/(kd)): 131,072 or more draws."""
+    """W_ij ~ N(0, 2/(kd)), where kd is the number of rows. There are 65,536 draws or more."""
     drawn = gaussian(4, 128 * k, 64)
     first = init.seqnet_matrix(kind, drawn)
     torch.testing.assert_close(first, drawn * math.sqrt(2 / (128 * k)))
@@ -124,7 +129,8 @@ def test_random_module_has_variance_two_over_kd(kind, k):
 
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_orthogonal_module_is_twice_an_isometry(k):
-    """W^T W = 2I, so that half of it, what relu lets through, keeps the signal's scale."""
+    """W^T W = 2I, so the half of the signal's square that relu lets through has the signal's
+    scale."""
     first = init.seqnet_matrix("orthogonal", gaussian(8 * k, 8))
     torch.testing.assert_close(
         first.mT @ first, 2 * torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12
@@ -133,7 +139,7 @@ def test_orthogonal_module_is_twice_an_isometry(k):
 
 @pytest.mark.parametrize("k", [2, 4])
 def test_looks_linear_module_mirrors_an_orthonormal_half(k):
-    """W = sqrt2 [R; -R], R^T R = I, R from the first half of the rows."""
+    """W = sqrt2 [R; -R] with R^T R = I, where R is made from the first half of the drawn rows."""
     drawn = gaussian(8 * k, 8)
     top, bottom = init.seqnet_matrix("looks-linear", drawn).chunk(2)
     assert torch.equal(bottom, -top)
@@ -151,13 +157,13 @@ def test_unknown_names_are_refused():
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of one unit: a convolution's window counts in both."""
+    """The fan-in and the fan-out of a layer; a convolution's window counts in both."""
     window = math.prod(shape[2:])
     return shape[1] * window, shape[0] * window
 
 
 def drawn(kind: str, seed: int = 0) -> list[Tensor]:
-    """The weights by the formulas of Glorot and Bengio (2010) and He et al. (2015), layer after
+    """The weights by the formulas of Glorot and Bengio (2010) and He et al. (2015), drawn layer by
     layer."""
     stream, out = generator(seed, "init"), []
     for shape in LAYERS.values():
@@ -172,28 +178,29 @@ def drawn(kind: str, seed: int = 0) -> list[Tensor]:
 
 @pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
 def test_models_are_drawn_by_the_formulas(kind):
-    for found, expected in zip(weights(initialized(kind)), drawn(kind), strict=True):
-        torch.testing.assert_close(found, expected)
+    for actual, expected in zip(weights(initialized(kind)), drawn(kind), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
 def test_models_are_drawn_as_torch_does(kind):
-    """nn.init applied by hand, one layer after the other, from the same stream."""
+    """The weights equal those of nn.init, which is called for one layer after the other with the
+    same stream."""
     stream = generator(0, "init")
-    for found, shape in zip(weights(initialized(kind)), LAYERS.values(), strict=True):
+    for actual, shape in zip(weights(initialized(kind)), LAYERS.values(), strict=True):
         expected = torch.empty(shape)
         if kind == "xavier_uniform":
             nn.init.xavier_uniform_(expected, generator=stream)
         else:
             nn.init.kaiming_normal_(expected, mode="fan_out", nonlinearity="relu", generator=stream)
-        assert torch.equal(found, expected)
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(32, 48, 3), nn.Linear(300, 200)], ids=["convolution", "linear"]
 )
 def test_weights_follow_the_stated_laws(layer):
-    """U(-a, a) and N(0, 2/fan_out), by a Kolmogorov-Smirnov test."""
+    """The weights follow U(-a, a) and N(0, 2/fan_out) according to a Kolmogorov-Smirnov test."""
     fan_in, fan_out = fans(layer.weight.shape)
     a = math.sqrt(6 / (fan_in + fan_out))
     for kind, law in (
@@ -205,18 +212,19 @@ def test_weights_follow_the_stated_laws(layer):
 
 
 @pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
-def test_a_model_hangs_on_its_generator_alone(kind):
-    """Not on what the weights were, nor on torch's global generator, which stays where it is."""
+def test_a_model_depends_on_its_generator_alone(kind):
+    """The weights depend neither on their earlier values nor on torch's global generator, whose
+    state does not change."""
     torch.manual_seed(1)
-    one = weights(initialized(kind))
+    first = weights(initialized(kind))
     torch.manual_seed(2)
     net = model()
     state = torch.get_rng_state()
     init.initialize(net, kind, generator(0, "init"))
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(a, b) for a, b in zip(one, weights(net), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, weights(net), strict=True))
     other = weights(initialized(kind, seed=1))
-    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])

@@ -55,7 +55,7 @@ COUNTS = {
     "ghost.lr_grid": 1,
     "ghost.eq1": 3,
     "ghost.fig5": 6,  # the rate of each curve
-    "ghost.fig6": 2,  # alpha, and the fitted rate that is to be it
+    "ghost.fig6": 2,  # alpha, and the fitted rate, which should equal it
     "ghost.fc_module": 4,  # tied and untied, k = 2 and 4
     "ghost.prop3_17": 6,  # forward and backward at three depths: a difference of 0
     "ghost.c1_maxpool": 2,
@@ -149,9 +149,9 @@ def test_every_result_of_the_papers_is_an_artifact(name):
 def test_the_tiny_papers_figures_are_those_of_the_full_one(alias, name):
     """The tiny paper (000) numbers its figures differently; the alias has the same runs, functions
     and reference numbers."""
-    one, other = REGISTRY.artifact(f"ghost0.{alias}"), REGISTRY.artifact(f"ghost.{name}")
+    tiny, full = REGISTRY.artifact(f"ghost0.{alias}"), REGISTRY.artifact(f"ghost.{name}")
     for what in ("cells", "table", "figure", "options", "source", "kind"):
-        assert getattr(one, what) == getattr(other, what), what
+        assert getattr(tiny, what) == getattr(full, what), what
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
@@ -176,10 +176,10 @@ def printed(name: str) -> dict[tuple[str, str], float]:
 @pytest.mark.parametrize("name", PRINTED)
 def test_the_numbers_are_the_papers(name):
     """Each cell equals the printed number, to the digit."""
-    found = {
+    recorded = {
         (row["row"], row["column"] or row["metric"]): float(row["value"]) for row in numbers(name)
     }
-    assert found == printed(name)
+    assert recorded == printed(name)
 
 
 def test_table_4_is_the_papers():
@@ -190,11 +190,11 @@ def test_table_4_is_the_papers():
         expected[layers, "- OrthReg", ""] = without
         expected[layers, "+ OrthReg", ""] = with_it
         expected[layers, "Improvement", f"{layers}|+ OrthReg minus {layers}|- OrthReg"] = gain
-    found = {
+    recorded = {
         (row["row"], row["column"], row["minus"]): float(row["value"])
         for row in numbers("ghost.tab4")
     }
-    assert found == expected
+    assert recorded == expected
 
 
 @pytest.mark.parametrize("name", ["ghost.tab3b", "ghost.tab4", "ghost.fig9", "ghost.lr_grid"])
@@ -214,8 +214,8 @@ def test_the_bound_is_a_bound():
 
 
 def test_what_the_paper_cites_is_marked():
-    """Marked are other people's numbers (DiracNet, ISONet and the Mask R-CNN baselines) and none of
-    the authors' own."""
+    """Other people's numbers (DiracNet, ISONet and the Mask R-CNN baselines) are marked, and none
+    of the authors' own."""
     cited = {(name, row["row"]) for name in FILES for row in numbers(name) if row["cited"]}
     baselines = {("ghost.tab2", f"ResNet50 {kind}") for kind in ("BN 2X", "GN 2X", "GN 3X")}
     assert cited == {("ghost.tab1", "DiracNet"), ("ghost.tab1", "ISONet")} | baselines
@@ -229,8 +229,8 @@ def test_what_the_paper_saw_diverge_is_marked():
 
 @pytest.mark.parametrize("name", FILES)
 def test_reference_file_is_well_formed(name):
-    """It belongs to an artifact, and each row has a number, a relation, a metric and its place in
-    the paper."""
+    """The file belongs to an artifact, and each row has a number, a relation, a metric and its
+    place in the paper."""
     artifact = REGISTRY.artifact(name)
     assert artifact.source == name, "an alias reads another file"
     with (REFERENCE / f"{name}.csv").open(encoding="utf-8") as stream:
@@ -253,8 +253,8 @@ def test_reference_file_is_well_formed(name):
     ids=lambda artifact: artifact.id,
 )
 def test_every_reference_key_has_a_cell(artifact):
-    """A label that no run carries would show "not run" forever. A difference names two such labels;
-    cited numbers need none."""
+    """The number of a label without runs would show "not run" forever. A difference names two such
+    labels; cited numbers need none."""
     cells = {(cell.row, cell.column) for cell in artifact.cells}
     rows = [row for row in numbers(artifact.source) if not row["cited"]]
     named = [(row["row"], row["column"]) for row in rows if not row["minus"]]
@@ -296,7 +296,7 @@ def fabricated_series(run) -> CsvTable | None:
     return CsvTable(("repeat", place, *names), rows)
 
 
-TABLES = [a for a in ARTIFACTS if a.table not in (None, "claim")]  # test_claims.py holds the claims
+TABLES = [a for a in ARTIFACTS if a.table not in (None, "claim")]  # test_claims.py tests the claims
 
 
 @pytest.mark.parametrize("artifact", TABLES, ids=lambda artifact: artifact.id)

@@ -55,7 +55,7 @@ def test_one_line_per_finished_run_with_totals_and_time_left(handler, tmp_path, 
     assert lines[1].endswith("all runs done")
 
 
-def test_a_detector_tells_its_precision(handler, tmp_path, capsys):
+def test_a_detector_reports_its_average_precision(handler, tmp_path, capsys):
     folder = tmp_path / "results/smoke/runs/net/a-s1"
     folder.mkdir(parents=True)
     (folder / "metrics.csv").write_text("status,diverged_at,box_ap,mask_ap\ndone,,4.957,2.1\n")
@@ -109,7 +109,7 @@ def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monke
 
 
 def test_a_failed_data_rule_advises_the_scale_that_was_asked_for(handler, capsys, monkeypatch):
-    """It has no scale of its own."""
+    """The data rule has no wildcard for the scale, so the advice takes it from the command line."""
     monkeypatch.setattr(sys, "argv", ["snakemake", "ghost", "--config", "scale=paper"])
     handler.emit(
         record("job_info", jobid=1, rule_name="data", wildcards={"name": "cifar10"}, log=[])
@@ -131,7 +131,7 @@ def test_warnings_are_passed_on_and_chatter_is_not(handler, capsys):
     assert capsys.readouterr().err == "disk is nearly full\n"
 
 
-def testduration_texts():
+def test_duration_texts():
     assert [duration_text(s) for s in (3.2, 89, 200, 7200)] == ["3 s", "89 s", "3 min", "2.0 h"]
 
 

@@ -52,19 +52,20 @@ def pair():
 
 @pytest.mark.slow
 def test_with_torchvisions_resnet50_it_is_torchvisions(pair):
-    """To the rounding of float64: a frozen BN multiplies and adds in another order."""
+    """The outputs agree to the rounding of float64; a frozen BN multiplies and adds in a different
+    order."""
     x = [torch.rand(3, 90, 130).double(), torch.rand(3, 100, 80).double()]
     with torch.no_grad():
         theirs, ours = (model(x) for model in pair)
-    for one, other in zip(ours, theirs, strict=True):
-        assert len(one["boxes"]) > 50
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            torch.testing.assert_close(value, other[name], rtol=1e-9, atol=1e-9)
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert len(actual["boxes"]) > 50
+        assert actual.keys() == expected.keys()
+        for name, value in actual.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9)
 
 
 def test_its_losses_are_torchvisions_too(pair):
-    """With BN's statistics as they are, in both, and the same samples of anchors and regions."""
+    """Both models use BN's running statistics and the same samples of anchors and regions."""
     target = {"boxes": torch.tensor([[10.0, 12, 60, 70]]).double(), "labels": torch.tensor([3])}
     target["masks"] = torch.zeros(1, 90, 130, dtype=torch.uint8)
     target["masks"][0, 12:70, 10:60] = 1
@@ -91,31 +92,31 @@ def test_its_losses_are_torchvisions_too(pair):
 def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
     net = detector(model=model)[1]
     body = net.backbone.body
-    found = body(torch.randn(1, 3, 64, 64))
-    assert [y.shape[1] for y in found.values()] == widths
-    assert [y.shape[-1] for y in found.values()] == [16, 8, 4, 2]
+    outputs = body(torch.randn(1, 3, 64, 64)).values()
+    assert [y.shape[1] for y in outputs] == widths
+    assert [y.shape[-1] for y in outputs] == [16, 8, 4, 2]
     assert [len(level.shape) for level in net.backbone(torch.randn(1, 3, 64, 64)).values()] == [
         4
     ] * 5
 
 
 def test_a_relu_between_is_a_variant():
-    """Without it a SeqNet's outputs, those of a BN, are negative too; with it they are these,
-    rectified."""
+    """Without the ReLU, some outputs of a SeqNet's stages are negative, because the stages end in
+    BN. With it, the outputs are the same, rectified."""
     plain, rectified = (
         detector(backbone_relu=relu)[1].backbone.body.eval() for relu in (False, True)
     )
     rectified.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 32, 32)
-    for one, other in zip(plain(x).values(), rectified(x).values(), strict=True):
-        assert (one < 0).any()
-        assert torch.equal(other, one.relu())
+    for y, with_relu in zip(plain(x).values(), rectified(x).values(), strict=True):
+        assert (y < 0).any()
+        assert torch.equal(with_relu, y.relu())
 
 
 @pytest.mark.parametrize("model", ["seqnet50", "resnet50", "resnet50_gn"])
 def test_what_is_trained_and_what_decays(model):
-    """Neither BN nor stem nor first stage; every other tensor once, normalization without weight
-    decay."""
+    """BN, the stem and the first stage are not trained. Every other tensor is in the optimizer
+    once; those of normalizations have no weight decay."""
     spec, net = detector(model=model)
     body = net.backbone.body
     assert not any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
@@ -137,34 +138,35 @@ def test_what_is_trained_and_what_decays(model):
     assert len(norms) > 10
 
 
-def test_bn_may_be_trained_on_behind_the_first_stage():
-    """Without weight decay, and over the images of all processes."""
+def test_bn_behind_the_first_stage_may_be_trained():
+    """With `backbone_norm: sync`, BN of the later stages is trained without weight decay, and over
+    the images of all processes."""
     spec, net = detector(backbone_norm="sync")
     body = net.backbone.body
-    found = {
+    norms = {
         name: module for name, module in body.named_modules() if isinstance(module, nn.BatchNorm2d)
     }
-    assert {name[:8] for name in found} == {"stages.1", "stages.2", "stages.3"}
+    assert {name[:8] for name in norms} == {"stages.1", "stages.2", "stages.3"}
     undecayed = {
         id(p)
         for g in new_optimizer(spec, net).param_groups
         if not g["weight_decay"]
         for p in g["params"]
     }
-    assert all({id(module.weight), id(module.bias)} <= undecayed for module in found.values())
+    assert all({id(module.weight), id(module.bias)} <= undecayed for module in norms.values())
     assert synchronize_batch_norm(net, torch.device("cpu"), SINGLE_PROCESS) is net
     with pytest.raises(InputError, match="backbone_norm: sync in several processes needs GPUs"):
         synchronize_batch_norm(net, torch.device("cpu"), ProcessGroup(0, 2))
     synchronized = synchronize_batch_norm(net, torch.device("cuda"), ProcessGroup(0, 2))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in synchronized.modules())
     assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == len(
-        found
+        norms
     )
     frozen = detector()[1]
     assert synchronize_batch_norm(frozen, torch.device("cpu"), ProcessGroup(0, 2)) is frozen
 
 
-def test_a_rate_of_its_own_for_the_backbone():
+def test_the_backbone_may_have_its_own_learning_rate():
     spec, net = detector(lr_scales={"backbone.body": 0.2})
     scales = {
         id(p): group["scale"]

@@ -83,7 +83,7 @@ def test_a_predicted_rate_is_judged_at_every_scale(tmp_path, monkeypatch):
 
 
 def test_a_file_is_read_once(bench, monkeypatch):
-    """A figure asks for the probes of a cell at every position."""
+    """A file stays in memory, because a figure asks for the probes of a cell at every position."""
     publish(
         bench.run("laptop", "nets/a-s0"),
         {"test_accuracy": 1.0},

@@ -1,4 +1,4 @@
-"""Architectures: counts held in a golden file, and a second implementation."""
+"""Architectures, compared with counts in a golden file and with a second implementation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def build(variant: str, **changes) -> nn.Module:
 
 
 def functional(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Model-1 written once more from the paper's equations, reading the weights by name."""
+    """Model-1, implemented a second time from the paper's equations; the weights are read by
+    name."""
     p = dict(model.named_parameters())
 
     def norm_relu(name, y):
@@ -60,8 +61,8 @@ def test_model1_equals_its_equations():
 
 
 def test_model2_has_no_shortcut_at_all():
-    """Its block's output is the branch: with the second convolution at 0 nothing of the input comes
-    through."""
+    """The output of a block is its branch alone: with the weights of the second convolution at 0,
+    nothing of the input passes through."""
     model = build("model2").train()
     assert not [name for name, _ in model.named_parameters() if "project" in name]
     with torch.no_grad():
@@ -104,7 +105,8 @@ def network(row: Mapping[str, str]) -> nn.Module:
     "row", networks(), ids=lambda row: f"{row['model']} {row['options']} {row['size']}"
 )
 def test_networks_have_their_size(row):
-    """Parameters, and multiply-adds of convolutions and products for one image."""
+    """The size is the number of parameters, and the multiply-adds of convolutions and matrix
+    products for one image."""
     assert count_network(network(row), int(row["size"]))[:2] == (
         int(row["parameters"]),
         int(row["multiply_adds"]),
@@ -112,8 +114,8 @@ def test_networks_have_their_size(row):
 
 
 def test_cifar_resnet50_has_the_papers_size():
-    """LALC app. B's changes of ResNet50 leave 23.5 M parameters and make 1.3 G multiply-adds of an
-    image."""
+    """ResNet50 with the changes of LALC app. B has 23.5 M parameters and takes 1.3 G multiply-adds
+    per image."""
     (row,) = (row for row in networks() if row["options"] == '{"cifar_stem": true}')
     assert (int(row["parameters"]) / 1e6, int(row["multiply_adds"]) / 1e9) == pytest.approx(
         (23.529, 1.306), abs=6e-4
@@ -125,7 +127,8 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 
 
 def test_a_stem_of_64_filters_is_torchvisions():
-    """Of the class that narrows too, so that a narrow one differs in widths alone."""
+    """NarrowResNet with 64 filters has torchvision's shapes too, so a narrow ResNet differs in its
+    widths alone."""
     theirs = shapes(torchvision.models.resnet50(num_classes=10))
     assert (
         shapes(torchvision_nets.NarrowResNet([3, 4, 6, 3], 10, 64, zero_init_residual=False))
@@ -146,7 +149,8 @@ def test_a_stem_of_64_filters_is_torchvisions():
 
 
 def test_a_narrow_resnet_begins_as_torchvisions_does():
-    """He over the fan-out for convolutions; gamma 0 in the last BN of a branch where asked for."""
+    """The weights of convolutions have He's variance over the fan-out, and gamma is 0 in the last
+    BN of a branch if that is asked for."""
     torch.manual_seed(0)
     net = torchvision_nets.build_torchvision_network(
         "resnet50", 10, True, True, 32, small_stem=True, stem_filters=16
@@ -165,8 +169,8 @@ def test_a_narrow_resnet_begins_as_torchvisions_does():
 
 
 def test_probes_see_what_works_in_place_overwrites():
-    """torchvision's ReLU and its sum of shortcut and branch work in place; what a probe tells, and
-    the norms of the samples' gradients, are those of a network that does not."""
+    """torchvision's ReLU and its sum of shortcut and branch work in place. Nevertheless, probes and
+    the norms of the samples' gradients see the values before they are overwritten."""
     narrow = {
         "model": "resnet50",
         "cifar_stem": True,
@@ -176,7 +180,7 @@ def test_probes_see_what_works_in_place_overwrites():
     }
     spec = expand("classify", {**narrow, "batch": 8, "length": 1, "lr": 0.1, "seed": 0})
     x, y = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(8)
-    found = []
+    measured = []
     for inplace in (True, False):
         torch.manual_seed(0)
         model = build_network(spec, 10, (3, 16, 16)).train()
@@ -187,11 +191,11 @@ def test_probes_see_what_works_in_place_overwrites():
         with norms.collect():
             F.cross_entropy(model(x), y).backward()
         kinds = ["statistics", "gradients", "activations", "bn_variance"]
-        found.append((list(norms.means().values()), list(probes.measure(kinds, model, x, y))))
-    assert found[0] == found[1]
+        measured.append((list(norms.means().values()), list(probes.measure(kinds, model, x, y))))
+    assert measured[0] == measured[1]
     ends = [
         value
-        for name, k, value in found[0][1]
+        for name, k, value in measured[0][1]
         if name == "activation_variance" and k > 0 and k % 3 == 0
     ]
     assert len(ends) == 16

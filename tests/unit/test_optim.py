@@ -1,5 +1,5 @@
-"""Update rules against references written one tensor at a time, timm's optimizers, and traces
-worked out by hand."""
+"""Update rules, compared with references that take one tensor at a time, with timm's optimizers and
+with updates worked out by hand."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def ours(**changes) -> list[torch.Tensor]:
 def reference(
     rule: str, nesterov=False, raw=False, outside=False, eta=0.01, lr=0.2, mu=0.9, beta=0.01
 ):
-    """The rules as the papers have them, value by value."""
-    found = []
+    """The weights after four updates by the papers' rules, computed value by value."""
+    weights = []
     for k, start in enumerate(parameters()):
         w = start.detach().flatten().tolist()
         m = [0.0] * len(w)
@@ -89,8 +89,8 @@ def reference(
                 h = [a + mu * b for a, b in zip(d, m, strict=True)] if nesterov else m
                 bound = ratio if raw else eta * math.hypot(*w) / math.hypot(*h)
                 w = [a - min(lr, bound) * b for a, b in zip(w, h, strict=True)]
-        found.append(torch.tensor(w, dtype=torch.float64).reshape(start.shape))
-    return found
+        weights.append(torch.tensor(w, dtype=torch.float64).reshape(start.shape))
+    return weights
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,11 @@ def reference(
 )
 @pytest.mark.parametrize("eta", [0.001, 0.3, 30.0])
 def test_a_rule_is_the_papers(rule, ours_too, eta):
-    """With a coefficient that holds every tensor, some, and none."""
+    """With the three coefficients, LARC and LALC limit the update of every tensor, of some, and of
+    none."""
     expected = reference(rule, eta=eta, **dict.fromkeys(ours_too, True))
-    found = ours(optimizer=rule, eta=eta, **dict.fromkeys(ours_too.values(), True))
-    for a, b in zip(found, expected, strict=True):
+    actual = ours(optimizer=rule, eta=eta, **dict.fromkeys(ours_too.values(), True))
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -119,7 +120,7 @@ def test_every_rule_that_a_spec_may_name_has_its_class():
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_the_papers(nesterov):
-    expected = reference("lalc", nesterov=nesterov, eta=1e9)  # a bound that never holds
+    expected = reference("lalc", nesterov=nesterov, eta=1e9)  # the bound has no effect
     for a, b in zip(ours(optimizer="sgd", nesterov=nesterov), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
@@ -135,10 +136,10 @@ def test_lars_larc_and_lamb_are_timms():
         ),
         (Lamb, {"max_grad_norm": None, "eps": 1e-6, "betas": (0.9, 0.999)}, {"optimizer": "lamb"}),
     ]
-    for theirs, more, mine in cases:
+    for theirs, extra_options, changes in cases:
         members = parameters()
-        expected = trained(theirs(members, **options, **more), members)
-        for a, b in zip(ours(**mine), expected, strict=True):
+        expected = trained(theirs(members, **options, **extra_options), members)
+        for a, b in zip(ours(**changes), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
@@ -159,7 +160,8 @@ def test_lalc_by_hand():
 
 @pytest.mark.parametrize("rule", ["lars", "lalc"])
 def test_a_tensor_of_norm_zero_moves(rule):
-    """By the learning rate alone: lambda = eta |w| / … would keep every beta of BN at 0 (E-L6)."""
+    """It moves by the learning rate alone, since lambda = eta |w| / … would keep every beta of BN
+    at 0 (E-L6)."""
     w = nn.Parameter(torch.zeros(3))
     optimizer = build_optimizer(spec(optimizer=rule), Bag([w]))
     w.grad = torch.ones(3)
@@ -168,11 +170,11 @@ def test_a_tensor_of_norm_zero_moves(rule):
 
 
 def test_exempt_vectors_follow_the_learning_rate_alone():
-    found = ours(optimizer="lalc", eta=1e-4, exempt="vectors")
-    free, held = ours(optimizer="sgd"), ours(optimizer="lalc", eta=1e-4)
-    torch.testing.assert_close(found[1], free[1])
-    torch.testing.assert_close(found[0], held[0])
-    torch.testing.assert_close(found[2], held[2])
+    actual = ours(optimizer="lalc", eta=1e-4, exempt="vectors")
+    free, limited = ours(optimizer="sgd"), ours(optimizer="lalc", eta=1e-4)
+    torch.testing.assert_close(actual[1], free[1])
+    torch.testing.assert_close(actual[0], limited[0])
+    torch.testing.assert_close(actual[2], limited[2])
 
 
 def test_learning_rate_scales_by_name():
@@ -193,9 +195,8 @@ def small_net(norm: bool) -> nn.Module:
         nn.Conv2d(3, 5, 3, padding=1),
         nn.BatchNorm2d(5) if norm else nn.Identity(),
         nn.ReLU(),
-        nn.Conv2d(
-            5, 40, 3, stride=2, padding=1, bias=False
-        ),  # few positions, many weights: by Gram matrices
+        # It has few positions and many weights, so its norms are computed by Gram matrices.
+        nn.Conv2d(5, 40, 3, stride=2, padding=1, bias=False),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(40 * 4, 7),
@@ -216,10 +217,11 @@ def sample_norms(
 
 @pytest.mark.parametrize("micro", [6, 2])
 def test_per_sample_norms_are_those_of_torch_func(micro):
-    """The mean over the samples of |grad f_i|, in a net without BN, whole or in micro-batches."""
+    """In a net without BN, the mean of |grad f_i| over the samples is that of torch.func, whether
+    the batch is computed as a whole or in micro-batches."""
     net, rng = small_net(norm=False), torch.Generator().manual_seed(3)
     x, y = torch.randn(6, 3, 4, 4, generator=rng, dtype=torch.float64), torch.arange(6)
-    found = sample_norms(net, x, y, micro)
+    norms = sample_norms(net, x, y, micro)
     values = {name: p.detach() for name, p in net.named_parameters()}
 
     def loss(values, image, label):
@@ -229,15 +231,15 @@ def test_per_sample_norms_are_those_of_torch_func(micro):
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(values, x, y)
     for name, parameter in net.named_parameters():
         expected = torch.linalg.vector_norm(each[name].flatten(1), dim=1).mean().item()
-        assert found[parameter] == pytest.approx(expected, rel=1e-10), name
+        assert norms[parameter] == pytest.approx(expected, rel=1e-10), name
 
 
 def test_per_sample_norms_with_bn_are_the_shares_of_the_samples_activations():
-    """E-L8: weights of its own for every sample, at one value; the gradient with respect to a
-    sample's is its share."""
+    """Every sample gets its own copy of the weights here. The gradient with respect to a sample's
+    copy is the sample's share (E-L8)."""
     net, rng = small_net(norm=True), torch.Generator().manual_seed(4)
     x, y = torch.randn(6, 3, 4, 4, generator=rng, dtype=torch.float64), torch.arange(6)
-    found = sample_norms(net, x, y, 6)
+    norms = sample_norms(net, x, y, 6)
     own = {p: p.detach().expand(6, *p.shape).clone().requires_grad_() for p in net.parameters()}
     conv1, bn1, _, conv2, _, _, linear, bn2 = net
 
@@ -258,10 +260,10 @@ def test_per_sample_norms_with_bn_are_the_shares_of_the_samples_activations():
     a = torch.einsum("bi,boi->bo", a.flatten(1), own[linear.weight]) + own[linear.bias]
     shares = torch.autograd.grad(F.cross_entropy(normalized(bn2, a, (6, 7)), y), list(own.values()))
     for parameter, share in zip(own, shares, strict=True):
-        expected = (
-            torch.linalg.vector_norm(share.flatten(1), dim=1).sum().item()
-        )  # each times B, and their mean
-        assert found[parameter] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        # The gradient of a sample's own loss is B times its share, so the mean of the gradients'
+        # norms over the B samples is the sum of the shares' norms.
+        expected = torch.linalg.vector_norm(share.flatten(1), dim=1).sum().item()
+        assert norms[parameter] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_clars_is_lars_with_the_mean_norm_of_the_samples():
@@ -272,12 +274,12 @@ def test_clars_is_lars_with_the_mean_norm_of_the_samples():
     before = {p: p.detach().clone() for p in net.parameters()}
     optimizer.step()
     for p, w in before.items():
-        rate = 0.01 * w.norm().item() / optimizer.sample_norms[p]
-        torch.testing.assert_close(p.detach(), w - 0.2 * rate * p.grad)
+        ratio = 0.01 * w.norm().item() / optimizer.sample_norms[p]
+        torch.testing.assert_close(p.detach(), w - 0.2 * ratio * p.grad)
         assert optimizer.sample_norms[p] >= p.grad.norm().item()
 
 
-def test_a_parameter_without_per_sample_norms_is_told():
+def test_a_parameter_without_per_sample_norms_is_refused():
     with pytest.raises(
         InputError, match=r"clars has no per-sample norms for the parameter '0\.weight'"
     ):
@@ -290,9 +292,9 @@ def rates(length: int, warmup: int = 0, boundaries=(), **changes) -> list[float]
 
 
 def test_warm_up_rises_to_the_rate_and_cosine_falls_over_the_rest():
-    found = rates(8, warmup=4, schedule="cosine")
-    assert found[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert found[4:] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
+    ours = rates(8, warmup=4, schedule="cosine")
+    assert ours[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert ours[4:] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
         torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0), 8
     )

@@ -1,5 +1,5 @@
-"""Data-parallel runs, as gloo processes on the CPU: against one process that adds up micro-batches,
-killed and resumed, and with a process lost."""
+"""Data-parallel runs, computed by gloo processes on the CPU. They are compared with one process
+that accumulates micro-batches, are killed and resumed, and lose a process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def manifest(tmp_path_factory) -> Path:
 
 
 def ended(folder: Path, manifest: Path, processes: int, **changes) -> dict:
-    """The checkpoint behind a run's last step."""
+    """The checkpoint that a run saves after its last step, because it is stopped there."""
     (own := folder / str(processes)).mkdir()
     runner = Runner(own, "classify", manifest, {**CLASSIFY, **changes}, processes)
     assert (
@@ -56,14 +56,14 @@ def ended(folder: Path, manifest: Path, processes: int, **changes) -> dict:
 
 def trained(saved: dict) -> dict[str, torch.Tensor]:
     """The weights, without BN's running statistics."""
-    kept = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: value for name, value in saved["model"].items() if not name.endswith(kept)}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: value for name, value in saved["model"].items() if not name.endswith(statistics)}
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_are_one_that_adds_up_two_micro_batches(rule, tmp_path, manifest):
-    """Bit by bit: a + b is b + a. Running statistics, and with them what is measured on test
-    images, are those of process 0's micro-batches alone."""
+    """They agree bit by bit, because a + b is b + a. Only BN's running statistics, and with them
+    what is measured on test images, are those of process 0's micro-batches alone."""
     one, two = (ended(tmp_path, manifest, n, micro_batch=12, **RULES[rule]) for n in (1, 2))
     assert [(row[:6]) for row in two["series"]] == [(row[:6]) for row in one["series"]]
     assert two["probes"] == one["probes"]
@@ -80,8 +80,8 @@ def test_two_processes_are_one_that_adds_up_two_micro_batches(rule, tmp_path, ma
 
 @pytest.mark.parametrize(("processes", "micro", "rule"), [(2, 6, "clars"), (3, 4, "lalc")])
 def test_more_micro_batches_are_summed_in_another_order(processes, micro, rule, tmp_path, manifest):
-    more = {"micro_batch": micro, "length": 3, "eval_every": 1, "lr": 0.01, **RULES[rule]}
-    one, two = (ended(tmp_path, manifest, n, **more) for n in (1, processes))
+    changes = {"micro_batch": micro, "length": 3, "eval_every": 1, "lr": 0.01, **RULES[rule]}
+    one, two = (ended(tmp_path, manifest, n, **changes) for n in (1, processes))
     losses, right = ([[row[k] for row in saved["series"]] for saved in (one, two)] for k in (4, 5))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert right[1] == right[0]
@@ -92,14 +92,14 @@ def test_more_micro_batches_are_summed_in_another_order(processes, micro, rule, 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, manifest) -> dict[int, dict[str, bytes]]:
     """What runs of two and of three processes publish."""
-    found = {}
+    published = {}
     for processes in (2, 3):
         runner = Runner(
             tmp_path_factory.mktemp("whole"), "classify", manifest, resumable(processes), processes
         )
         assert runner.start() == 0
-        found[processes] = runner.files
-    return found
+        published[processes] = runner.files
+    return published
 
 
 def resumable(processes: int) -> dict:
@@ -107,7 +107,7 @@ def resumable(processes: int) -> dict:
 
 
 def gone(pids: list[int]) -> bool:
-    """Within 20 seconds."""
+    """True if these processes end within 20 seconds."""
     for _ in range(200):
         if not any(alive(pid) for pid in pids):
             return True
@@ -124,7 +124,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize(("processes", "how"), [(2, "SIGKILL"), (2, "SIGTERM"), (3, "SIGKILL")])
 def test_ended_and_resumed_equals_undisturbed(processes, how, undisturbed, tmp_path, manifest):
-    """And no process is left behind."""
+    """No process is left behind either."""
     runner = Runner(tmp_path, "classify", manifest, resumable(processes), processes)
     stop = {"signal_at_step": 7, "signal": int(signal.SIGTERM)}
     plan = {"save_at": [5], "kill_at_step": 7} if how == "SIGKILL" else stop
@@ -143,7 +143,10 @@ def test_another_number_of_processes_is_one_line(tmp_path, manifest):
     spec = {**CLASSIFY, "micro_batch": 12}
     runner = Runner(tmp_path, "classify", manifest, spec, processes=2)
     assert runner.start(save_at=[2], kill_at_step=3) == KILLED
-    for processes, told in ((1, "not 1"), (2, "not 3")):
+    for processes, expected in (
+        (1, "not 1"),
+        (2, "saved by 3 process(es), one per GPU, not 2"),
+    ):
         again = Runner(tmp_path, "classify", manifest, spec, processes)
         again.output = tmp_path / f"{processes}.txt"
         if processes == 2:
@@ -152,10 +155,7 @@ def test_another_number_of_processes_is_one_line(tmp_path, manifest):
         process.join(300)
         assert process.exitcode == 1
         assert again.output.read_text().count("\n") == 1
-        assert (
-            told.replace("not 3", "saved by 3 process(es), one per GPU, not 2")
-            in again.output.read_text()
-        )
+        assert expected in again.output.read_text()
 
 
 def saved_by(runner: Runner, processes: int) -> None:
@@ -171,10 +171,10 @@ def spawned(pid: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/task").exists(), reason="finds child processes as Linux tells of them"
+    not Path("/proc/self/task").exists(), reason="child processes are looked up in Linux's /proc"
 )
 def test_a_lost_process_ends_the_run_with_an_error(tmp_path, manifest):
-    """Started as `ghostgrad run` starts them, by spawn. The run that follows ends well."""
+    """The processes are started by spawn here, as `ghostgrad run` starts them."""
     spec = {**CLASSIFY, "micro_batch": 12, "length": 10**6, "eval_every": 0, "probes": []}
     runner = Runner(tmp_path, "classify", manifest, spec, 2)
     with runner.output.open("w") as output:
@@ -190,13 +190,13 @@ def test_a_lost_process_ends_the_run_with_an_error(tmp_path, manifest):
     (child,) = spawned(process.pid)
     os.kill(child, signal.SIGKILL)
     assert process.wait(60) == 1
-    said = runner.output.read_text().splitlines()
-    assert said[-1] == "ghostgrad: a data-parallel process ended (exit code -9); see above"
-    assert "Traceback" not in "".join(said)
+    lines = runner.output.read_text().splitlines()
+    assert lines[-1] == "ghostgrad: a data-parallel process ended (exit code -9); see above"
+    assert "Traceback" not in "".join(lines)
     assert gone([child])
 
 
-def test_the_environment_tells_of_the_processes(tmp_path, manifest):
+def test_the_environment_records_the_number_of_processes(tmp_path, manifest):
     runner = Runner(
         tmp_path,
         "classify",
@@ -205,5 +205,5 @@ def test_the_environment_tells_of_the_processes(tmp_path, manifest):
         2,
     )
     assert runner.start() == 0
-    (found,) = json.loads((runner.out / "env.json").read_text())
-    assert found["device"] == "2 x cpu, 1 thread(s)"
+    (environment,) = json.loads((runner.out / "env.json").read_text())
+    assert environment["device"] == "2 x cpu, 1 thread(s)"

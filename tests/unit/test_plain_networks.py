@@ -1,5 +1,5 @@
-"""What SeqNet is compared with: DiracNet, ISONet, PlainNet50 and ResNets, each against what defines
-it."""
+"""The networks that SeqNet is compared with: DiracNet, ISONet, PlainNet50 and ResNets, each tested
+against what defines it."""
 
 from __future__ import annotations
 
@@ -41,22 +41,23 @@ def test_resnets_are_torchvisions(model):
 
 
 def kernels(depth: int) -> list[tuple[int, int, int]]:
-    """Outputs, inputs and taps of a ResNet's convolutions without its projections."""
-    found, into = [(64, 3, 49)], 64
+    """The numbers of outputs, inputs and taps of each convolution of a ResNet, projections
+    excepted."""
+    shapes, into = [(64, 3, 49)], 64
     for d, blocks in zip((64, 128, 256, 512), BLOCKS[depth], strict=True):
         for _ in range(blocks):
             if depth >= 50:
-                found += [(d, into, 1), (d, d, 9), (4 * d, d, 1)]
+                shapes += [(d, into, 1), (d, d, 9), (4 * d, d, 1)]
             else:
-                found += [(d, into, 9), (d, d, 9)]
-            into = found[-1][0]
-    return found
+                shapes += [(d, into, 9), (d, d, 9)]
+            into = shapes[-1][0]
+    return shapes
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_parameters_are_those_counted_by_hand(depth):
-    """ISONet has a bias b of the activation for every output, DiracNet a, b, gamma and beta, and
-    its stem the latter two."""
+    """For every output, ISONet has the b of its activation, DiracNet has a, b, gamma and beta,
+    except in its stem, which has only gamma and beta, and PlainNet50 has gamma and beta."""
     weights, outputs = (
         sum(math.prod(kernel) for kernel in kernels(depth)),
         sum(out for out, *_ in kernels(depth)),
@@ -77,8 +78,8 @@ def test_parameters_are_those_counted_by_hand(depth):
 
 @pytest.mark.parametrize(("into", "out"), [(6, 6), (4, 8)])
 def test_a_dirac_convolution_is_a_sum(into, out):
-    """a x + b conv(x, W / |W|), filter by filter; where it widens x has no more channels to
-    give."""
+    """It is a x + b conv(x, W / |W|), filter by filter; the outputs beyond the channels of x lack
+    the first summand."""
     torch.manual_seed(0)
     made = DiracConv(into, out)
     assert made.a.eq(1).all()
@@ -96,7 +97,8 @@ def test_a_dirac_convolution_is_a_sum(into, out):
 
 
 def test_a_dirac_filter_has_no_length():
-    """Its gradient has no part along it, and twice the weight is the same layer."""
+    """The gradient of a filter has no component along it, and doubling the weight leaves the layer
+    as it was."""
     torch.manual_seed(0)
     made, x = DiracConv(4, 4).double(), torch.randn(2, 4, 5, 5, dtype=torch.float64)
     y = made(x)
@@ -110,14 +112,15 @@ def test_a_dirac_filter_has_no_length():
 
 
 def folded(convolution: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that is another one and BN in evaluation."""
+    """Weight and bias of the convolution that equals `convolution` followed by `norm` in eval
+    mode."""
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return convolution * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
 @pytest.mark.parametrize("model", ["diracnet18", "diracnet34"])
 def test_a_trained_diracnet_is_a_chain_of_relu_and_convolution(model):
-    """What the paper folds it to, of as many layers as its name says."""
+    """The paper folds it to this chain, which has as many layers as the network's name says."""
     net = build(model, stem_filters=4).train()
     for _ in range(2):
         net(torch.randn(8, 3, 64, 64))
@@ -141,8 +144,9 @@ def test_a_trained_diracnet_is_a_chain_of_relu_and_convolution(model):
 
 
 def test_shifted_relu():
-    """max(x, b), -1 at first, of slope 1 on a share Phi(1) of N(0, 1): where ReLU passes half of a
-    gradient's square, it passes 0.84; b takes the rest."""
+    """SReLU is max(x, b) with b = -1 at first. On N(0, 1) its slope is 1 with probability Phi(1),
+    so it passes 0.84 of a gradient's square, where ReLU passes half. What it does not pass is the
+    gradient of b."""
     torch.manual_seed(0)
     made, x = (
         SReLU(2).double(),
@@ -161,8 +165,8 @@ def test_shifted_relu():
 
 @pytest.mark.parametrize("model", ["isonet18", "isonet34", "isonet50", "isonet101"])
 def test_an_isonet_is_an_isometry_at_first(model):
-    """Without its activations, behind the stem and where nothing strides, a signal and a gradient
-    keep their norm; a stride keeps every other position."""
+    """With the activations disabled, the first stage keeps the norm of a signal and of a gradient.
+    The others, which have a stride of 2, keep every other position."""
     net = build(model, stem_filters=4).double()
     for module in net.modules():
         if isinstance(module, SReLU):
@@ -195,7 +199,7 @@ def test_an_isonet_has_neither_norms_nor_biases():
 
 
 def test_plainnet50_has_resnet50s_convolutions_without_its_shortcuts():
-    """Drawn from one seed they are the same, too."""
+    """With the same seed, their weights are the same too."""
     plain, residual = build("plainnet50", seed=3), build("resnet50", seed=3)
     shapes = convolutions(residual.net)
     downsampling = {name for name in shapes if "downsample" in name}
@@ -232,7 +236,8 @@ def test_resnet50_gn_has_group_norms_alone():
 
 
 def test_with_group_norm_no_image_sees_another():
-    """Unlike with BN, in train mode."""
+    """In train mode, the output for an image does not depend on the other images of the batch,
+    unlike with BN."""
     x = torch.randn(4, 3, 64, 64)
     for model, alone in (("resnet50_gn", True), ("resnet50", False)):
         net = build(model, stem_filters=32).train()
@@ -254,8 +259,8 @@ def test_narrow_networks_are_in_proportion(model):
 @pytest.mark.parametrize("filters", [64, 16])
 @pytest.mark.parametrize(("model", "places"), [("resnet18", 17), ("resnet34", 33)])
 def test_zero_gamma_of_a_basic_block(model, places, filters):
-    """No gradient inside a branch, all of it on the shortcuts; every norm on the path is
-    watched."""
+    """No gradient enters a branch; all of it flows through the shortcuts. Every normalization on
+    the path is watched."""
     net = build(model, stem_filters=filters, zero_gamma=True).train()
     logits, seen = net.outputs(torch.randn(2, 3, 32, 32))
     gradients = torch.autograd.grad(logits.square().sum(), seen)
@@ -275,8 +280,8 @@ NETWORKS = """
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_one_update(model):
-    """Every convolution moves, as does the classifier. Behind zeros some of ISONet's activations
-    have nothing to move."""
+    """An update moves every parameter. Only in ISONet may the b of some activations stay: where all
+    inputs are 0, max(x, b) with b = -1 gives b no gradient."""
     stuck = step(build(model, stem_filters=8), spec(model, weight_decay=1e-4))
     assert not [name for name in stuck if not re.search(r"\.\d+\.b$", name)]
     assert "isonet" in model or not stuck
@@ -290,7 +295,9 @@ def test_images_of_eight_pixels(model):
 
 
 @pytest.mark.parametrize("model", ["diracnet18", "isonet18"])
-def test_an_initialization_of_its_own(model):
-    one, two, other = (build(model, seed=seed, stem_filters=4).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["stem.0.weight"], other["stem.0.weight"])
+def test_the_initialization_follows_from_the_seed(model):
+    first, again, other = (
+        build(model, seed=seed, stem_filters=4).state_dict() for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])

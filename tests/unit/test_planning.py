@@ -1,4 +1,5 @@
-"""`ghostgrad plan`: what a scale takes, by hand for some runs, and from what was measured."""
+"""`ghostgrad plan`: the hours, GPUs and disk space that a scale takes. For some runs the estimates
+are compared with ones by hand."""
 
 from __future__ import annotations
 
@@ -30,14 +31,14 @@ def rows(ghostgrad, *arguments: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.slow
 def test_the_networks_are_as_counted():
-    """For every network that the paper scale trains; `ghostgrad count-networks` writes the file
-    anew."""
+    """The file has the counts of every network that the paper scale trains. If this test fails,
+    `ghostgrad count-networks` rewrites it."""
     assert calibrate.networks_csv(REGISTRY.runs("paper")) == estimates.NETWORKS.read_text()
 
 
 def test_hours_by_hand():
-    """SeqNet101: 100 epochs of 5,004 batches of 256 images, 14.4e9 multiply-adds each, on four
-    GPUs."""
+    """SeqNet101 takes 100 epochs of 5,004 batches of 256 images, with 14.4e9 multiply-adds per
+    image, on four GPUs."""
     seqnet = run("imagenet/seqnet101-s0")
     multiply_adds = estimates.network_counts(seqnet).multiply_adds
     assert multiply_adds == pytest.approx(14.4e9, rel=0.01)
@@ -52,7 +53,7 @@ def test_hours_by_hand():
     assert estimates.images_to_process(steps.spec) == steps.spec.length * steps.spec.batch
 
 
-def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
+def test_tf32_has_half_the_speed_of_bf16_float32_a_quarter_and_clars_takes_twice_the_time():
     counts, gmacs_per_s = estimates.Counts(0, 10**9, 1), 1000.0
     spec = replace(run("resnet15_cifar/model1-s0").spec, precision="bf16", optimizer="sgd")
     plain = estimates.seconds_per_step(spec, counts, 100, gmacs_per_s)
@@ -69,16 +70,17 @@ def test_of_tf32_half_the_rate_of_float32_a_quarter_and_clars_twice_the_time():
 
 
 def test_a_small_network_takes_its_layers_time():
-    """Resnet-15: 35 convolutions and products, 80,000 steps; a faster GPU makes them no shorter."""
+    """Resnet-15 has 35 convolutions and matrix products. Their least time decides how long its
+    80,000 steps take, even on a faster GPU."""
     small = run("resnet15_cifar/model1-s0")
     assert estimates.network_counts(small).layers == 35
-    for rate in (GMACS_PER_S, 100 * GMACS_PER_S):
-        assert estimate(small, {}, rate).hours == pytest.approx(80_000 * 35 * 0.25e-3 / 3600)
+    for gmacs_per_s in (GMACS_PER_S, 100 * GMACS_PER_S):
+        assert estimate(small, {}, gmacs_per_s).hours == pytest.approx(80_000 * 35 * 0.25e-3 / 3600)
 
 
 def test_accumulated_steps_are_as_many_as_their_micro_batches():
-    """A batch of 16,384 takes 16 times 1,024 images: as long as it does in all, whatever the
-    layers' time."""
+    """A batch of 16,384 images is computed as 16 micro-batches of 1,024. Per image it takes as long
+    as a batch of 1,024, even where the layers' least time decides."""
     large, small = run("cifar_sweep/sgd-16k-s0"), run("cifar_sweep/sgd-1k-s0")
     per_image = [
         estimate(r, {}, 1e9).hours / estimates.images_to_process(r.spec) for r in (large, small)
@@ -87,13 +89,13 @@ def test_accumulated_steps_are_as_many_as_their_micro_batches():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_of_every_run_is_known_what_it_takes(scale):
+def test_every_run_has_an_estimate(scale):
     for training in REGISTRY.runs(scale):
         assert estimate(training, {}, GMACS_PER_S).hours > 0, training.id
 
 
 def test_a_detector_by_hand():
-    """Mask R-CNN on a SeqNet50 at 1,088 x 1,088, in TF32: 180,000 steps of 16 images on four
+    """Mask R-CNN on a SeqNet50 takes 180,000 steps of 16 images of 1,088 x 1,088, in TF32, on four
     GPUs."""
     detector = run("coco/seqnet50-2x-s0")
     counts = estimates.network_counts(detector)
@@ -117,8 +119,8 @@ def test_a_detector_by_hand():
     [({}, 1088), ({"min_size": 992}, 1344), ({"min_size": 480, "max_size": 640}, 640)],
 )
 def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
-    """As torchvision's transform has it: the short side to min_size, the long one to at most
-    max_size, up to 32s."""
+    """As in torchvision's transform, the short side becomes min_size, or less if the long side
+    would exceed max_size otherwise. The sides are then rounded up to multiples of 32."""
     spec = replace(run("coco/seqnet50-2x-s0").spec, **changes)
     assert estimates.image_side(spec) == side
     transform = GeneralizedRCNNTransform(spec.min_size, spec.max_size, [0.0] * 3, [1.0] * 3)
@@ -126,8 +128,9 @@ def test_a_detectors_images_are_padded_to_the_longest_side(changes, side):
     assert images.tensors.shape[-2:] == (side, side)
 
 
-def test_what_nobody_knows_is_said(ghostgrad, monkeypatch):
-    """A network that is not counted, of a run without the registry's guess."""
+def test_unknown_hours_are_reported_as_unknown(ghostgrad, monkeypatch):
+    """The hours of a run are unknown if its network is not counted and the registry gives no
+    duration."""
     seqnet = run("imagenet/seqnet50-s0")
     other = replace(seqnet, spec=replace(seqnet.spec, size=128))
     assert estimate(other, {}, GMACS_PER_S) == Estimate(0.0, "unknown")
@@ -180,12 +183,12 @@ def test_a_run_that_artifacts_share_counts_once(ghostgrad):
 
 
 def by_hours(*hours: float) -> dict:
-    """Runs on four GPUs each, with these hours."""
+    """Run -> hours, for runs that ask for four GPUs each."""
     runs = [r for r in REGISTRY.runs("paper") if r.experiment == "imagenet"]
     return dict(zip(runs, hours, strict=False))
 
 
-def test_wall_time_is_of_runs_that_fit_beside_each_other():
+def test_wall_time_lets_runs_that_fit_run_side_by_side():
     four = by_hours(3.0, 2.0, 1.0)
     singles = [r for r in REGISTRY.runs("paper") if r.experiment == "cifar_sweep"][:2]
     alone = [r for r in REGISTRY.runs("paper") if r.experiment == "plainnet_init"][:3]
@@ -224,7 +227,7 @@ def test_experiments_make_up_the_whole(ghostgrad):
 
 
 def test_a_run_beyond_its_time_limit_resumes(ghostgrad):
-    """SeqNet101 has 48 hours; at a 24th of the rate it takes 250."""
+    """SeqNet101 has a time limit of 48 hours; at a 24th of the assumed speed it takes 250."""
     slow = ("--scale", "paper", "--by", "experiment", "--gmacs-per-s", str(GMACS_PER_S / 24))
     assert rows(ghostgrad, *slow)["imagenet"]["resumes"] == "5"
     assert re.search(
@@ -232,7 +235,7 @@ def test_a_run_beyond_its_time_limit_resumes(ghostgrad):
     )
 
 
-def test_disk_is_of_files_weights_and_of_the_checkpoints_that_are_there_at_a_time():
+def test_disk_space_holds_files_weights_and_the_checkpoints_of_runs_at_the_same_time():
     detector, seqnet = run("coco/seqnet50-2x-s0"), run("imagenet/seqnet101-s0")
     gigabytes, files = 4 * 67250088 / 1e9, 2 * estimates.RESULTS_MB / 1e3
     assert estimates.disk_gb([], 8) == 0

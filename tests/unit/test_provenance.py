@@ -9,9 +9,9 @@ from tests.conftest import ROOT
 
 
 def test_a_process_records_the_commit_that_it_runs():
-    """What tidy rows name; a tree without git has none."""
+    """Tidy rows name this commit. It is None in a tree without git."""
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     done = subprocess.run(git, capture_output=True, text=True, check=False)
-    found = environment("simulate", "cpu")
-    assert found["commit"] == (done.stdout.strip() or None)
-    assert found["code"] == task_hash("simulate") != task_hash("classify")
+    recorded = environment("simulate", "cpu")
+    assert recorded["commit"] == (done.stdout.strip() or None)
+    assert recorded["code"] == task_hash("simulate") != task_hash("classify")

@@ -1,5 +1,5 @@
-"""workflow/reference/*.csv: a row that no table has, or that cannot be read, is refused with its
-line."""
+"""The files workflow/reference/*.csv: a row that its table does not have, or that cannot be read,
+is refused, and the error names its line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SGD = {"row": "SGD", "column": "128", "value": 92.5}
 
 
 def folder(tmp_path, rows, name="ghost.x"):
-    """A workflow folder with a table of three cells, its repetition ghost.y, a figure, and these
-    numbers."""
+    """A workflow folder with a table of three cells, its repetition ghost.y, a figure and a claim,
+    and with these rows as the reference numbers of `name`."""
     variants = {"a": {}, "b": {"batch": 32}, "c": {"batch": 16}}
     nets = experiment(task="classify", base=dict(CLASSIFY), variants=variants)
     artifacts = {
@@ -91,7 +91,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("row", "expected"), REFUSED.values(), ids=REFUSED)
 def test_a_row_that_the_table_does_not_have(tmp_path, row, expected):
-    """It would add a row to the table, and leave the row that was meant without its number."""
+    """Accepted, it would add a row to the table, and the intended row would lack its number."""
     with pytest.raises(InputError) as error:
         Registry(folder(tmp_path, [{**SGD, "column": "4k"}, row]))
     assert one_line(error) == f"{tmp_path}/workflow/reference/ghost.x.csv, line 3: {expected}"
@@ -144,7 +144,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("text", "expected"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_one_line(tmp_path, text, expected):
-    """File, line, column, what is wrong."""
+    """The error names the file, the line and the column, and says what is wrong."""
     path = folder(tmp_path, []) / "reference" / "ghost.x.csv"
     header = ",".join(COLUMNS)
     path.write_text(text + "\n" if text.startswith("row") else f"{header}\n{text}\n")
@@ -154,7 +154,7 @@ def test_a_broken_file_is_one_line(tmp_path, text, expected):
 
 
 def test_a_file_in_another_encoding_is_one_line(tmp_path):
-    """A spreadsheet may have saved it so."""
+    """A spreadsheet program may have saved the file in Latin-1."""
     path = folder(tmp_path, []) / "reference" / "ghost.x.csv"
     path.write_bytes("row,Größe\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"ghost\.x\.csv: not UTF-8; save the file as UTF-8$"):
@@ -179,7 +179,7 @@ def test_rows_and_metrics_that_a_table_function_declares(name, key):
 
 
 def test_every_table_function_declares_what_it_reports():
-    """An artifact whose table has no row would take no number of the paper."""
+    """If a table had no row, its artifact could have no number of the paper."""
     tables = [artifact for artifact in load_registry().artifacts.values() if artifact.has_table]
     assert [
         artifact.id for artifact in tables if artifact.table != "claim" and not table_keys(artifact)

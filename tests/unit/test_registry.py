@@ -46,7 +46,8 @@ def layered(names):
     "names", [("base", *n) for r in range(5) for n in itertools.combinations(LAYERS[1:], r)]
 )
 def test_the_later_layer_wins(tmp_path, names):
-    """base < scales.X < axes < adjust < variant.scales.X, whichever of them speak."""
+    """The order is base < scales.X < axes < adjust < variant.scales.X, whichever of them set the
+    key."""
     reg = registry(tmp_path, {"nets": layered(names)})
     assert reg.run("laptop", "nets/p-q-s0").spec.depth == LAYERS.index(names[-1]) + 1
 
@@ -76,7 +77,7 @@ def test_what_a_variant_sets_survives_the_scale(tmp_path):
 
 
 def test_like_inherits_through_a_chain(tmp_path):
-    """The nearest of a chain wins; its settings, scales and seeds are inherited too."""
+    """The nearest variant of a chain wins; scales and seeds are inherited too."""
     variants = {
         "grandchild": {"like": "child", "norm": "layer"},
         "child": {"like": "parent", "norm": "none", "width": 16, "seeds": 2},
@@ -125,7 +126,8 @@ def test_adjust_reaches_exactly_the_named_points(tmp_path):
 
 
 def test_a_star_makes_a_column_of_what_it_stands_for(tmp_path):
-    """In the order of the variants; other rows may name their columns themselves."""
+    """The columns are in the order of the variants; other rows may name their columns
+    themselves."""
     axes = {
         "method": {"sgd": {}, "tanh": {"activation": "tanh"}},
         "batch": {"8": {}, "16": {"batch": 16}},
@@ -187,18 +189,18 @@ SETTINGS = {
 def test_settings_merge_at_every_level_and_never_enter_the_spec(tmp_path, level):
     """Seeds, resources, `expect` and `optional` may be set at any level, and change no number."""
     plain = experiment(expect={"seconds": 1, "result": "nothing"}, scales={"laptop": {}})
-    told = json.loads(json.dumps(plain))
-    told["variants"]["a"]["scales"] = {"laptop": {}}
+    changed = json.loads(json.dumps(plain))
+    changed["variants"]["a"]["scales"] = {"laptop": {}}
     place = {
-        "experiment": told,
-        "scale": told["scales"]["laptop"],
-        "variant": told["variants"]["a"],
-        "variant's scale": told["variants"]["a"]["scales"]["laptop"],
+        "experiment": changed,
+        "scale": changed["scales"]["laptop"],
+        "variant": changed["variants"]["a"],
+        "variant's scale": changed["variants"]["a"]["scales"]["laptop"],
     }[level]
     for key, value in SETTINGS.items():
         place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
     before = registry(tmp_path / "plain", {"nets": plain}).runs("laptop")
-    after = registry(tmp_path / "told", {"nets": told}).runs("laptop")
+    after = registry(tmp_path / "changed", {"nets": changed}).runs("laptop")
     assert [run.seed for run in after] == [0, 1]
     assert after[0].canonical == before[0].canonical
     assert after[0].optional
@@ -217,11 +219,11 @@ def test_the_nearer_setting_wins(tmp_path):
         "c": {"width": 14, **levels[2], "scales": {"laptop": levels[3]}},
     }
     reg = registry(tmp_path, {"nets": body})
-    found = {
+    merged = {
         (run.variant, run.scale): (run.resources["mem_mb"], run.seed + 1)
         for run in reg.runs("laptop")
     }
-    assert found == {("a", "laptop"): (2, 2), ("b", "laptop"): (3, 3), ("c", "laptop"): (4, 4)}
+    assert merged == {("a", "laptop"): (2, 2), ("b", "laptop"): (3, 3), ("c", "laptop"): (4, 4)}
     assert {run.variant: run.resources["mem_mb"] for run in reg.runs("paper")} == {
         "a": 1,
         "b": 3,
@@ -273,7 +275,7 @@ def test_a_run_knows_its_place_and_needs(tmp_path):
 
 
 def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
-    """The text is what reruns hang on, so it is spelt out here."""
+    """A run is computed again if this text changes, so it is spelled out here."""
     body = experiment(
         base={"width": 8, "net": "plain", "norm": "batch", "batch": 8, "repeats": 16, "depth": 4}
     )
@@ -288,7 +290,8 @@ def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
 
 @pytest.mark.parametrize("task", ["simulate", "classify"])
 def test_a_new_option_with_a_default_changes_no_canonical_spec(monkeypatch, task):
-    """Adding an option must rerun nothing: of all runs of this checkout, at all scales."""
+    """Adding an option must cause no rerun. This is checked for all runs of this checkout at three
+    scales."""
     scales = ("smoke", "laptop", "paper")
     before = {(scale, run.id): run.canonical for scale in scales for run in Registry().runs(scale)}
 
@@ -336,7 +339,7 @@ def test_a_default_written_out_is_the_same_run(spec, random):
 @STEADY
 @given(SPECS, SPECS)
 def test_different_runs_have_different_canonical_specs(one, other):
-    """Nothing that can change a number is lost."""
+    """The canonical spec loses nothing that can change a number."""
     same = expand("simulate", one) == expand("simulate", other)
     assert (canonical_json("simulate", one) == canonical_json("simulate", other)) == same
 
@@ -367,7 +370,7 @@ def test_comparable_with_the_paper(tmp_path, override, expected):
     "override", [{"shrink": 2}, {"data": "cifar10"}, {"length": 5}, {"probes": ["gradients"]}]
 )
 def test_a_shortened_training_is_not_comparable(tmp_path, override):
-    """Length and data are no replication."""
+    """Fewer steps, other data or other probes make another experiment, unlike fewer seeds."""
     body = experiment(
         task="classify", base=dict(CLASSIFY), scales={"laptop": override, "smoke": {"seeds": 2}}
     )
@@ -377,7 +380,7 @@ def test_a_shortened_training_is_not_comparable(tmp_path, override):
 
 
 def test_a_variant_that_overrules_the_scale_stays_comparable(tmp_path):
-    """Comparability is of what is run, not of what a scale says."""
+    """Whether results are comparable depends on what is run, not on what a scale says."""
     body = experiment(variants={"a": {}, "b": {"width": 16}}, scales={"laptop": {"width": 4}})
     nets = registry(tmp_path, {"nets": body}).experiments["nets"]
     assert nets.scaled("a", "laptop") == {"width": 4}
@@ -417,7 +420,7 @@ def test_why_an_artifact_cannot_be_measured(tmp_path, monkeypatch):
 
 
 def test_names_that_yaml_takes_for_numbers_or_booleans(tmp_path):
-    """`128:` and `Yes:` are names as they are written."""
+    """The keys `128:` and `Yes:` are read as the names that are written."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / "ghost.yaml").write_text("""
 paper: {title: t, cite: c}
@@ -440,7 +443,7 @@ artifacts:
 
 
 def test_an_artifact_like_one_that_is_like_another(tmp_path):
-    """The reference numbers are those of the first."""
+    """The last artifact of a chain has the reference numbers of the first one."""
     place = {"title": "T", "section": "s"}
     artifacts = {
         "ghost.x": {**place, "table": "block_ratios", "rows": {"L": "nets/a"}},
@@ -454,7 +457,8 @@ def test_an_artifact_like_one_that_is_like_another(tmp_path):
 
 
 def test_what_a_variant_sets_survives_the_scale_of_the_one_it_is_like(tmp_path):
-    """b's width is b's, at every scale; a's override of it is for a."""
+    """b keeps its width at every scale, because a's override of the width is for a; b inherits the
+    override of the repeats."""
     variants = {
         "a": {"scales": {"laptop": {"width": 4, "repeats": 2}}},
         "b": {"like": "a", "width": 16},
@@ -465,5 +469,5 @@ def test_what_a_variant_sets_survives_the_scale_of_the_one_it_is_like(tmp_path):
 
 
 def test_seeds_written_as_a_float(tmp_path):
-    """YAML's 2.0 is an integer to the schema."""
+    """The schema accepts YAML's 2.0 as an integer."""
     assert len(registry(tmp_path, {"nets": experiment(seeds=2.0)}).runs("paper")) == 2

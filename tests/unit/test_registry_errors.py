@@ -1,5 +1,5 @@
-"""Every mistake in a file of the registry is one line with its file, its place and the nearest
-valid value.
+"""Every mistake in a file of the registry is reported in one line with its file, its place and the
+nearest valid value.
 
 People edit these files by hand; a traceback, a silent default or an error without a place costs
 them an afternoon.
@@ -182,7 +182,7 @@ EXPERIMENTS = {
 
 @pytest.mark.parametrize(("experiments", "expected"), EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_mistake_in_an_experiment(tmp_path, experiments, expected):
-    """One line: the file, the path of the key, the nearest valid value."""
+    """The error is one line with the file, the path of the key and the nearest valid value."""
     with pytest.raises(InputError) as error:
         registry(tmp_path, experiments)
     assert one_line(error).startswith(f"{tmp_path}/workflow/experiments/ghost.yaml: experiments")
@@ -329,7 +329,8 @@ def probed():
 
 @pytest.mark.parametrize(("artifacts", "expected"), ARTIFACTS.values(), ids=ARTIFACTS)
 def test_mistake_in_an_artifact(tmp_path, artifacts, expected):
-    """As for experiments. An artifact that names a missing run or probe never reaches a build."""
+    """Errors have the same form as for experiments. An artifact that names a missing run or probe
+    never reaches a build."""
     with pytest.raises(InputError) as error:
         registry(tmp_path, {**variant(), "probed": probed()}, artifacts)
     assert one_line(error).startswith(f"{tmp_path}/workflow/experiments/ghost.yaml: artifacts")
@@ -337,7 +338,7 @@ def test_mistake_in_an_artifact(tmp_path, artifacts, expected):
 
 
 def test_a_recorded_probe_is_accepted(tmp_path):
-    """The refusals above are of the probe, not of the key."""
+    """The refusals above are due to the probe, not to the key."""
     reg = registry(
         tmp_path, {"probed": probed()}, artifact(rows={"A": "probed/a"}, probes=["gradients"])
     )
@@ -369,7 +370,8 @@ YAML = {
 @pytest.mark.parametrize("paper", PAPERS)
 @pytest.mark.parametrize(("text", "expected"), YAML.values(), ids=YAML)
 def test_damaged_file(tmp_path, paper, text, expected):
-    """Whichever of the three files it is; a duplicate key is not silently the last one."""
+    """Each of the three files is checked. If a key occurs twice, the last value does not silently
+    win."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / f"{paper}.yaml").write_text(text)
     with pytest.raises(InputError) as error:
@@ -380,7 +382,7 @@ def test_damaged_file(tmp_path, paper, text, expected):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_missing_file(tmp_path, paper):
-    """Named, with the reason."""
+    """The error names the file and the reason."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / f"{paper}.yaml").unlink()
     with pytest.raises(InputError) as error:
@@ -392,7 +394,7 @@ def test_missing_file(tmp_path, paper):
 
 
 def test_paths_are_shown_as_a_person_would_type_them(tmp_path, monkeypatch):
-    """Relative where the file lies below the working directory."""
+    """The path is relative if the file lies below the working directory."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / "lalc.yaml").write_text("- paper\n")
     monkeypatch.chdir(tmp_path)
@@ -405,7 +407,7 @@ def test_paths_are_shown_as_a_person_would_type_them(tmp_path, monkeypatch):
     [("nets/a-s9", "nets/a-s0"), ("net/a-s0", "nets/a-s0"), ("nets/abc", "nets/abc-s0")],
 )
 def test_unknown_run(tmp_path, name, near):
-    """With the scale and the nearest run."""
+    """The error names the scale and the nearest run."""
     with pytest.raises(InputError) as error:
         registry(tmp_path, variant()).run("paper", name)
     assert one_line(error) == f"no run '{name}' at scale paper; did you mean '{near}'?"
@@ -420,7 +422,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
 def test_a_file_that_is_not_yaml(tmp_path, data):
-    """One line, whatever is wrong with it."""
+    """The error is one line, whatever is wrong with the file."""
     folder = workflow(tmp_path / "workflow")
     (folder / "experiments" / "ghost.yaml").write_bytes(data)
     with pytest.raises(InputError, match=r"ghost\.yaml.*not valid YAML") as error:
@@ -502,7 +504,7 @@ UNMATCHED = {
     ("experiments", "artifacts", "expected"), UNMATCHED.values(), ids=UNMATCHED
 )
 def test_a_name_that_would_match_nothing(tmp_path, experiments, artifacts, expected):
-    """Otherwise a misspelt name would silently change nothing."""
+    """It is refused, because a misspelled name would otherwise silently have no effect."""
     with pytest.raises(InputError) as error:
         registry(tmp_path, experiments, artifacts)
     assert expected in str(error.value)
@@ -524,7 +526,7 @@ def test_one_name_in_two_files(tmp_path, experiments, artifacts):
 
 
 def test_a_probe_that_a_scale_drops(tmp_path):
-    """The artifact would have nothing to draw there."""
+    """At that scale, the artifact would have nothing to draw."""
     body = experiment(
         task="classify",
         base={**CLASSIFY, "probes": ["gradients"]},

@@ -122,13 +122,13 @@ def test_pivot_has_the_papers_shape():
 
 def test_several_metrics_are_named():
     """A metric is named where there is more than one, or where no column label says what it is."""
-    one = [line(metric="rate")]
+    single = [line(metric="rate")]
     several = [
         line(metric="rate", column="18"),
         line(metric="growth", column="18"),
         line(metric="odd", column=""),
     ]
-    assert pivot(one)[0] == ["", "factor per layer"]
+    assert pivot(single)[0] == ["", "factor per layer"]
     assert pivot(several)[0] == ["", "18, factor per layer", "18, growth g₁/g_L", "odd"]
 
 
@@ -318,11 +318,11 @@ def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
     with Path("results/laptop/artifacts.csv").open(newline="") as stream:
         rows = {row["id"]: row for row in csv.DictReader(stream)}
     assert tuple(rows["ghost.x"]) == overview.COLUMNS
-    told = {
+    summary = {
         key: (row["kind"], row["status"], row["verdicts"], row["reason"])
         for key, row in rows.items()
     }
-    assert told == {
+    assert summary == {
         "ghost.x": ("table", "built", "1 match, 1 cited", ""),
         "ghost.y": ("figure", "built", "", ""),
         "ghost.z": ("claim", "not run", "", "no data"),
@@ -353,10 +353,10 @@ def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
     first = "1 of 3 artifacts are in results/laptop/; numbers: 1 match, 1 cited"
     for name in overview.artifact_files(reg.artifact("ghost.x"), "laptop"):
         Path(name).touch()
-    more = "1 more can be built: snakemake --config scale=laptop"
+    remaining = "1 more can be built: snakemake --config scale=laptop"
     assert overview.closing_lines(reg, "laptop", {"ghost.z": "no data"}) == [
         first,
-        more,
+        remaining,
         "not run (no data): ghost.z",
     ]
     reg.artifacts["ghost.again"] = dataclasses.replace(reg.artifact("ghost.x"), id="ghost.again")
@@ -440,7 +440,7 @@ CITED |= {"ours_se": "", "n": "", "n_diverged": "", "verdict": "cited"}
 
 
 def test_markdown_escapes_bars():
-    """ghost0.propB_14's label has E|x|."""
+    """A bar in a label, such as E|x| of ghost0.propB_14, does not end the cell."""
     text = render_markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
     (line,) = (line for line in text.splitlines() if line.startswith("| E"))
     assert line == r"| E\|x\| | 1 / cited |"
@@ -452,5 +452,5 @@ def test_markdown_escapes_bars():
     ids=["{}", "$", "\\"],
 )
 def test_latex_escapes_braces_dollars_and_backslashes(label, text):
-    """As every other special character."""
+    """These are escaped like every other special character."""
     assert f"{text} & 1 / cited" in render_latex("T", [{**CITED, "row": label}], "laptop")

@@ -1,4 +1,5 @@
-"""A run killed anywhere and started again publishes the bytes of an undisturbed one."""
+"""A run that is killed anywhere and started again publishes the same bytes as an undisturbed
+run."""
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ class Runner:
         self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
 
     def begin(self, **plan):
-        # the fork server knows those of its own start
+        # A forked process would otherwise have the environment with which the fork server started.
         env = {
             name: value for name, value in os.environ.items() if name.startswith("GHOSTGRAD_")
         } | self.env
@@ -120,7 +121,7 @@ class Runner:
 
     @property
     def starts(self) -> list[int]:
-        """The step at which each process that computed took the run up."""
+        """The step from which each process that computed started or resumed the run."""
         text = (self.folder / "log.txt").read_text()
         return [int(n) for n in re.findall(r"(\d+) of \d+ (?:steps|repeats) done", text)]
 
@@ -138,7 +139,7 @@ def undisturbed(request, tmp_path_factory, manifest) -> tuple[str, dict[str, byt
 
 
 CASES = {
-    # each list: the plans of the processes before the last one, which is left in peace
+    # Each list holds the plans of the processes before the last one, which is not disturbed.
     "before the first checkpoint": [{"kill_at_step": 5}, {"save_at": [4], "kill_at_step": 9}],
     "inside the first checkpoint's write": [
         {"save_at": [6], "kill_in_write": 1},
@@ -165,10 +166,11 @@ def test_killed_and_resumed_equals_undisturbed(case, undisturbed, tmp_path, mani
     assert runner.start() == 0
     assert runner.files == expected
     assert 0 < runner.starts[-1] < STEPS, (
-        "the process that finished the run took it up in its middle"
+        "the process that finished the run resumed it in the middle"
     )
 
 
+# Rule -> how many times a run with it is killed, 20 in all.
 SEEDS = {
     "lalc": 4,
     "lars": 3,
@@ -176,13 +178,14 @@ SEEDS = {
     "lamb": 3,
     "larc": 3,
     "sgd": 4,
-}  # kills of a run with that rule, 20 in all
+}
 
 
 @pytest.mark.parametrize("rule", SEEDS)
 def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest):
-    """Between gradient and update, before and behind checkpoints at steps drawn as well; with what
-    every rule keeps from step to step, and with the probes that look at an update."""
+    """The kills are between gradient and update, each after a checkpoint; the steps of both are
+    drawn. This covers what each rule keeps from step to step, and the probes that look at an
+    update."""
     spec = {
         **SPECS["classify"],
         "optimizer": rule,
@@ -255,16 +258,16 @@ def test_the_stop_file_saves_and_exits_75(undisturbed, tmp_path, manifest):
     assert runner.files == expected
 
 
-def test_of_two_processes_one_computes_and_both_end_well(undisturbed, tmp_path, manifest):
+def test_one_of_two_processes_computes_and_both_succeed(undisturbed, tmp_path, manifest):
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
     processes = [runner.begin(pace=0.02), runner.begin(pace=0.02)]
     assert [runner.end(process) for process in processes] == [0, 0]
     assert runner.files == expected
     assert runner.starts == [0], "one of them computed, the other waited and published"
-    said = runner.output.read_text()
-    assert said.count("another process works on this run; waiting for it") == 1
-    assert said.count("finished before; publishing again") == 1
+    output = runner.output.read_text()
+    assert output.count("another process works on this run; waiting for it") == 1
+    assert output.count("finished before; publishing again") == 1
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(undisturbed, tmp_path, manifest):
@@ -297,8 +300,8 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one(undisturbed, tmp_path,
 
 
 def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
-    """A killed Snakemake leaves its child; the registry is edited and built again; then the child
-    comes to its end."""
+    """A killed Snakemake leaves a child process behind. The registry is edited and built again
+    before the child ends; the child must not overwrite the newer result."""
     target, record = tmp_path / "out", Record({"status": "done"}, CsvTable(("step",)))
     states = {name: State(tmp_path / "state" / f"a-s0@{name}") for name in ("older", "newer")}
     for name, state in states.items():
@@ -311,13 +314,14 @@ def test_a_process_of_an_older_spec_publishes_nothing(tmp_path):
     assert not target.exists()
     states["newer"].publish(target)
     assert json.loads((target / "spec.json").read_text())["repeats"] == "newer"
-    states["older"].mark_as_newest()  # the edit is taken back
+    states["older"].mark_as_newest()  # the edit is undone
     states["older"].publish(target)
     assert json.loads((target / "spec.json").read_text())["repeats"] == "older"
 
 
 def test_a_record_that_lacks_a_file_is_computed_again(tmp_path, manifest):
-    """And a damaged environment.json is written anew: what is published can be read."""
+    """A damaged environment.json is replaced by a new one, so that the published file can be
+    read."""
     runner = Runner(tmp_path, "simulate", manifest)
     assert runner.start() == 0
     expected = runner.files
@@ -333,7 +337,7 @@ def test_a_record_that_lacks_a_file_is_computed_again(tmp_path, manifest):
 
 
 def earlier_running_totals(saved: dict) -> None:
-    """Sums as they were saved before there was a Progress."""
+    """Rename the key of the sums, as if earlier code had saved them."""
     saved["window"] = saved.pop("running_totals")
 
 
@@ -343,7 +347,8 @@ def other_columns(saved: dict) -> None:
 
 @pytest.mark.parametrize("change", [earlier_running_totals, other_columns])
 def test_progress_of_other_code_is_refused(tmp_path, change):
-    """Its numbers are never taken for those of today's columns."""
+    """Such progress is never restored, or its numbers would be taken for those of the current
+    columns."""
     progress = Progress.start(("step", "at", "loss"), ("loss",))
     progress.add({"loss": 3.0}, 2)
     progress.step = 4

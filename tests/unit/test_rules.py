@@ -24,7 +24,8 @@ CONFIG = {"scale": "laptop", "state_dir": "state", "data": {"cifar10": None}}
 
 @pytest.fixture
 def build(bench) -> Build:
-    """Of a registry whose artifact ghost.x shows the variants a, b, c and d of one experiment."""
+    """A build of a registry whose artifact ghost.x shows the variants a, b, c and d of one
+    experiment."""
     return Build.from_config(bench, CONFIG)
 
 
@@ -43,7 +44,8 @@ def test_the_configuration_makes_a_build(bench):
 
 
 def test_every_experiment_belongs_to_one_run_rule():
-    """Of its task, and of weights.pt or not: two rules that make one file would be ambiguous."""
+    """The task, and whether the runs publish weights.pt, determine the rule. Snakemake refuses two
+    rules that make the same file."""
     build = Build.from_config(load_registry(), CONFIG)
     patterns = [build.experiments_pattern(*rule) for rule in RUN_RULES.values()]
     for name in build.registry.experiments:
