@@ -1,10 +1,10 @@
-"""Seconds of the commands that look at results at paper scale: status, plan and show; and of a dry
-run, beside that of an empty workflow.
+"""How long the commands take that look at results at paper scale, and a dry run of the workflow.
 
     python benchmarks/commands.py [--rounds 5]
 
-Every command is a process of its own, started in turn in each round; medians over the rounds are
-printed. No run needs to exist.
+The commands are status, plan and show; the dry run is compared with that of an empty workflow. Each
+round starts every command once, in a process of its own; the medians over the rounds are printed.
+No run needs to exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Wall time of one process."""
+    """Return the wall time of a command in seconds."""
     started = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return time.perf_counter() - started

@@ -6,14 +6,14 @@ are compared on one small Slurm that the benchmark starts.
     python benchmarks/fanout.py [--jobs 200] [--official 40] [--slots 10]
 
 It needs root, Slurm's Debian packages and, for the official plugin, a network connection, since the
-plugin is installed into a new environment. `--official N` gives it N jobs (0 leaves it out); its
-numbers are per job all the same.
+plugin is installed into a new environment. `--official N` gives it N jobs, and 0 leaves it out; the
+comparison is per job.
 
 submitted     seconds until the last sbatch has returned
 whole         seconds until Snakemake, or the array, has ended
-CPU           seconds of all processes of the machine per job, without what it does when idle
-calls         of sbatch, sacct, squeue, scontrol and scancel, per job
-interpreters  Python processes started, per job
+CPU           CPU seconds of all processes of the machine per job, less what it uses when idle
+calls         calls of sbatch, sacct, squeue, scontrol and scancel per job
+interpreters  Python processes started per job
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ rule one:
     output: "out/{{i}}"
     shell: "true > {{output}}"
 """
-# Every Python that starts runs this sitecustomize.py, which leaves an empty file.
+# Every Python process runs this sitecustomize.py at its start, which leaves an empty file.
 COUNTER = """
 import os
 path = os.environ["STARTS"] + "/" + str(os.getpid()) + os.urandom(4).hex()
@@ -59,14 +59,14 @@ COMMON = [
 
 
 def cpu_seconds() -> float:
-    """Seconds of all processes since the machine started."""
+    """Return the CPU seconds of all processes since the machine started."""
     user, nice, system = map(int, Path("/proc/stat").read_text().split(maxsplit=4)[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Measured:
-    """One way to run the jobs."""
+    """The measurements of one way to run the jobs."""
 
     name: str
     jobs: int
@@ -143,8 +143,10 @@ print(time.perf_counter() - started)
 
 
 def import_ms() -> float:
-    """Milliseconds that importing the plugin takes after Snakemake's interface package, the median
-    of nine."""
+    """Return the milliseconds that importing the plugin takes, the median of nine.
+
+    Snakemake's interface packages have been imported before.
+    """
     command = [sys.executable, "-c", IMPORT]
     took = [
         float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -154,7 +156,7 @@ def import_ms() -> float:
 
 
 def official_environment(folder: Path) -> str:
-    """The interpreter of a new environment with the same Snakemake and the official plugin."""
+    """Install the same Snakemake and the official plugin anew, and return their interpreter."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     python = str(folder / "bin" / "python")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
@@ -162,7 +164,7 @@ def official_environment(folder: Path) -> str:
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
     subprocess.run(
         [python, "-m", "snakemake", "--version"], check=True, stdout=subprocess.DEVNULL
-    )  # compiles it
+    )  # compiles its modules
     return python
 
 

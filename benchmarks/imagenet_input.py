@@ -1,11 +1,11 @@
-"""Images per second and core of ImageNet's input, beside torchvision's reference pipeline.
+"""Images per second and core of ImageNet's input pipeline, beside torchvision's reference pipeline.
 
 The goal is 1.5 times as many.
 
 Ours decodes with torchvision.io, cuts a random window, resizes and flips it as uint8 in the worker,
-and normalizes it on the device. The reference is PIL, RandomResizedCrop, flip, ToTensor, Normalize.
-Both run in one process on one thread, on the same JPEGs of ImageNet's typical size: 500 x 375
-pixels and about 110 KB, cut from scikit-learn's two photographs.
+and normalizes it on the device. The reference uses PIL and RandomResizedCrop, flip, ToTensor and
+Normalize. Both run in one process on one thread, on the same JPEGs of ImageNet's typical size: 500
+x 375 pixels and about 110 KB, cut from scikit-learn's two photographs.
 
     python benchmarks/imagenet_input.py [--images 128] [--rounds 9]
 """
@@ -50,7 +50,7 @@ SPEC = {
 
 
 def write(root: Path, count: int) -> int:
-    """Write an ImageFolder of windows of the photographs; returns the mean file size in bytes."""
+    """Write an ImageFolder of windows of the photographs; return the mean file size in bytes."""
     rng, sizes = np.random.default_rng(0), []
     photographs = load_sample_images().images
     for split, number in (("train", count), ("val", 2)):
@@ -69,13 +69,17 @@ def write(root: Path, count: int) -> int:
 
 
 def ours(root: Path) -> Callable[[], int]:
-    """A function that reads an epoch as a worker and the device do, and returns how many images
-    it read."""
+    """Return a function that reads an epoch as a worker and the device do.
+
+    It returns the number of images.
+    """
     spec = expand("classify", SPEC)
-    found = folders.scan("images", str(root))
-    train, test = found.resized(SIDE, 256)
-    images = Images(train, found.train_y, test, found.test_y, found.classes, IMAGENET_MEAN_STD)
-    order = batches.EpochSampler(spec, len(found.train_y), batches.SINGLE_PROCESS)
+    scanned = folders.scan("images", str(root))
+    train, test = scanned.resized(SIDE, 256)
+    images = Images(
+        train, scanned.train_y, test, scanned.test_y, scanned.classes, IMAGENET_MEAN_STD
+    )
+    order = batches.EpochSampler(spec, len(scanned.train_y), batches.SINGLE_PROCESS)
     training = batches.TrainBatches(spec, images, order)
 
     def epoch() -> int:
@@ -88,7 +92,7 @@ def ours(root: Path) -> Callable[[], int]:
 
 
 def reference(root: Path) -> Callable[[], int]:
-    """The same as `ours` with torchvision's transforms."""
+    """Return a function that does the same as that of `ours` with torchvision's transforms."""
     steps = [transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip()]
     steps += [transforms.ToTensor(), transforms.Normalize(*IMAGENET_MEAN_STD)]
     folder = ImageFolder(str(root / "train"), transforms.Compose(steps))
@@ -120,8 +124,10 @@ def main() -> None:
                 started = time.perf_counter()
                 speeds[name].append(epoch() / (time.perf_counter() - started))
     ratios = [
-        mine / theirs
-        for mine, theirs in zip(speeds["ours"][1:], speeds["reference"][1:], strict=True)
+        our_speed / reference_speed
+        for our_speed, reference_speed in zip(
+            speeds["ours"][1:], speeds["reference"][1:], strict=True
+        )
     ]
     for name, values in speeds.items():
         speed = statistics.median(values[1:])

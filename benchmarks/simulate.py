@@ -1,4 +1,4 @@
-"""Time per repeat of PlainNet20 (width 256, batch 128, ReLU, BN) in three ways.
+"""Time per repeat of PlainNet20 (width 256, batch 128, ReLU, BN), computed in three ways.
 
     python benchmarks/simulate.py [--repeats 96] [--rounds 5]
 
@@ -8,8 +8,8 @@ ours      ghostgrad.tasks.simulate as the workflow runs it: a process per core, 
 minimum   the same matrix products and random weights and nothing else, in the better of two
           arrangements: one process with all threads, or a process per core with one thread each
 
-All are measured in turn in every round; the ratios are of the medians. On a machine with a GPU,
-plain and ours are measured on it as well.
+Every round measures all of them in turn; the ratios are those of the medians. On a machine with a
+GPU, plain and ours are measured on it as well.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def worker(
 def per_repeat(
     method: str, repeats: int, processes: int = 1, threads: int | None = None, device: str = "cpu"
 ) -> float:
-    """Milliseconds of wall time per repeat of `processes` processes that work side by side."""
+    """Return the wall time per repeat, in ms, of `processes` processes that run side by side."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(processes), context.Queue()
     arguments = (method, repeats, threads, device, barrier, queue)
@@ -117,7 +117,7 @@ def per_repeat(
 def compare(
     name: str, arrangements: dict[str, Callable[[], float]], rounds: int
 ) -> dict[str, float]:
-    """Medians over rounds in which every arrangement takes its turn."""
+    """Print and return the medians over rounds in which every arrangement takes its turn."""
     times: dict[str, list[float]] = {key: [] for key in arrangements}
     for _ in range(rounds):
         for key, measure in arrangements.items():
@@ -144,9 +144,11 @@ def main() -> None:
         f"minimum, {cores} x 1 thread": lambda: per_repeat("minimum", n, cores, 1),
         f"minimum, 1 x {cores} threads": lambda: per_repeat("minimum", n, 1, cores),
     }
-    reference, mine, *bare = compare(f"CPU, {cores} cores", arrangements, options.rounds).values()
-    print(f"  plain / ours    {reference / mine:5.2f}   (goal: at least 1.8)")
-    print(f"  ours / minimum  {mine / min(bare):5.2f}   (goal: at most 1.5)")
+    plain_ms, ours_ms, *minimum_ms = compare(
+        f"CPU, {cores} cores", arrangements, options.rounds
+    ).values()
+    print(f"  plain / ours    {plain_ms / ours_ms:5.2f}   (goal: at least 1.8)")
+    print(f"  ours / minimum  {ours_ms / min(minimum_ms):5.2f}   (goal: at most 1.5)")
 
     import torch
 
@@ -155,10 +157,10 @@ def main() -> None:
             "plain": lambda: per_repeat("plain", n, device="cuda"),
             "ours": lambda: per_repeat("ours", 16 * n, device="cuda"),
         }
-        reference, mine = compare(
+        plain_ms, ours_ms = compare(
             torch.cuda.get_device_name(), arrangements, options.rounds
         ).values()
-        print(f"  plain / ours    {reference / mine:5.1f}   (goal: at least 50)")
+        print(f"  plain / ours    {plain_ms / ours_ms:5.1f}   (goal: at least 50)")
     else:
         print("\nno GPU here: not run")
 

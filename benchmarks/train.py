@@ -1,4 +1,4 @@
-"""What training costs.
+"""What training costs, in parts that are compared with a reference.
 
 a  images per second of the engine, beside torchvision's reference training loop (goal: 1.1 times as
    many on two cores of a CPU, 3 times on a GPU)
@@ -15,7 +15,8 @@ g  orthogonal regularization, beside a step of SeqNet50 without it (at most 5 %)
 
     python benchmarks/train.py [--only a,b,c,d,e,f,g] [--rounds 15] [--threads 2] [--device cpu]
 
-The ratios are of medians, measured in turn in every round. The images are random.
+Every round measures all of a part in turn; the ratios are those of the medians. The images are
+random.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ NETS = {
     "Resnet-15, batch 128": {"model": "preact_resnet", "batch": 128, **AUGMENT},
     "ResNet50, batch 16": {**RESNET50, "batch": 16, **AUGMENT},
 }
-PROBES = {  # what is recorded of each net at the paper's scale, and what else there is
+PROBES = {  # kinds that the experiments with these nets record at the paper's scale
     "Resnet-15, batch 128": ["gradients", "activations", "bn_offset", "weight_norm"],
     "ResNet50, batch 16": ["updates", "statistics"],
 }
@@ -78,8 +79,9 @@ FASTER = {
     "cuda": {"channels_last": True, "precision": "bf16", "compile": True},
 }
 WORKERS, STEPS = 2, 3
-LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 in a step
-# The same in the experiment `imagenet`; the regularization costs as much whatever their number.
+LARGE = {"cpu": 16, "cuda": 64}  # images of 224 x 224 per step
+# The images per GPU and step in the experiment `imagenet`. The cost of the regularization does not
+# depend on their number.
 OF_A_GPU = 64
 STILL = 1e-4  # a learning rate at which many steps on one batch hardly change a network
 
@@ -87,8 +89,10 @@ STILL = 1e-4  # a learning rate at which many steps on one batch hardly change a
 def medians(
     ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each way, measured in turn after one round of warm-up. A way that returns a
-    float has measured its seconds itself."""
+    """Return the median seconds of each way, measured in turn after one round of warm-up.
+
+    A way that returns a float has measured its seconds itself.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
@@ -137,7 +141,7 @@ class Engine:
 
 
 class Pictures(Dataset):
-    """As torchvision's CIFAR10: an image is made from its bytes, then transformed."""
+    """A dataset like torchvision's CIFAR10: an image is made from its bytes, then transformed."""
 
     def __init__(self, images: Images):
         self.x, self.y = np.ascontiguousarray(images.train_x.transpose(0, 2, 3, 1)), images.train_y
@@ -156,8 +160,10 @@ class Pictures(Dataset):
 
 
 def reference(images: Images, device: torch.device, **changes: Any) -> Callable[[], float]:
-    """A function that returns the seconds of STEPS steps of the loop in torchvision's
-    references/classification/train.py while its workers run."""
+    """Return a function that returns the seconds of STEPS steps of torchvision's reference loop.
+
+    The loop is that of references/classification/train.py; its workers run at the same time.
+    """
     spec = expand("classify", {**BASE, **changes})
     model = classify.new_model(spec, images).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -195,18 +201,18 @@ def reference(images: Images, device: torch.device, **changes: Any) -> Callable[
 
 
 def speed(rounds: int, device: torch.device) -> None:
-    """(a)"""
-    for name, more in NETS.items():
+    """Part a: images per second of the engine and of torchvision's loop."""
+    for name, changes in NETS.items():
         images = random_images()
         ways = {
-            "ours": Engine(images, device, **more).steps,
-            "ours, faster": Engine(images, device, **more, **FASTER[device.type]).steps,
-            "torchvision's": reference(images, device, **more),
+            "ours": Engine(images, device, **changes).steps,
+            "ours, faster": Engine(images, device, **changes, **FASTER[device.type]).steps,
+            "torchvision's": reference(images, device, **changes),
         }
-        found = medians(ways, max(3, rounds // 5), device)
-        for way, seconds in found.items():
-            ratio = found["torchvision's"] / seconds
-            images_per_s = STEPS * more["batch"] / seconds
+        times = medians(ways, max(3, rounds // 5), device)
+        for way, seconds in times.items():
+            ratio = times["torchvision's"] / seconds
+            images_per_s = STEPS * changes["batch"] / seconds
             print(
                 f"(a) {name}: {images_per_s:8.1f} images/s {way:14} {ratio:5.2f} times"
                 " torchvision's",
@@ -215,25 +221,25 @@ def speed(rounds: int, device: torch.device) -> None:
 
 
 def pipeline(rounds: int, device: torch.device) -> None:
-    """(b)"""
-    for name, more in NETS.items():
-        engine = Engine(random_images(), device, **more)
+    """Part b: the input pipeline beside a step."""
+    for name, changes in NETS.items():
+        engine = Engine(random_images(), device, **changes)
         batch = engine.input()
-        found = medians(
+        times = medians(
             {"input": engine.input, "step": lambda e=engine, b=batch: e.step(*b)}, rounds, device
         )
-        share = 100 * found["input"] / found["step"]
+        share = 100 * times["input"] / times["step"]
         print(
-            f"(b) {name}: input {1000 * found['input']:.2f} ms, {share:.2f} % of a step"
+            f"(b) {name}: input {1000 * times['input']:.2f} ms, {share:.2f} % of a step"
             " (goal: at most 5)",
             flush=True,
         )
 
 
 def probing(rounds: int, device: torch.device) -> None:
-    """(e)"""
-    for name, more in NETS.items():
-        engine = Engine(random_images(), device, **more)
+    """Part e: the probes beside a step."""
+    for name, changes in NETS.items():
+        engine = Engine(random_images(), device, **changes)
         batch = engine.input()
 
         def measured(engine=engine, batch=batch, name=name) -> None:
@@ -245,12 +251,12 @@ def probing(rounds: int, device: torch.device) -> None:
                     )
                 )
 
-        found = medians(
+        times = medians(
             {"probes": measured, "step": lambda e=engine, b=batch: e.step(*b)},
             max(3, rounds // 5),
             device,
         )
-        ratio = found["probes"] / found["step"]
+        ratio = times["probes"] / times["step"]
         print(
             f"(e) {name}: probes cost {ratio:.2f} steps, {ratio:.2f} % at every 100th"
             " (goal: at most 3)",
@@ -259,28 +265,31 @@ def probing(rounds: int, device: torch.device) -> None:
 
 
 def updates(rounds: int, device: torch.device) -> None:
-    """(c), the update alone, on given gradients."""
+    """Part c: the update alone, on given gradients."""
     steps = {}
-    for name, more in RULES.items():
-        spec = expand("classify", {**BASE, **RESNET50, **more})
+    for name, changes in RULES.items():
+        spec = expand("classify", {**BASE, **RESNET50, **changes})
         model = build_network(spec, 10, (3, 32, 32)).to(device)
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
         steps[name] = build_optimizer(spec, model).step
-    found = medians(steps, rounds, device)
-    for name, seconds in found.items():
+    times = medians(steps, rounds, device)
+    for name, seconds in times.items():
         goal = " (goal: at most 1.5)" if name in ("lars", "lalc") else ""
         print(
             f"(c) update, {name:5} {1000 * seconds:8.2f} ms "
-            f" {seconds / found['sgd']:5.2f} times sgd's{goal}",
+            f" {seconds / times['sgd']:5.2f} times sgd's{goal}",
             flush=True,
         )
 
 
 def clars(rounds: int, device: torch.device) -> None:
-    """(d), forward and backward of Resnet-15 and ResNet50 at 32 x 32, with and without norms."""
-    for name, more in {"preact_resnet": {"model": "preact_resnet"}, "resnet50": RESNET50}.items():
-        spec = expand("classify", {**BASE, **more})
+    """Part d: forward and backward of Resnet-15 and ResNet50 at 32 x 32, with and without norms."""
+    for name, changes in {
+        "preact_resnet": {"model": "preact_resnet"},
+        "resnet50": RESNET50,
+    }.items():
+        spec = expand("classify", {**BASE, **changes})
         model = build_network(spec, 10, (3, 32, 32)).to(device).train()
         x, y = (
             torch.randn(spec.batch, 3, 32, 32, device=device),
@@ -304,8 +313,8 @@ def clars(rounds: int, device: torch.device) -> None:
             way()
             cuda = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
             peaks[what] = cuda or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found = medians({"plain": plain, "clars": with_norms}, max(3, rounds // 5), device)
-        ratio, memory = found["clars"] / found["plain"], peaks["clars"] / peaks["plain"]
+        times = medians({"plain": plain, "clars": with_norms}, max(3, rounds // 5), device)
+        ratio, memory = times["clars"] / times["plain"], peaks["clars"] / peaks["plain"]
         print(
             f"(d) step, {name}: clars {ratio:.2f} times the time (goal: 1.5),"
             f" {memory:.2f} times the memory (1.3)"
@@ -313,7 +322,7 @@ def clars(rounds: int, device: torch.device) -> None:
 
 
 def large(rounds: int, device: torch.device) -> None:
-    """(f), on a batch that is in memory."""
+    """Part f: a step on a batch that is in memory, beside the reference script's."""
     count = LARGE[device.type]
     images, base = (
         random_images(count, 224),
@@ -321,17 +330,17 @@ def large(rounds: int, device: torch.device) -> None:
     )
     for model in ("resnet50", "seqnet50"):
         ways, engines = {}, {"ours": {}, "ours, faster": FASTER[device.type]}
-        for name, more in engines.items():
-            engine = Engine(images, device, model=model, lr=STILL, **base, **more)
+        for name, changes in engines.items():
+            engine = Engine(images, device, model=model, lr=STILL, **base, **changes)
             x, y = engine.input()
             ways[name] = lambda engine=engine, x=x, y=y: engine.step(x, y)
         for name, amp in {"reference": False, "reference, amp": True}.items():
             if device.type == "cuda" or not amp:
                 net = classify.new_model(engine.spec, images).to(device).train()
                 ways[name] = reference_step(net, x, y, amp)
-        found = medians(ways, max(3, rounds // 3), device)
-        for way, seconds in found.items():
-            ratio = found["reference"] / seconds
+        times = medians(ways, max(3, rounds // 3), device)
+        for way, seconds in times.items():
+            ratio = times["reference"] / seconds
             print(
                 f"(f) {model}: {count / seconds:7.2f} images/s {way:14} {ratio:5.2f} times the"
                 " reference's",
@@ -342,8 +351,10 @@ def large(rounds: int, device: torch.device) -> None:
 def reference_step(
     net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, amp: bool = False
 ) -> Callable[[], None]:
-    """A step of torchvision's references/classification/train.py: loss, update, and the accuracy of
-    the batch, top-1 and top-5."""
+    """Return a function that does a step of torchvision's references/classification/train.py.
+
+    A step is the loss, the update, and the top-1 and top-5 accuracy of the batch.
+    """
     optimizer = torch.optim.SGD(net.parameters(), lr=STILL, momentum=0.9, weight_decay=1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
     scaler = torch.amp.GradScaler(x.device.type, enabled=amp)
@@ -365,7 +376,7 @@ def reference_step(
 
 
 def regularization(rounds: int, device: torch.device) -> None:
-    """(g)"""
+    """Part g: orthogonal regularization beside a step."""
     images = random_images(OF_A_GPU, 224)
     engine = Engine(images, device, model="seqnet50", init="default", batch=OF_A_GPU, lr=STILL)
     x, y = engine.input()
@@ -374,10 +385,10 @@ def regularization(rounds: int, device: torch.device) -> None:
         "step": lambda: engine.step(x, y),
         "regularization": lambda: orthogonal.penalty(weights, 1e-4).backward(),
     }
-    found = medians(ways, max(3, rounds // 3), device)
-    more = 100 * found["regularization"] / found["step"]
+    times = medians(ways, max(3, rounds // 3), device)
+    share = 100 * times["regularization"] / times["step"]
     print(
-        f"(g) orthogonal regularization: {more:.1f} % of a step of {OF_A_GPU} images"
+        f"(g) orthogonal regularization: {share:.1f} % of a step of {OF_A_GPU} images"
         " (goal: at most 5)",
         flush=True,
     )

@@ -12,7 +12,11 @@ from snakemake_executor_plugin_submitit.ledger import BatchRequest, JobRecord, L
 
 
 def test_the_ledger_forgets_a_job_once_snakemake_has_recorded_its_end(tmp_path):
-    """Not when the end is reported: a controller that leaves in between would run the job again."""
+    """A job stays in the ledger until Snakemake has recorded its end.
+
+    Were it removed when the end is reported, a controller that is killed between the two would
+    leave a finished job that the next one runs again.
+    """
     record = JobRecord(0, 0, "key", "params", "one", "log")
     batch = Ledger(tmp_path).create([record], True, BatchRequest(), "local")
     executor, job, submissions, successes = object.__new__(Executor), object(), [], []

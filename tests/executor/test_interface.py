@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 
 class TestLocal(snakemake.common.tests.TestWorkflowsLocalStorageBase):
-    """Snakemake's own, on this machine."""
+    """Snakemake's own tests of executor plugins, with the local cluster."""
 
     __test__ = True
 
@@ -28,7 +28,7 @@ class TestLocal(snakemake.common.tests.TestWorkflowsLocalStorageBase):
 
 
 def test_every_setting_is_in_the_help():
-    """A percent sign in one would break `snakemake --help` wherever the plugin is installed."""
+    """A percent sign in a help text would break `snakemake --help` for every user of the plugin."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=False
     )
@@ -47,7 +47,7 @@ def test_the_readme_lists_every_setting_with_its_default():
     for field in fields(ExecutorSettings):
         default = f"`{field.default}`" if field.default != "" else "none"
         name = field.name.replace("_", "-")
-        if name != "logdir":  # whose default is a folder inside another setting's
+        if name != "logdir":  # its default is a folder inside that of another setting
             assert defaults.get(name) == default, name
 
 
@@ -60,8 +60,10 @@ def test_the_slurm_profile_preloads_what_exists():
 
 
 def test_the_import_is_light():
-    """Every start of Snakemake imports every plugin; submitit and the modules that use it are for
-    workflows on a cluster only."""
+    """Importing the plugin loads neither submitit nor the modules that use it.
+
+    Snakemake imports all plugins at every start, also for workflows without a cluster.
+    """
     code = "import sys, snakemake_executor_plugin_submitit; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The files of the ledger, which controllers and tasks of other versions may read."""
+"""The files of the ledger keep their form, as other versions of the plugin may read them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_damaged_file_counts_as_missing(batch, text):
 
 
 def test_a_job_is_started_or_withdrawn(batch):
-    """The first claim decides, until the task is known to be dead."""
+    """The first claim wins, until it is revoked because the task is known to be dead."""
     assert not batch.has_started(0)
     assert claim_job(batch.folder, 0, "task")
     assert not claim_job(batch.folder, 0, "task")

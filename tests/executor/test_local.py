@@ -1,4 +1,4 @@
-"""`--submitit-cluster local`: the same path without Slurm, with GPUs shared out."""
+"""`--submitit-cluster local` runs jobs without Slurm and gives each its own GPUs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(folder: Path, snakefile: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_no_gpu_is_given_out_twice(tmp_path):
-    """Six jobs of one GPU each on a machine with two: at no moment do two of them share one."""
+    """Of six jobs with one GPU each, no two share a GPU of a machine with two at the same time."""
     code, output = run(tmp_path, GPUS, "--submitit-local-gpus", "2", "--submitit-local-cpus", "4")
     assert code == 0, output[-3000:]
     spans: dict[str, list[tuple[float, float]]] = {}
@@ -84,14 +84,14 @@ def test_no_gpu_is_given_out_twice(tmp_path):
 
 
 def test_more_gpus_than_there_are(tmp_path):
-    """One line; that job only."""
+    """A job that requests more GPUs than the machine has fails with a message that says so."""
     code, output = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--submitit-local-gpus", "2")
     assert code == 1
     assert "gpu: 3 requested, but this machine has 2" in output
 
 
 def test_a_failure_is_named(tmp_path):
-    """Rule, reason and the log's own words; the other job's result stays."""
+    """The message has the rule, the reason and the job's output; the other job's result is kept."""
     code, output = run(tmp_path, FAILING, "--keep-going")
     assert code == 1
     assert (tmp_path / "there.txt").exists()
@@ -101,7 +101,7 @@ def test_a_failure_is_named(tmp_path):
 
 
 def test_a_bad_resource_fails_that_job_alone(tmp_path):
-    """Before anything is submitted, with the resource, its value and what is wrong."""
+    """The job is not submitted, and the message has the resource, its value and what is wrong."""
     text = FAILING.replace('log: "bad.log"', 'resources: slurm_partition="a; rm -rf ~"')
     code, output = run(tmp_path, text, "--keep-going", "--retries", "2")
     assert code == 1
@@ -134,7 +134,7 @@ def test_an_unwritable_folder(tmp_path):
 
 
 def test_a_killed_task_leaves_nothing_behind(tmp_path):
-    """kill -9 of the process that forks the jobs: the job is ended too, before its retry begins."""
+    """When the process that forks the jobs is killed, its job is ended before the retry begins."""
     events = tmp_path / "events"
     events.mkdir()
     script = ROOT / "tests" / "slurm" / "train.py"
@@ -152,7 +152,7 @@ def test_a_killed_task_leaves_nothing_behind(tmp_path):
 
 
 def kill_task(folder: Path, log: Path) -> None:
-    """Once the job has saved something."""
+    """Kill the task once its job has saved a checkpoint."""
     while not log.with_suffix(".json").exists():
         time.sleep(0.1)
     subprocess.run(["pkill", "-KILL", "-f", f"submitit.core._submit {folder}"], check=True)
@@ -168,7 +168,7 @@ rule one:
 
 
 def detach(folder: Path, **values: object) -> tuple[Path, str]:
-    """Run a workflow whose controller gets SIGTERM, and wait until its job has ended alone."""
+    """Run a workflow whose controller gets SIGTERM, and wait until its job has ended by itself."""
     events = folder / "events"
     (folder / "in.txt").write_text("old\n")
     text = PLAIN.format(**{"events": events, "seconds": 3, "params": "lr=1", **values})
@@ -193,7 +193,7 @@ def wait_until(happened) -> None:
 
 
 def test_a_job_that_ended_alone_is_taken_over_and_recorded(tmp_path):
-    """It does not run again, and a change of its command is noticed as after any other run."""
+    """The job does not run again, and a later change of its command is noticed as usual."""
     events, text = detach(tmp_path)
     code, output = run(tmp_path, text, "--rerun-incomplete")
     assert code == 0, output[-3000:]
@@ -230,8 +230,11 @@ WORK = "import time; time.sleep({seconds}); open(snakemake.output[0], 'w').write
 
 
 def test_an_end_that_was_recorded_is_not_taken_over_again(tmp_path):
-    """A controller that is killed between Snakemake's record of an end and the ledger's leaves an
-    entry that means nothing: the script has changed since."""
+    """A ledger entry of an end that Snakemake has recorded does not replace a later run.
+
+    A controller leaves such an entry if it is killed between Snakemake's record and the ledger's.
+    Here the script has changed since.
+    """
     ledger, copy = tmp_path / ".snakemake" / "submitit", tmp_path / "copy"
     (tmp_path / "Snakefile").write_text(SCRIPT)
     (tmp_path / "work.py").write_text(WORK.format(seconds=4, word="old"))
@@ -255,7 +258,10 @@ def test_an_end_that_was_recorded_is_not_taken_over_again(tmp_path):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_gpu_of_a_reattached_job_is_not_given_away(tmp_path, known):
-    """Nor does a job run twice whose controller was killed before it had written the id."""
+    """A reattached job keeps its GPU, and no job runs twice.
+
+    If not `known`, the controller was killed before it had written the id of its batch.
+    """
     events = tmp_path / "events"
     text = GPU_JOBS.format(events=events)
     (tmp_path / "Snakefile").write_text(text)
@@ -308,7 +314,7 @@ def test_a_gpu_of_a_job_that_is_being_ended_is_not_given_away(tmp_path):
 
 
 def test_jobs_of_the_other_cluster_are_not_run_beside_it(tmp_path):
-    """A ledger of jobs that may still run on Slurm, and now --submitit-cluster local."""
+    """Jobs that may still run on Slurm are not started by a later --submitit-cluster local."""
     detach(tmp_path)
     (batch,) = (tmp_path / ".snakemake" / "submitit" / "batches").glob("*/batch.json")
     batch.write_text(batch.read_text().replace('"cluster": "local"', '"cluster": "slurm"'))
@@ -330,7 +336,7 @@ rule one:
 
 
 def test_two_hang_ups_are_one(tmp_path):
-    """A closing terminal sends several signals; the command to continue is printed all the same."""
+    """A closing terminal sends several signals; the command to continue is printed nevertheless."""
     (tmp_path / "Snakefile").write_text(
         GPU_JOBS.format(events=tmp_path / "events").replace("gpu=1", "gpu=0")
     )

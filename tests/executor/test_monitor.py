@@ -41,18 +41,18 @@ Shutting down, this might take some time.
 
 
 def test_the_jobs_own_words():
-    """Without the banner before and the summary after."""
+    """Snakemake's banner before the output of a job and its summary after it are removed."""
     words = ["of 7", "RuleException:", 'CalledProcessError in file "Snakefile", line 5:']
     assert strip_snakemake_lines(LOG) == words
 
 
 def test_a_job_that_was_killed():
-    """No summary follows."""
+    """The log of a job that was killed ends without a summary."""
     assert strip_snakemake_lines(LOG[:7]) == ["of 7"]
 
 
 def test_the_last_of_two_starts():
-    """A requeued job writes into the same log."""
+    """A requeued job appends to its log, of which only the last start is shown."""
     log = [*LOG[:6], "first start", *LOG[:6], "second start"]
     assert strip_snakemake_lines(log) == ["second start"]
 
@@ -65,7 +65,10 @@ def test_a_job_that_never_started():
 def test_a_packed_job_resumes_after_its_own_limit_as_often_as_an_unpacked_one(
     tmp_path, requeues, is_resubmitted
 ):
-    """The task continues with the others; the job is submitted once more, and resumes."""
+    """A packed job that reaches its own limit is submitted again, up to max_requeues times.
+
+    Its task goes on with the other jobs and cannot be requeued for it.
+    """
     record = JobRecord(0, 1, "key", "params", "train (i=0)", "/nowhere")
     batch = Ledger(tmp_path).create([record], False, BatchRequest(), "slurm")
     batch.set_slurm_id("7")
@@ -122,7 +125,7 @@ CANCELLED, FAILED, PREEMPTED = State("CANCELLED"), State("FAILED"), State("PREEM
     ],
 )
 def test_why_a_job_of_a_task_that_is_over_has_no_result(tmp_path, started, saved, state, expected):
-    """The second of two jobs in a task; a third one, in another task, makes no difference."""
+    """The second of two jobs in a task is classified; a job of another task makes no difference."""
     records = [JobRecord(n, n // 2, f"key{n}", "params", "one", "log") for n in range(3)]
     batch = Ledger(tmp_path).create(records, False, BatchRequest(), "slurm")
     for number in [*started, 2]:

@@ -1,4 +1,4 @@
-"""Arrays and packs: every job once, few sbatch calls, work for every slot, no forbidden packs."""
+"""Arrays and packs hold every job once, give every slot work, and respect all limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pending_job(
 
 
 def capacity(slots: int, minutes: int = UNLIMITED):
-    """A cluster that starts so many tasks at a time and lets each run so long."""
+    """Return what a cluster offers that starts `slots` tasks at a time, for `minutes` each."""
     return lambda _: Capacity(slots, minutes)
 
 
@@ -119,10 +119,10 @@ def test_packing_can_be_switched_off():
     st.integers(1, 50),
 )
 def test_every_job_is_in_one_task(kinds, slots, size):
-    """And has at least the time and memory that it asked for."""
+    """Every job is in exactly one task, which has at least the time and memory that it requests."""
     jobs = [pending_job(f"j{i}", runtime=t, mem_mb=m, gpu=g) for i, (t, m, g) in enumerate(kinds)]
     arrays = build_arrays(jobs, capacity(slots), size)
-    seen = Counter(one.name for array in arrays for task in array.tasks for one in task)
+    seen = Counter(job.name for array in arrays for task in array.tasks for job in task)
     assert seen == Counter(job.name for job in jobs)
     for array in arrays:
         assert len(array.tasks) <= size

@@ -69,7 +69,7 @@ NOT_GIVEN = {
 
 @pytest.mark.parametrize(("resources", "option"), NOT_GIVEN.values(), ids=NOT_GIVEN)
 def test_numbers_that_are_not_given(resources, option):
-    """As in the official plugin."""
+    """Zero or a negative number omits an option, or gives a default, as in the official plugin."""
     assert option not in options(**resources)
     assert build_request({**SNAKEMAKE_RESOURCES, "runtime": 0}, 1).minutes == 60
 
@@ -171,11 +171,14 @@ def test_what_cannot_be_requested(resources, expected):
     [(60, 90, 90), (4, 90, 90), (3, 90, 60), (3, 20, 20), (2, 90, 30), (1, 5, 0)],
 )
 def test_a_short_limit_has_a_short_warning(minutes, delay, expected):
-    """Slurm sends it up to a minute early: the job would be asked to stop when it starts."""
+    """With a long warning, a job with a short limit would be asked to stop at its start.
+
+    Slurm may send the warning up to a minute early.
+    """
     assert build_request({"runtime": minutes}, 1).warning_seconds(delay) == expected
 
 
 def test_memory_is_enough_for_an_interpreter():
-    """A rule that asks for 5 MB means its own tool; the task is Python and Snakemake besides."""
+    """A rule that requests 5 MB means its own tool; the task also needs Python and Snakemake."""
     assert build_request({"mem_mb": 5}, 1).option("mem") == "300M"
     assert build_request({"mem_mb": 5}, 1).mem_mb == 300, "what a pack asks for builds on it"

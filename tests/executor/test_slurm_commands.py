@@ -1,4 +1,4 @@
-"""What Slurm's commands print becomes states of tasks."""
+"""The output of Slurm's commands is turned into states of tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NodeList=node1
 
 @pytest.fixture
 def answers(monkeypatch):
-    """Command -> its output; a missing one fails."""
+    """The output of every command, and a list of the calls; a command without output fails."""
     outputs = {"sacct": SACCT, "squeue": SQUEUE, "scontrol": SCONTROL}
     commands = []
 
@@ -53,14 +53,14 @@ def test_sacct(answers):
 
 
 def test_one_query_for_all_jobs(answers):
-    """By the arrays' ids, each once, and nobody else's."""
+    """There is one query for all tasks, with the id of every array once."""
     SlurmStates().states([f"12_{i}" for i in range(200)] + ["13"])
     (command,) = answers[1]
     assert command[-1] == "12,13"
 
 
 def test_cancelled_between_a_requeue_and_the_next_start(answers):
-    """It stays REQUEUED in the accounts for ever; the queue knows better."""
+    """A task cancelled after its requeue stays REQUEUED in the accounts, so the queue decides."""
     answers[0]["sacct"] = (
         "20_0|REQUEUED|0:0|node1|None\n20_1|REQUEUED|0:0|node1|None\n22|REQUEUED|0:0|node2|None\n"
     )
@@ -71,8 +71,10 @@ def test_cancelled_between_a_requeue_and_the_next_start(answers):
 
 
 def test_running_in_the_accounts_only(answers):
-    """slurmdbd has missed its end: every fifth round asks the queue too, and a task that is missing
-    there is not alive."""
+    """If slurmdbd has missed the end of a task, it stays RUNNING in the accounts.
+
+    Every fifth round asks the queue as well, and a task that is missing there is not alive.
+    """
     answers[0]["sacct"] = "22|RUNNING|0:0|node2|None\n"
     slurm = SlurmStates()
     assert [slurm.states(["22"])["22"].is_alive for _ in range(6)] == [True] * 4 + [False] * 2
@@ -80,7 +82,7 @@ def test_running_in_the_accounts_only(answers):
 
 
 def test_without_sacct_the_others_answer(answers):
-    """squeue for what is in the queue, scontrol for what has just left it."""
+    """squeue knows the tasks in the queue, scontrol those that have just left it."""
     del answers[0]["sacct"]
     states = SlurmStates().states(["20_0", "20_1", "21", "30_1", "30_3", "40", "50"])
     assert states["20_0"].is_alive
@@ -93,8 +95,10 @@ def test_without_sacct_the_others_answer(answers):
 
 
 def test_accounts_that_are_silent(answers):
-    """A task that they miss twice is looked for in the queue; while that does not answer, it is not
-    lost."""
+    """A task that is missing in the accounts twice is looked for in the queue.
+
+    While the queue does not answer, the task counts as alive.
+    """
     answers[0]["sacct"] = ""
     slurm = SlurmStates()
     assert slurm.states(["20_0", "50"]) == {}
@@ -105,7 +109,7 @@ def test_accounts_that_are_silent(answers):
 
 
 def test_jobs_on_other_clusters(answers):
-    """Every query names them; squeue then prints a header for each cluster."""
+    """Every query asks for all clusters; squeue then prints a header for each of them."""
     answers[0]["squeue"] = "CLUSTER: one\n20_0|RUNNING|node1|None\nCLUSTER: two\n"
     slurm = SlurmStates("squeue")
     slurm.ask_all_clusters()
@@ -162,7 +166,7 @@ def test_which_complaints_pass_by_themselves(text, expected):
 
 
 def test_scancel_by_array(answers):
-    """One id per array, 200 at a time."""
+    """scancel is called with one id per array, at most 200 in a call."""
     answers[0]["scancel"] = ""
     cluster = SlurmCluster(ExecutorSettings())
     cluster.cancel([f"{array}_{task}" for array in range(1, 301) for task in range(3)])
@@ -170,7 +174,7 @@ def test_scancel_by_array(answers):
 
 
 def test_a_list_that_slurm_has_cut_short(answers):
-    """And the arrays of other people, which scontrol lists too."""
+    """The "..." of a shortened list is ignored, and so are the arrays of other users."""
     answers[0].pop("sacct")
     answers[0]["squeue"] = ""
     answers[0]["scontrol"] = (
@@ -182,13 +186,13 @@ def test_a_list_that_slurm_has_cut_short(answers):
     assert {task: state.word for task, state in states.items()} == {
         "30_0": "PENDING",
         "30_4": "PENDING",
-        "30_5": "CANCELLED",  # while the others wait
+        "30_5": "CANCELLED",  # the others of its array wait
         "31_0": "RUNNING",
     }
 
 
 def test_a_pending_task_that_the_queue_does_not_know(answers):
-    """Cancelled before it started: in the accounts it stays PENDING with the rest of its array."""
+    """A task cancelled before its start may stay PENDING in the accounts, so the queue decides."""
     answers[0]["sacct"] = (
         "20_[0-1]|PENDING|0:0|None assigned|None\n22_0|PENDING|0:0|None assigned|None\n"
     )

@@ -23,8 +23,10 @@ Task(folder, 0, [job], folder, 10, stop_signal=stop_signal)()
 
 @pytest.mark.parametrize(("stop_signal", "expected"), [("none", "saw the file\n"), ("TERM", "")])
 def test_a_job_that_only_knows_the_stop_file(tmp_path, stop_signal, expected):
-    """It needs --submitit-stop-signal none: SIGTERM kills what does not catch it. In neither case
-    has the job ended: it has no result."""
+    """Such a job needs --submitit-stop-signal none, because it does not catch SIGTERM.
+
+    In neither case does it count as ended: it has no result.
+    """
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), stop_signal])
     for _ in range(300):
         if Path(tmp_path, "job.started").exists():

@@ -33,7 +33,7 @@ KILLING = (
 
 
 class Campaign:
-    """`flow` is a Training workflow; `injected` counts the faults by kind."""
+    """Injects random faults into a Training workflow; `injected` counts them by kind."""
 
     def __init__(self, flow, seed: int, faults: int):
         self.flow, self.slurm, self.rng, self.faults = flow, flow.slurm, random.Random(seed), faults
@@ -77,7 +77,7 @@ class Campaign:
                 fault = self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]
                 with contextlib.suppress(
                     subprocess.CalledProcessError, IndexError, OSError
-                ):  # nothing to hit
+                ):  # there was nothing to hit
                     fault()
                     self.injected[fault.__name__] += 1
             else:
@@ -91,9 +91,16 @@ class Campaign:
             capture_output=True,
         )
         self.log = (self.flow.folder / f"controller.{len(self.outputs)}").open("w")
-        more = ["--retries", "1000", "--keep-going", "--rerun-incomplete", "--submitit-grace", "10"]
+        options = [
+            "--retries",
+            "1000",
+            "--keep-going",
+            "--rerun-incomplete",
+            "--submitit-grace",
+            "10",
+        ]
         self.process = subprocess.Popen(
-            self.flow.command(*more),
+            self.flow.command(*options),
             cwd=self.flow.folder,
             env=self.flow.env,
             stdout=self.log,
@@ -159,18 +166,18 @@ class Campaign:
         os.kill(int(self.rng.choice(pids)), signal.SIGKILL)
 
     def kill_task(self) -> None:
-        """The process that forks the jobs of a task."""
+        """Kill the process that forks the jobs of a task."""
         self._kill(f"submitit.core._submit {self.flow.folder}")
 
     def kill_job(self) -> None:
-        """A job's own process."""
+        """Kill the process of a job itself."""
         self._kill(f"train.py out/.* {self.flow.events}")
 
     def fail_node(self) -> None:
         node = self.rng.choice(self.slurm.nodes)
         self.slurm.node("fail", node)
         time.sleep(self.rng.uniform(0.5, 3))
-        for _ in range(5):  # a dead node's daemon may still be going
+        for _ in range(5):  # the daemon of a dead node may not have ended yet
             with contextlib.suppress(subprocess.CalledProcessError):
                 self.slurm.node("start", node)
                 return

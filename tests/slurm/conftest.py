@@ -1,4 +1,4 @@
-"""A real Slurm on this machine: four nodes with fake GPUs, started in seconds."""
+"""A real Slurm on this machine: it has four nodes with fake GPUs and starts in seconds."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Cluster:
 
 
 def _free_ports(count: int = 20) -> int:
-    """Return the first of so many adjacent ports that are free."""
+    """Return the first of `count` adjacent ports that are all free."""
     # By process, so that two clusters that start at the same time try different ports.
     start = 17800 + os.getpid() * count % 12000
     for first in range(start, start + 1000, count):
@@ -73,7 +73,10 @@ def _free_ports(count: int = 20) -> int:
 
 @contextlib.contextmanager
 def running_cluster(folder: Path, **settings: str):
-    """A new Slurm in `folder`; the settings are those of slurm-up.sh, such as CPUS="8" per node."""
+    """Start a Slurm in `folder`, and stop it at the end.
+
+    The settings are those of slurm-up.sh, such as CPUS="8" for each node.
+    """
     port = _free_ports()
     # The prefix of the nodes' names is also that of their cgroups. Two clusters must not share it.
     values = {"TICK": "1", "MEM": "16000", "PORT": str(port), "PREFIX": f"n{port}x", **settings}
@@ -83,8 +86,8 @@ def running_cluster(folder: Path, **settings: str):
         **{f"SLURM_TEST_{name}": value for name, value in values.items()},
         "PATH": path,
     }
-    # It stops the cluster when its standard input ends: here, or by the system if this process is
-    # killed.
+    # It stops the cluster when its standard input is closed: below, or by the system when this
+    # process is killed.
     stop = f"cat >/dev/null; exec {HERE / 'slurm-down.sh'} {folder} --purge"
     stopper = subprocess.Popen(
         ["sh", "-c", stop], env=env, stdin=subprocess.PIPE, start_new_session=True
@@ -113,7 +116,7 @@ def slurm(cluster):
     cluster.clear()
 
 
-# The official plugin's job steps drop SLURM_CONF.
+# The job steps of the official plugin drop SLURM_CONF, so it is set again.
 COUNTER = """#!/bin/sh
 echo "$(date +%s.%N) {name} $*" >> {log}
 export SLURM_CONF={conf}
@@ -122,7 +125,7 @@ exec {real} "$@"
 
 
 def count_calls(folder: Path, slurm: Cluster) -> dict[str, str]:
-    """Environment in which the calls of Slurm's commands are noted in folder/.calls."""
+    """Return an environment in which calls of Slurm's commands are logged in folder/.calls."""
     bin = folder / ".bin"
     bin.mkdir()
     for name in COUNTED:
@@ -136,13 +139,16 @@ def count_calls(folder: Path, slurm: Cluster) -> dict[str, str]:
 
 
 def interruptible() -> None:
-    """In a new process: let Ctrl-C and a hang-up work, even where the tests ignore them."""
+    """Restore the default handling of SIGINT and SIGHUP in a new process.
+
+    The tests may have been started by a process that ignores them.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Workflow:
-    """A folder with a Snakefile that runs through the plugin; calls of Slurm's commands count."""
+    """A folder whose Snakefile runs through the plugin; calls of Slurm's commands are counted."""
 
     def __init__(self, folder: Path, slurm: Cluster, snakefile: str):
         self.folder, self.slurm = folder, slurm
@@ -241,7 +247,7 @@ class Training(Workflow):
         return [line.split()[1] for line in path.read_text().splitlines()] if path.exists() else []
 
     def wait_until(self, happened, seconds: float = 120) -> None:
-        """Wait for something to become true of the workflow."""
+        """Wait until `happened()` is true; raise TimeoutError after `seconds`."""
         end = time.monotonic() + seconds
         while not happened():
             if time.monotonic() > end:
@@ -263,9 +269,9 @@ class Training(Workflow):
     def problems(self, taken: int = 0) -> list[str]:
         """Return what is wrong with the results.
 
-        Each must exist with an undisturbed run's bytes, have ended once and never have run twice at
-        the same time. Each of the `taken` starts that were taken away may have been between the end
-        of its job and the note of it.
+        Every result must exist with the bytes of an undisturbed run; its job must have ended once
+        and never have run twice at the same time. At most `taken` jobs may have ended again, since
+        a start may have been taken away between the end of its job and the record of that end.
         """
         problems = []
         for i in range(self.jobs):

@@ -1,4 +1,4 @@
-"""Few calls of Slurm, every job once, and the right states and logs of array tasks."""
+"""Slurm is called rarely, every job runs once, and array tasks have the right states and logs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_second_stage_in_fragments(workflow):
 
 
 def test_the_right_tasks_fail(workflow):
-    """And the others succeed: no task touches the output of another."""
+    """The other tasks succeed, so no task touches the output of another."""
     flow = workflow(SOME_FAIL)
     code, output = flow.run("--keep-going")
     assert code == 1
@@ -92,7 +92,7 @@ def test_the_right_tasks_fail(workflow):
 
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_four_jobs_between_local_rules(workflow, size):
-    """The array test case of the official Slurm plugin: each task gets its own job."""
+    """As in the array test of the official Slurm plugin, each task gets a job of its own."""
     flow = workflow(LOCAL_ENDS)
     code, output = flow.run("--submitit-pack", "1", "--submitit-array-size", str(size))
     assert code == 0, output[-3000:]
@@ -117,7 +117,7 @@ def test_unpacked_arrays(workflow):
 
 
 def test_a_cluster_by_name(workflow):
-    """The accounts are asked for every cluster."""
+    """Once a job names a cluster, sacct is asked for all clusters."""
     flow = workflow(SOME_FAIL.replace("rule one:", "rule one:\n    resources: clusters='test'"))
     code, output = flow.run("--keep-going", "--submitit-pack", "1")
     assert code == 1

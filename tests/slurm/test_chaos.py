@@ -1,4 +1,4 @@
-"""Random faults in random order.
+"""Random faults in random order do not damage any result.
 
 Every job ends exactly once with the bytes of an undisturbed run, and never runs twice at a time.
 """

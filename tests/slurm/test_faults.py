@@ -1,4 +1,4 @@
-"""Faults. After each, every result exists with an undisturbed run's bytes, and no job ran twice."""
+"""After every fault, all results have the bytes of an undisturbed run, and no job ran twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def kill(process, number: int) -> None:
 
 @pytest.mark.parametrize("when", ["pending", "running", "finishing"])
 def test_the_controller_is_killed(training, when):
-    """The next reattaches to what runs, takes over what has ended, and submits nothing twice."""
+    """The next controller submits nothing twice.
+
+    It reattaches to jobs that run and takes over those that have ended.
+    """
     flow = training(jobs=10)
     process = flow.start()
     if when == "pending":
@@ -60,7 +63,7 @@ def test_a_lost_connection_detaches(training, number):
 
 
 def test_an_interrupt_cancels(training):
-    """Nothing stays in the queue; one scancel; the next run resumes what had been saved."""
+    """One scancel empties the queue, and the next run finishes the jobs."""
     flow = training(jobs=10)
     process = flow.start()
     flow.wait_until(lambda: flow.started() >= 4)
@@ -73,7 +76,7 @@ def test_an_interrupt_cancels(training):
 
 
 def test_a_node_dies(training):
-    """Slurm requeues its jobs, which resume; those on other nodes are left alone."""
+    """Slurm requeues the jobs of a node that dies; the plugin submits nothing again."""
     flow = training(jobs=6, seconds=0.4)
     process = flow.start()
     flow.wait_until(lambda: flow.started() == 6)
@@ -102,8 +105,10 @@ def preempt(flow, seconds: int = 3) -> None:
 
 @pytest.mark.parametrize("grace", [0, 20])
 def test_preemption(training, grace):
-    """With a grace time, jobs save themselves; without one they are killed and resume from their
-    last checkpoint. Slurm requeues them, and no retry is used."""
+    """With a grace time, preempted jobs save themselves; without one they are killed.
+
+    Slurm requeues them, they resume from their last checkpoint, and no retry is used.
+    """
     flow = training(jobs=4, seconds=0.4)
     flow.slurm.run("scontrol", "update", "PartitionName=low", f"GraceTime={grace}")
     process = flow.start()
@@ -120,7 +125,7 @@ def test_preemption(training, grace):
 
 
 def test_a_time_limit_several_times(training):
-    """The job saves itself, is requeued under its id and resumes; requeues are counted."""
+    """At every time limit, a job saves itself, is requeued under the same id, and resumes."""
     flow = training(jobs=2, steps=60, seconds=0.4)
     process = flow.start()
     for start in (1, 2):
@@ -170,7 +175,7 @@ def test_a_time_limit_too_often(training):
 
 @pytest.mark.parametrize("command", [["scancel"], ["scontrol", "requeue"]])
 def test_somebody_else_takes_a_job_away(training, command):
-    """A cancelled one has failed and is retried; a requeued one comes back by itself."""
+    """A cancelled job has failed and is retried; a requeued job comes back by itself."""
     flow = training(jobs=4, seconds=0.4)
     process = flow.start("--retries", "1")
     flow.wait_until(lambda: flow.started() == 4)
@@ -212,7 +217,7 @@ def break_command(flow, name: str) -> None:
 
 @pytest.mark.parametrize("when", ["from the start", "in the middle"])
 def test_without_sacct(training, when):
-    """squeue and scontrol answer; a cancelled job is still noticed."""
+    """squeue and scontrol answer instead, and a cancelled job is still noticed."""
     flow = training(jobs=4, seconds=0.4)
     if when == "from the start":
         break_command(flow, "sacct")
@@ -225,7 +230,7 @@ def test_without_sacct(training, when):
 
 
 def test_slurmctld_is_away_for_half_a_minute(training):
-    """No job fails, none is submitted twice."""
+    """No job fails, and none starts twice."""
     flow = training(jobs=4, steps=10)
     pid = int((flow.slurm.folder / "run" / "slurmctld.pid").read_text().split()[0])
     os.kill(pid, signal.SIGSTOP)
@@ -249,7 +254,10 @@ exec {real} "$@"
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_sbatch_complains_twice(training, taken):
-    """It is tried again with growing pauses; an array that Slurm has accepted is cancelled."""
+    """sbatch is tried again, and every job starts once.
+
+    If `taken`, Slurm has accepted the array although sbatch complains.
+    """
     flow = training(jobs=4, steps=5)
     real = shutil.which("sbatch", path=flow.slurm.env["PATH"])
     before = f'{real} "$@" >/dev/null' if taken else ""
@@ -270,7 +278,7 @@ def test_accounts_that_answer_nothing(training):
 
 
 def test_a_suspended_job(training):
-    """It is alive, and continues."""
+    """A suspended job counts as alive, and continues later."""
     flow = training(jobs=2, seconds=0.4)
     process = flow.start("--submitit-grace", "3")
     flow.wait_until(lambda: flow.started() == 2)
@@ -296,7 +304,7 @@ def test_preempted_and_cancelled(training):
 
 
 def test_a_pending_array_is_cancelled_from_outside(training):
-    """It has failed; it is not submitted again."""
+    """Its jobs have failed, and are not submitted again."""
     flow = training(jobs=2, resources="mem_mb=400, slurm_extra='--begin=now+3600'")
     process = flow.start("--submitit-grace", "3")
     flow.wait_until(lambda: len(flow.queue()) == 2)
@@ -318,7 +326,10 @@ def test_the_reason_is_given_for_a_held_task(training):
 
 
 def test_a_controller_that_dies_before_it_knows_the_id(training):
-    """Its jobs are found by their comment; nothing is submitted while the queue does not answer."""
+    """The array is found by its comment.
+
+    While the queue does not answer, nothing is submitted.
+    """
     flow = training(jobs=3, steps=30, seconds=0.4)
     process = flow.start()
     flow.wait_until(lambda: flow.started() == 3)
@@ -363,7 +374,7 @@ def test_a_job_of_several_tasks_runs_once(training, resources):
     ],
 )
 def test_sbatch_rejects_one_of_many(training, resources, expected):
-    """Only that one fails, with Slurm's own words."""
+    """Only the rejected job fails, with Slurm's own message."""
     flow = training(jobs=5, steps=5, resources=resources)
     code, output = flow.run("--keep-going")
     assert code == 1
@@ -373,7 +384,10 @@ def test_sbatch_rejects_one_of_many(training, resources, expected):
 
 
 def test_the_ledger_is_truncated(training):
-    """What its jobs compute is not known any more: they are cancelled and submitted again."""
+    """Jobs whose batch file is damaged are cancelled and submitted again.
+
+    It is not known any more what they compute.
+    """
     flow = training(jobs=6, steps=60, seconds=0.4)
     process = flow.start()
     flow.wait_until(lambda: flow.started() == 6)
@@ -386,7 +400,7 @@ def test_the_ledger_is_truncated(training):
 
 
 def test_a_job_with_changed_parameters_is_not_reattached(training):
-    """A live job that computes something else is ended first."""
+    """A live job that computes something else is ended before the new one starts."""
     flow = training(jobs=4, steps=40, seconds=0.4)
     process = flow.start()
     flow.wait_until(lambda: flow.started() == 4)
@@ -414,7 +428,7 @@ def test_a_pending_job_whose_parameters_have_changed_leaves_the_queue(training):
 
 
 def test_one_pending_task_is_cancelled_from_outside(training):
-    """It has failed; the others keep waiting."""
+    """The cancelled task has failed; the others of its array keep waiting."""
     flow = training(jobs=3, resources=LATER)
     process = flow.start("--submitit-grace", "3", "--keep-going")
     flow.wait_until(lambda: len(flow.queue()) == 3)
@@ -429,11 +443,11 @@ def test_one_pending_task_is_cancelled_from_outside(training):
 
 @pytest.mark.parametrize("fault", ["kill the task", "scancel", "preempt", "time limit"])
 def test_a_pack(training, fault):
-    """Six jobs in one task that is taken away while the third runs: jobs that had ended do not run
-    again, and those that had not started use no retry."""
-    steps = (
-        20 if fault == "time limit" else 8
-    )  # a busy Slurm takes long to look at its jobs' limits
+    """A task with six jobs is taken away while the third one runs.
+
+    Jobs that have ended do not run again, and those that have not started use no retry.
+    """
+    steps = 20 if fault == "time limit" else 8  # a busy Slurm checks the limits of jobs late
     flow = training(jobs=6, steps=steps, seconds=0.4, runtime=3)
     flow.slurm.run("scontrol", "update", "PartitionName=low", "GraceTime=20")
     taken = fault in ("kill the task", "scancel")
@@ -488,7 +502,7 @@ rule second:
 
 
 def test_groups_of_jobs_are_reattached(workflow, tmp_path):
-    """Although Snakemake gives a group another id in every run."""
+    """Groups are recognized, although Snakemake gives a group another id in every run."""
     flow = workflow(GROUPS.format(events=tmp_path / "events", bad=9))
     process = flow.start()
     while not flow.slurm.run("squeue", "-h", "-t", "R").strip():

@@ -29,7 +29,7 @@ def test_everything_at_smoke_scale(project, tmp_path):
 
 
 def test_the_profile_names_the_scale(project):
-    """In a configuration file, so that --config still works."""
+    """The profile sets it in a configuration file, so that --config can still override it."""
     output = project.snakemake("--profile", "slurm", "-n", "cpu").stdout
     assert "simulate   paper/plainnet_init/relu-bn-s0 " in output
     assert "gpu=0 mem_mb=1500 runtime=" in output

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slurm
 
 
 class TestSlurm(snakemake.common.tests.TestWorkflowsLocalStorageBase):
-    """As the installed plugin runs for anybody."""
+    """Snakemake's own tests of executor plugins, with the Slurm of the tests."""
 
     __test__ = True
 

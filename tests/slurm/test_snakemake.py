@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """Snakemake's source distribution, of the version that is installed."""
+    """The source distribution of the Snakemake version that is installed."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     download = [uv, "tool", "run", "pip", "download", "--no-deps", "--no-binary", ":all:"]
     subprocess.run([*download, f"snakemake=={version('snakemake')}"], cwd=tmp_path, check=True)
@@ -93,7 +93,7 @@ def test_the_cluster_tests_of_snakemake(source, tmp_path):
     ]
     with running_cluster(tmp_path / "slurm", CPUS="8", MEM="200000") as slurm:
         env = {**os.environ, **{name: slurm.env[name] for name in ("SLURM_CONF", "PATH")}}
-        env |= {"PYTHONPATH": str(source), "JOBID": "1"}  # which their submit command sets
+        env |= {"PYTHONPATH": str(source), "JOBID": "1"}  # JOBID is set by their submit command
         done = subprocess.run(
             command, cwd=source, env=env, capture_output=True, text=True, check=False
         )

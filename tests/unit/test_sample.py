@@ -1,4 +1,4 @@
-"""Sampled operators against torch's own layers, Monte Carlo over inputs, and closed forms."""
+"""Sampled operators agree with torch's layers, Monte Carlo over inputs, and closed forms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def streams(n: int = 4) -> list[torch.Generator]:
 
 
 def columns(quantity: str, n: int = 4, **keys) -> dict[str, np.ndarray]:
-    """Column -> (repeats,) at place 0."""
+    """Return the values (repeats,) of each column at place 0."""
     values = sample.QUANTITIES[quantity].measure(spec(quantity, **keys), streams(n))
     return dict(
         zip(sample.QUANTITIES[quantity].columns, values[:, 0].T.double().numpy(), strict=True)
@@ -33,7 +33,10 @@ def columns(quantity: str, n: int = 4, **keys) -> dict[str, np.ndarray]:
 
 
 def test_bn_is_torchs_layer_and_autograd():
-    """z and the batch means of one repeat from nn.Linear and nn.BatchNorm1d in float64."""
+    """The columns of one repeat agree with autograd through nn.BatchNorm1d in float64.
+
+    The derivative's batch mean is zero at the BN and at the linear layer, but not at the ReLU.
+    """
     batch, d = 12, 8
     stream = streams(1)
     raw = normal(stream, batch, d)[0].double().requires_grad_()
@@ -47,21 +50,24 @@ def test_bn_is_torchs_layer_and_autograd():
     norm(x).backward(upstream)
     ratio = x.grad.var(0, correction=0) / upstream.var(0, correction=0) * x.var(0, correction=0)
     z = batch * (1 - ratio)
-    found = columns("bn", 1, width=d, batch=batch)
-    assert found["z_mean"][0] == pytest.approx(z.mean().item(), rel=1e-9)
-    assert found["z_second"][0] == pytest.approx((z * z).mean().item(), rel=1e-9)
-    assert found["at_bn"][0] < 1e-14
-    assert found["at_linear"][0] < 1e-13
-    assert found["at_relu"][0] == pytest.approx(
+    sampled = columns("bn", 1, width=d, batch=batch)
+    assert sampled["z_mean"][0] == pytest.approx(z.mean().item(), rel=1e-9)
+    assert sampled["z_second"][0] == pytest.approx((z * z).mean().item(), rel=1e-9)
+    assert sampled["at_bn"][0] < 1e-14
+    assert sampled["at_linear"][0] < 1e-13
+    assert sampled["at_relu"][0] == pytest.approx(
         (raw.grad.mean(0) / raw.grad.square().mean().sqrt()).mean().item(), rel=1e-6
     )
 
 
 @pytest.mark.parametrize("batch", [4, 16, 128])
 def test_the_moments_of_z_are_the_exact_ones(batch):
-    """B/(B-1) and 2 B^2 (B-2)/((B-1)^2 (B+1)), to four standard errors of 300 x 64 draws."""
-    found = columns("bn", 300, width=64, batch=batch)
-    z, square = found["z_mean"], found["z_second"]
+    """z has the mean B/(B-1) and the variance 2 B^2 (B-2)/((B-1)^2 (B+1)).
+
+    The means over 300 repeats of 64 features hold to four standard errors.
+    """
+    sampled = columns("bn", 300, width=64, batch=batch)
+    z, square = sampled["z_mean"], sampled["z_second"]
     assert z.mean() == pytest.approx(propositions.bn_z_mean(batch), abs=4 * z.std() / 300**0.5)
     second = propositions.bn_z_variance(batch) + propositions.bn_z_mean(batch) ** 2
     assert square.mean() == pytest.approx(second, abs=4 * square.std() / 300**0.5)
@@ -69,7 +75,7 @@ def test_the_moments_of_z_are_the_exact_ones(batch):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_modules_ratios_are_those_of_monte_carlo(tied):
-    """The arc-cosine kernel against 200,000 inputs through one W."""
+    """The arc-cosine kernel gives the ratios of 200,000 random inputs through the same W."""
     d, k, n = 6, 2, 200_000
     stream = streams(1)
     weight = normal(stream, k * d, d, std=(2 / (k * d)) ** 0.5)[0].double()
@@ -79,18 +85,18 @@ def test_a_modules_ratios_are_those_of_monte_carlo(tied):
     hidden = x @ weight.T
     y = torch.relu(hidden) @ second.T
     dx = ((dy @ second) * (hidden > 0)) @ weight
-    found = columns("module", 1, width=d, expansion=k, tied=tied)
+    sampled = columns("module", 1, width=d, expansion=k, tied=tied)
     for name, after, before in (("R_f", y, x), ("R_b", dx, dy)):
         measured = (after.var(0).mean() / before.var(0).mean()).item()
-        assert found[name][0] == pytest.approx(measured, rel=0.02)
+        assert sampled[name][0] == pytest.approx(measured, rel=0.02)
     trace = (
         torch.einsum("ni,nj->ij", hidden.abs(), hidden.abs()) / n * (weight @ weight.T)
     ).sum().item() / d
-    assert found["absolute_trace"][0] == pytest.approx(trace, rel=0.02)
+    assert sampled["absolute_trace"][0] == pytest.approx(trace, rel=0.02)
 
 
 def test_correlated_inputs_are_those_of_monte_carlo():
-    """The variance before the BN and S of one W and t, from 400,000 draws of the common factor."""
+    """The variance before the BN and S agree with 400,000 draws of the common factor."""
     d = 5
     stream = streams(1)
     t, weight = normal(stream, 1, d)[0, 0].double(), normal(stream, d, d)[0].double()
@@ -99,14 +105,14 @@ def test_correlated_inputs_are_those_of_monte_carlo():
     )
     before = torch.relu(b[:, None] * t) @ weight.T
     variance = before.var(0)
-    found = columns("correlated", 1, width=d, correlation=1)
-    assert found["spread"][0] == pytest.approx(
+    sampled = columns("correlated", 1, width=d, correlation=1)
+    assert sampled["spread"][0] == pytest.approx(
         (variance / t.square().sum()).mean().item(), rel=0.02
     )
     s = 0.5 * ((weight * t).square().sum(1) / variance).mean().item()
-    assert found["S"][0] == pytest.approx(s, rel=0.02)
+    assert sampled["S"][0] == pytest.approx(s, rel=0.02)
     theory = propositions.correlated_amplification(weight.tolist(), t.tolist(), [1.0] * d)
-    assert found["S"][0] == pytest.approx(theory, rel=1e-9)
+    assert sampled["S"][0] == pytest.approx(theory, rel=1e-9)
 
 
 def test_independent_inputs_give_theorem_1():
@@ -129,6 +135,6 @@ def test_densities_are_normalized_and_variances_right():
 
 
 def test_pooling_is_the_closed_form():
-    found = columns("pool", 8, batch=100_000)
-    assert found["pool_forward"].mean() == pytest.approx(0.4917, abs=0.004)
-    assert found["relu_pool_backward"].mean() == pytest.approx(15 / 64, abs=0.004)
+    sampled = columns("pool", 8, batch=100_000)
+    assert sampled["pool_forward"].mean() == pytest.approx(0.4917, abs=0.004)
+    assert sampled["relu_pool_backward"].mean() == pytest.approx(15 / 64, abs=0.004)

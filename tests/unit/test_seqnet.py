@@ -1,5 +1,4 @@
-"""SeqNets against counts by hand and a second implementation; what tying shares; a step of
-training."""
+"""SeqNets agree with counts by hand and a second implementation, share tied weights, and train."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ TIES = list(itertools.product([True, False], repeat=2))
 
 @pytest.mark.parametrize(("depth", "layers"), [(18, 18), (34, 34), (50, 66), (101, 134)])
 def test_weight_layers(depth, layers):
-    """Stem and classifier included (E-G21)."""
+    """The weight layers include the stem and the classifier (E-G21)."""
     free = unbuilt(f"seqnet{depth}", tie_conv2=False)
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in free.modules()) == layers
     assert 2 * len(modules(unbuilt(f"seqnet{depth}"))) + 2 == layers
@@ -40,7 +39,7 @@ def by_hand(
     skip: bool = False,
     position: str = "first",
 ) -> int:
-    """Parameters at 64 filters and 1000 classes."""
+    """Return the number of parameters at 64 filters and 1000 classes."""
     bottle, widths = depth >= 50, [64, 128, 256, 512, 2048 if depth >= 50 else 512]
     total = 64 * 3 * 49 + 2 * 64 + 2 * widths[-1] + widths[-1] * 1000 + 1000
     for stage, d in enumerate(widths[:4]):
@@ -82,12 +81,12 @@ def test_parameters_are_those_counted_by_hand(case):
     }
     renamed = {"tie2": "tie_conv2", "tie4": "tie_conv4", "norm": "branch_norm"}
     keys = {renamed.get(key, key): value for key, value in case.items() if key != "depth"}
-    found = sum(p.numel() for p in unbuilt(f"seqnet{case['depth']}", **keys).parameters())
-    assert found == by_hand(**given)
+    count = sum(p.numel() for p in unbuilt(f"seqnet{case['depth']}", **keys).parameters())
+    assert count == by_hand(**given)
 
 
 def test_multiply_adds_are_the_closed_forms():
-    """Tied or not, a weight is applied at every position."""
+    """Tying does not change the cost: a tied weight is applied at every position as well."""
     _, expected = costs.seqnet50_cost()
     networks = [unbuilt("seqnet50", tie_conv2=two, tie_conv4=four) for two, four in TIES]
     assert {count_network(net, 224).multiply_adds for net in networks} == {expected}
@@ -98,8 +97,10 @@ def test_multiply_adds_are_the_closed_forms():
 )
 @pytest.mark.parametrize(("depth", "end"), [(34, 32), (50, 128)])
 def test_outputs_are_the_stem_and_every_block(depth, end, stem):
-    """Each stage's last block has the next one's width, and the first of the others half the
-    side."""
+    """The last block of a stage has the next stage's width.
+
+    The first block of every stage but the first one halves the side.
+    """
     net = build(f"seqnet{depth}", stem_filters=4, **stem)
     _, ys = net.outputs(torch.randn(2, 3, 64, 64))
     side, expected = 64 if stem else 16, [(4, 64 if stem else 16)]
@@ -113,8 +114,11 @@ def test_outputs_are_the_stem_and_every_block(depth, end, stem):
 
 
 def reference(net: SeqNet, x: Tensor, sizes: str, skip: bool) -> Tensor:
-    """Logits from the weights by name; `sizes` are the kernels of a block's convolutions. A second
-    one without a weight is the transpose of the first's middle tap, with what it has of its own."""
+    """Return the logits, computed from the parameters by name.
+
+    `sizes` are the kernel sizes of a block's convolutions. A second convolution without a weight is
+    tied: its middle tap is the transpose of the first one's, extended by its own ring and rows.
+    """
     p = dict(net.named_parameters())
 
     def norm(name: str, y: Tensor) -> Tensor:
@@ -145,17 +149,21 @@ def reference(net: SeqNet, x: Tensor, sizes: str, skip: bool) -> Tensor:
                     f"{block}.shortcut.1", F.conv2d(before, p[f"{block}.shortcut.0.weight"])
                 )
             for pair in range(len(sizes) // 2):
-                name, (one, two) = (
+                name, (first_size, second_size) = (
                     f"{block}.branch.{pair}",
                     map(int, sizes[2 * pair : 2 * pair + 2]),
                 )
                 first = p[f"{name}.first.weight"]
-                y = F.conv2d(y, first, p.get(f"{name}.first.bias"), padding=one // 2)
+                y = F.conv2d(y, first, p.get(f"{name}.first.bias"), padding=first_size // 2)
                 y = norm(f"{name}.branch_norm", y) if f"{name}.branch_norm.weight" in p else y
                 y = F.relu(F.max_pool2d(y, 3, 2, 1) if pools and not pair else y)
                 y = norm(
                     f"{name}.norm",
-                    F.conv2d(y, second(f"{name}.second", first, two), padding=two // 2),
+                    F.conv2d(
+                        y,
+                        second(f"{name}.second", first, second_size),
+                        padding=second_size // 2,
+                    ),
                 )
             y = before + y if skip else y
     y = F.relu(norm("head.2", y.mean((2, 3))))
@@ -180,7 +188,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_networks_equal_their_equations(variant):
-    """With every parameter away from where it starts."""
+    """Every parameter is moved from its initial value, since zeros and ones would hide mistakes."""
     depth, sizes, keys = VARIANTS[variant]
     net = build(f"seqnet{depth}", stem_filters=4, **keys).double().train()
     with torch.no_grad():
@@ -198,10 +206,12 @@ def test_networks_equal_their_equations(variant):
 @pytest.mark.parametrize("sizes", [(3, 1), (1, 3), (1, 1)])
 @pytest.mark.parametrize("out", [8, 16])
 def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
-    """Against the untied module with the same weights; taps and rows that are free keep their own
-    gradient."""
+    """The gradient is the sum of both gradients of an untied module with the same weights.
+
+    Taps and rows that are not tied keep their own gradient.
+    """
     if sizes == (1, 3) and out == 16:
-        out = 8  # no SeqBottle ends with it
+        out = 8  # no SeqBottle ends with this module
     tied, free = module(8, 4, sizes, out, tied=True), module(8, 4, sizes, out)
     free.first.load_state_dict(tied.first.state_dict())
     with torch.no_grad():
@@ -209,10 +219,10 @@ def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
         if tied.second.rest is not None:
             free.second.weight[8:] = tied.second.rest.weight
     x, top = images(3, 8, 5, 5), images(3, out, 5, 5, seed=2)
-    one, two = tied(x), free(x)
-    torch.testing.assert_close(one, two)
-    one.backward(top)
-    two.backward(top)
+    y_tied, y_free = tied(x), free(x)
+    torch.testing.assert_close(y_tied, y_free)
+    y_tied.backward(top)
+    y_free.backward(top)
     expected, second = free.first.weight.grad.clone(), free.second.weight.grad
     init.center_tap(expected).add_(init.center_tap(second)[:8].mT)
     torch.testing.assert_close(tied.first.weight.grad, expected)
@@ -226,8 +236,10 @@ def test_a_tied_matrix_gathers_the_gradients_of_both_uses(sizes, out):
 
 @pytest.mark.parametrize(("two", "four"), TIES)
 def test_tied_tensors_appear_once(two, four):
-    """Where a pair is tied its second convolution has nothing but the rows that widen: in the
-    optimizer, under weight decay and among the parameters."""
+    """The second convolution of a tied pair owns only the rows that widen the output.
+
+    The optimizer has every parameter exactly once, and weight decay applies to these weights.
+    """
     net = build("seqnet50", stem_filters=4, tie_conv2=two, tie_conv4=four)
     own = {name for name, _ in net.named_parameters() if ".second" in name}
     widening = {f"stages.{stage}.{last}.branch.1" for stage, last in enumerate((2, 3, 5, 2))}
@@ -251,8 +263,7 @@ def test_tied_tensors_appear_once(two, four):
 
 
 def test_a_tied_matrix_stays_one_in_training():
-    """What an update does to the first convolution it does to the second; both views are of one
-    storage."""
+    """After an update the second convolution still reads the storage of the first one's weight."""
     net = build("seqnet50", stem_filters=4, tie_conv4=True)
     step(net, spec("seqnet50"))
     used = []

@@ -1,4 +1,4 @@
-"""What the initializations of a SeqNet promise (Ghost sec. 4, app. B.2)."""
+"""The initializations of a SeqNet have the properties of the Ghost paper (sec. 4, app. B.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.networks import build, images, module, modules, spec, step
 
 
 def before_norm(made: SeqModule, x: Tensor) -> Tensor:
-    """The module's output without its BN."""
+    """Return the output of a module before its BN."""
     wide = made.relu(made.first(x))
     return made.second(wide, made.first.weight) if made.tied else made.second(wide)
 
@@ -30,7 +30,7 @@ KINDS = ["random", "orthogonal", "looks-linear"]
 @pytest.mark.parametrize("kind", [*KINDS, "untied"])
 @pytest.mark.parametrize("depth", [18, 50])
 def test_only_the_middle_taps_start_away_from_zero(depth, kind):
-    """M begins as W^T, but for untied, where it has nothing to do with it."""
+    """Taps other than the middle one start at 0; M starts as W^T, or independent of it."""
     for m in modules(build(f"seqnet{depth}", stem_filters=8, seqnet_init=kind, tie_conv2=False)):
         weight, d = m.first.weight.detach(), m.first.in_channels
         assert torch.count_nonzero(weight) == weight[:, :, 0, 0].numel()
@@ -44,7 +44,7 @@ def test_only_the_middle_taps_start_away_from_zero(depth, kind):
 
 @pytest.mark.parametrize("keys", [{}, {"position": "second"}, {"position": "third"}], ids=str)
 def test_zero_taps_are_trained(keys):
-    """Every tap of every 3x3 is away from 0 after one update."""
+    """After one update, no tap of a 3x3 kernel is 0 any more."""
     net = build("seqnet50", stem_filters=4, **keys)
     assert step(net, spec("seqnet50")) == []
     wide = [m.first.weight for m in modules(net) if m.first.kernel_size == (3, 3)]
@@ -55,14 +55,17 @@ def test_zero_taps_are_trained(keys):
 
 @pytest.mark.parametrize("kind", ["orthogonal", "looks-linear"])
 def test_more_orthogonal_rows_than_channels_are_refused_in_one_line(kind):
-    """The module with the 3x3 comes last and gives 4 times its width from 2 times its width."""
+    """No 4d rows of 2d entries are orthogonal.
+
+    With the 3x3 in third place, its module comes last and would need them in the last stage.
+    """
     with pytest.raises(InputError, match=r"^seqnet_init: .*; use position first or second$"):
         build("seqnet50", stem_filters=4, position="third", seqnet_init=kind)
 
 
 @pytest.mark.parametrize("kind", ["random", "untied"])
 def test_random_rows_have_their_variance(kind):
-    """N(0, 2/(kd)), the rows that widen too."""
+    """The entries have variance 2/(kd), including those of the rows that widen the output."""
     torch.manual_seed(0)
     first, second = init.seqnet_matrices(kind, 64, 4, 256)
     for drawn in (first, second, second[64:]):
@@ -72,7 +75,7 @@ def test_random_rows_have_their_variance(kind):
 @pytest.mark.parametrize(("k", "out"), [(2, 8), (2, 16), (4, 8), (4, 16), (4, 32)])
 @pytest.mark.parametrize(("kind", "square"), [("orthogonal", 2), ("looks-linear", 4)])
 def test_orthogonal_rows(kind, square, k, out):
-    """W^T W and M M^T are multiples of I, those that widen included."""
+    """W^T W and M M^T are multiples of I, including the rows of M that widen the output."""
     torch.manual_seed(0)
     first, second = init.seqnet_matrices(kind, 8, k, out)
     torch.testing.assert_close(first.mT @ first, square * torch.eye(8), rtol=0, atol=1e-5)
@@ -91,8 +94,10 @@ def test_rows_that_widen_a_tied_convolution_are_orthogonal_to_the_others(kind, s
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("k", "sizes"), [(2, (3, 1)), (2, (1, 3)), (4, (1, 1))])
 def test_a_looks_linear_module_is_linear(k, sizes, tied):
-    """Exactly, with the rounded R that is there; M relu(W x) = 2x as far as that one is orthogonal.
-    BN in evaluation is linear, too."""
+    """The module is linear whatever R is; BN in evaluation mode is linear as well.
+
+    M relu(W x) = 2x holds less exactly, because R is orthogonal only up to rounding in float32.
+    """
     made, x, y = (
         module(8, k, sizes, kind="looks-linear", tied=tied),
         images(2, 8, 5, 5),
@@ -104,8 +109,10 @@ def test_a_looks_linear_module_is_linear(k, sizes, tied):
 
 
 def test_what_is_not_linear_with_l_init():
-    """A pool before the ReLU (E-G17), and the rows that widen: orthogonal to W, they see |Rx|
-    alone. Random modules."""
+    """L-Init is not linear in the rows that widen the output, nor behind a pool (E-G17).
+
+    These rows are orthogonal to W and depend on |Rx| only. A random module is not linear either.
+    """
     x, y = images(2, 8, 6, 6), images(2, 8, 6, 6, seed=2)
     wide = before_norm(module(8, 4, (1, 1), 16, "looks-linear"), x)[:, 8:]
     turned = before_norm(module(8, 4, (1, 1), 16, "looks-linear"), -x)[:, 8:]
@@ -121,10 +128,12 @@ def test_what_is_not_linear_with_l_init():
 @pytest.mark.parametrize("kind", ["random", "untied"])
 @pytest.mark.parametrize("k", [2, 4])
 def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
-    """R_f and R_b of the two convolutions and the ReLU, over 4096 positions of i.i.d. inputs and
-    derivatives; the mean of 16 drawn modules against the closed forms, within four of its standard
-    errors."""
-    d, found = 64, []
+    """R_f and R_b of the two convolutions with the ReLU agree with the closed forms.
+
+    They are measured over 4096 positions of i.i.d. inputs and derivatives; the means over 16
+    modules hold to four standard errors.
+    """
+    d, measured = 64, []
     for seed in range(16):
         torch.manual_seed(seed)
         made = SeqModule(d, ModuleShape(k, 3 if k == 2 else 1, 1), d, False, False, "none")
@@ -133,8 +142,8 @@ def test_ratios_at_initialization_are_those_of_proposition_4_1(kind, k):
         y = before_norm(made, x)
         (gradient,) = torch.autograd.grad(y, x, top)
         var = [v.transpose(0, 1).flatten(1).var(1).mean() for v in (x, y, gradient, top)]
-        found.append(torch.stack([var[1] / var[0], var[2] / var[3]]))
-    means, errors = torch.stack(found).mean(0), torch.stack(found).std(0) / 4
+        measured.append(torch.stack([var[1] / var[0], var[2] / var[3]]))
+    means, errors = torch.stack(measured).mean(0), torch.stack(measured).std(0) / 4
     expected = (
         propositions.untied_ratios(k) if kind == "untied" else propositions.tied_ratios(k, k * d)
     )
@@ -149,10 +158,10 @@ def test_weights_follow_from_spec_and_seed(model):
     keys = spec(model, stem_filters=4)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    one, two = (classify.new_model(keys, digits).state_dict() for _ in range(2))
+    first, second = (classify.new_model(keys, digits).state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     other = classify.new_model(replace(keys, seed=1), digits).state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(
-        one["stages.0.0.branch.0.first.weight"], other["stages.0.0.branch.0.first.weight"]
+        first["stages.0.0.branch.0.first.weight"], other["stages.0.0.branch.0.first.weight"]
     )

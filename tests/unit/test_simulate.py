@@ -1,10 +1,9 @@
-"""The batched simulation against a plain loop over its repeats, and what one repeat may and may not
-hang on.
+"""The batched simulation agrees with a plain loop over its repeats, which do not affect each other.
 
 Most comparisons run in float64, where no rounding error flips the mask of a ReLU, and hold to 1e-9.
-In float32 the digits of a result hang on the net: a flipped mask moves a gradient by about 1e-4 of
-itself, and in a plain ReLU net with BN a rounding error of the signals grows by 1.21 a layer.
-DIGITS states what holds at the paper's width and depth.
+In float32 the accuracy depends on the net: a flipped mask changes a gradient by about 1e-4 of
+itself, and in a plain ReLU net with BN a rounding error of the signals grows by a factor of 1.21
+per layer. DIGITS states what holds at the paper's width and depth.
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ from tests.unit.loop import (
 
 SUMS = [(after, scale) for after in ("activation", "identity") for scale in ("1", "1/sqrt(L)")]
 MODULES = [(kind, k) for kind in ("random", "orthogonal", "looks-linear", "untied") for k in (2, 4)]
-# Bound on the relative error of each number of a repeat in float32 (width 256, depth 20). Found
-# against float64 in 4
-# repeats: 1e-6 in the first three, 3e-5, 4e-4 and 2e-3 in the others; batching and threads change
-# no more than that.
+# Bounds on the relative error of every number of a repeat in float32 at width 256 and depth 20. The
+# errors measured against float64 in 4 repeats are 1e-6 for the first three nets and 3e-5, 4e-4 and
+# 2e-3 for the others; batching and threads change no more than that.
 DIGITS = {
     "residual": ({"net": "residual"}, 2e-5),
     "tanh": ({"net": "plain", "activation": "tanh"}, 2e-5),
@@ -84,8 +82,10 @@ def test_plain_net_is_the_loop(double, activation, norm):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize(("after", "scale"), SUMS)
 def test_residual_net_is_the_loop(double, after, scale, activation, norm):
-    """Block ratios too: measure() reads them off the whole net's graph, the loop runs block and
-    branch alone."""
+    """The block ratios agree as well.
+
+    measure() reads them off the graph of the whole net; the loop runs each block and branch alone.
+    """
     sums = {"residual_sum": after, "branch_scale": scale}
     spec = make_spec(net="residual", depth=6, activation=activation, norm=norm, **sums)
     assert_same(measured(spec, 3), looped(spec, 5), rtol=1e-9)
@@ -95,18 +95,20 @@ def test_residual_net_is_the_loop(double, after, scale, activation, norm):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("scale", ["1", "1/sqrt(L)"])
 def test_preact_net_is_the_loop(double, scale, activation, norm):
-    """The first block's shortcut is a layer of its own."""
+    """The shortcut of the first block has a weight layer of its own."""
     spec = make_spec(net="preact", depth=6, activation=activation, norm=norm, branch_scale=scale)
     assert_same(measured(spec, 3), looped(spec, 5), rtol=1e-9)
 
 
 def test_dependence_is_numpys(double):
-    """Correlations by corrcoef, feature by feature; R_f and R_b of each linear layer over Prop.
-    3.4's formula."""
+    """The correlations are those of np.corrcoef, taken feature by feature.
+
+    R_f and R_b of each linear layer are relative to the formula of Prop. 3.4.
+    """
     spec = make_spec(depth=3, width=6, batch=20, dependence=True)
     stream = generators(1)
     inputs, top, weights = (part for part in simulate.draw(spec, stream))
-    found = measured(spec, 1, repeats=1)[0].numpy()
+    ours = measured(spec, 1, repeats=1)[0].numpy()
     x = inputs[0].clone().requires_grad_()
     signals, linear = [x], []
     for weight in weights:
@@ -130,7 +132,7 @@ def test_dependence_is_numpys(double):
             / linear[k - 1].grad.var(0, correction=0).mean()
         )
         squares = (w**2).sum() / 6
-        assert_same(found[k, -4:], [forward / squares, backward / squares, pairs, own], rtol=1e-7)
+        assert_same(ours[k, -4:], [forward / squares, backward / squares, pairs, own], rtol=1e-7)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -142,8 +144,7 @@ def test_seqnet_is_the_loop(double, kind, k, norm):
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_float32_carries_the_stated_digits(name):
-    """At the paper's size measure() in float32 equals the loop in float64 on the same draws, to
-    DIGITS."""
+    """At the paper's size, measure() in float32 agrees with the loop in float64 within DIGITS."""
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
     ours, theirs = measured(spec, 2, repeats=2), looped(spec, 2, torch.float64)
@@ -156,7 +157,7 @@ def test_float32_carries_the_stated_digits(name):
 
 @pytest.mark.parametrize("variance", ["1/d", "2/d"])
 def test_draws_follow_the_stated_laws(variance):
-    """x ~ N(0, 1), dl/dx^(L) ~ N(0, 1/d), W ~ N(0, c/d), by a Kolmogorov-Smirnov test."""
+    """Kolmogorov-Smirnov tests accept x ~ N(0, 1), dl/dx^(L) ~ N(0, 1/d) and W ~ N(0, c/d)."""
     spec = make_spec(width=64, batch=50, weight_variance=variance)
     inputs, top, weights = simulate.draw(spec, generators(5))
     stds = [1.0, 64**-0.5] + [math.sqrt(int(variance[0]) / 64)] * spec.depth
@@ -166,7 +167,7 @@ def test_draws_follow_the_stated_laws(variance):
 
 @pytest.mark.parametrize(("kind", "k"), MODULES)
 def test_second_weight_is_the_transpose_unless_untied(kind, k):
-    """Ghost app. B.2: M = W^T at initialization, or M ~ N(0, 2/(kd)) of its own."""
+    """M is W^T at initialization, or if untied an independent N(0, 2/(kd)) (Ghost app. B.2)."""
     spec = make_spec(net="seqnet", width=32, expansion=k, module_init=kind)
     _, _, weights = simulate.draw(spec, generators(5))
     for first, second in zip(weights[::2], weights[1::2], strict=True):
@@ -179,8 +180,10 @@ def test_second_weight_is_the_transpose_unless_untied(kind, k):
 
 
 def test_seqnet_weights_come_from_init():
-    """draw() hands standard Gaussians to init.seqnet_matrix, the first after inputs and top
-    derivative."""
+    """draw() passes standard Gaussians to init.seqnet_matrix.
+
+    They are drawn after the inputs and the derivative at the top.
+    """
     spec = make_spec(net="seqnet", module_init="orthogonal", width=8, batch=6, depth=1)
     _, _, weights = simulate.draw(spec, generators(1))
     (stream,) = generators(1)
@@ -203,47 +206,52 @@ def test_every_draw_of_a_repeat_is_its_own():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batching_changes_nothing(double, kind):
-    """Repeats computed 1, 3 or all 7 at a time are the same repeats."""
+    """Repeats have the same values whether 1, 3 or all 7 are computed at a time."""
     spec = make_spec(**KINDS[kind], width=32, depth=10, repeats=7)
-    one = measured(spec, 1)
+    expected = measured(spec, 1)
     for chunk in (3, 7):
-        assert_same(measured(spec, chunk), one, rtol=1e-9)
+        assert_same(measured(spec, chunk), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["plain", "residual", "orthogonal"])
 def test_threads_change_nothing(double, kind):
-    """Wide enough for torch to share the work among threads."""
+    """Two threads give the same values as one, at a width at which torch uses both."""
     spec = make_spec(**KINDS[kind], width=256, batch=64, depth=6, repeats=3)
-    one = measured(spec, 3)
+    expected = measured(spec, 3)
     torch.set_num_threads(2)
-    assert_same(measured(spec, 3), one, rtol=1e-9)
+    assert_same(measured(spec, 3), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_float32_repeats_hang_on_batching_by_rounding_only(name):
-    """The same at the paper's size in float32, to DIGITS: to 2e-5 where no mask flips, else to 2 or
-    3 significant digits. Where the BLAS rounds alike in all batch sizes, as on the machine this was
-    written on, bits are equal."""
+    """At the paper's size in float32, batching changes no more than DIGITS.
+
+    This is 2e-5 where no mask flips, and otherwise leaves 2 or 3 significant digits. Where the BLAS
+    rounds alike for all batch sizes, the values are bitwise equal.
+    """
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
-    one = measured(spec, 1, repeats=4)
+    expected = measured(spec, 1, repeats=4)
     for chunk in (3, 4):
-        assert_same(measured(spec, chunk, repeats=4), one, rtol)
+        assert_same(measured(spec, chunk, repeats=4), expected, rtol)
 
 
 @pytest.mark.parametrize("name", ["residual", "relu", "orthogonal"])
 def test_float32_repeats_hang_on_threads_by_rounding_only(name):
-    """Two threads decompose O-Init's matrices in another order, which flips masks: 2e-4 was found,
-    against equal bits in the other two."""
+    """At the paper's size in float32, a second thread changes no more than DIGITS.
+
+    Two threads factorize O-Init's matrices in another order, which flips masks and was seen to
+    change 2e-4; the values of the other two nets were bitwise equal.
+    """
     keys, rtol = DIGITS[name]
     spec = paper_spec(**keys)
-    one = measured(spec, 2, repeats=2)
+    expected = measured(spec, 2, repeats=2)
     torch.set_num_threads(2)
-    assert_same(measured(spec, 2, repeats=2), one, rtol)
+    assert_same(measured(spec, 2, repeats=2), expected, rtol)
 
 
 def test_a_repeat_hangs_on_its_number_alone(double):
-    """Repeat i computed alone is row i of the block, and the row of no other repeat."""
+    """Repeat i computed alone equals row i of the block, and no two rows are equal."""
     spec = make_spec(repeats=6)
     block = measured(spec, 6)
     for i in range(6):
@@ -253,9 +261,11 @@ def test_a_repeat_hangs_on_its_number_alone(double):
 
 
 def test_blocks_never_share_a_repeat():
-    """The four full blocks of the paper's scale have 4,096 different streams: torch's CPU generator
-    reads only a seed's low 32 bits, so these must differ. The schema lets no block reach into the
-    next."""
+    """The 4,096 repeats of four full blocks, as at the paper's scale, have different streams.
+
+    torch's CPU generator reads only the low 32 bits of a seed, so these must differ. The schema
+    refuses a block that would reach into the next one.
+    """
     seeds = [stream_seed(0, "repeat", i) for i in range(4 * blocks.BLOCK)]
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
     with pytest.raises(InputError):
@@ -263,7 +273,7 @@ def test_blocks_never_share_a_repeat():
 
 
 class Undisturbed:
-    """A state that begins without a checkpoint and keeps what simulate() would have saved."""
+    """A state without a checkpoint that records what simulate() would have saved."""
 
     saved = None
 
@@ -279,7 +289,7 @@ class Undisturbed:
 
 
 class Resumed(Undisturbed):
-    """A state that begins with a checkpoint."""
+    """A state that starts from a checkpoint."""
 
     def __init__(self, saved: dict):
         super().__init__()
@@ -287,15 +297,17 @@ class Resumed(Undisturbed):
 
 
 def rows(text: str) -> np.ndarray:
-    """series.csv as numbers; empty cells are NaN."""
+    """Return series.csv as numbers, with NaN for empty cells."""
     return np.array(
         [[float(cell or "nan") for cell in row] for row in list(csv.reader(io.StringIO(text)))[1:]]
     )
 
 
 def test_pooled_blocks_are_one_larger_computation(double):
-    """Block 1 begins with repeat 1,024: blocks 0 and 1 together are repeats 0..1029 of one
-    experiment."""
+    """Block 1 starts at repeat 1,024.
+
+    Blocks 0 and 1 together are therefore repeats 0 to 1,029 of one experiment.
+    """
     tiny = {"depth": 2, "width": 3, "batch": 4}
     first = simulate.simulate(make_spec(**tiny, repeats=1024), Undisturbed(), CPU)
     second = simulate.simulate(make_spec(**tiny, repeats=6, seed=1), Undisturbed(), CPU)
@@ -307,7 +319,7 @@ def test_pooled_blocks_are_one_larger_computation(double):
 
 
 def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
-    """simulate() goes through a block in parts; the last may be smaller, and none begins anew."""
+    """A block computed in parts that fit memory equals the block computed at once."""
     monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three of these repeats at a time
     spec = make_spec(width=32, batch=16, repeats=8)
     state = Undisturbed()
@@ -318,8 +330,7 @@ def test_a_block_is_all_its_repeats_whatever_fits_at_once(double, monkeypatch):
 
 @pytest.mark.parametrize("net", ["plain", "residual", "seqnet"])
 def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
-    """From every checkpoint that an undisturbed run could write, and no repeat is computed
-    twice."""
+    """A run resumed from any checkpoint writes the same files and computes no repeat twice."""
     monkeypatch.setitem(blocks.MEMORY, "cpu", 250_000)  # three or two of these repeats at a time
     spec = make_spec(net=net, depth=4 if net != "seqnet" else 1, width=32, batch=16, repeats=9)
     whole = Undisturbed()
@@ -334,7 +345,7 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
 
 
 def test_a_block_begun_on_another_kind_of_device_begins_anew():
-    """CPU and CUDA generators draw other numbers: a block never mixes them."""
+    """CPU and CUDA generators draw different numbers, so a block never mixes them."""
     spec = make_spec(repeats=4)
     files = simulate.simulate(spec, Undisturbed(), CPU).files(spec.stored())
     begun = {"parts": [torch.zeros(2, spec.depth + 1, 3)], "device": "cuda"}
@@ -342,7 +353,7 @@ def test_a_block_begun_on_another_kind_of_device_begins_anew():
 
 
 class StopAfter(StopRequest):
-    """A request to stop that arrives after some pauses."""
+    """A request to stop that is not there yet in the first `pauses` checks for it."""
 
     def __init__(self, pauses: int):
         super().__init__()
@@ -354,8 +365,10 @@ class StopAfter(StopRequest):
 
 
 def test_stopped_simulation_goes_on_from_its_state_folder(tmp_path):
-    """The same through the real state: checkpoint, Stopped, load. Four of these repeats fit the
-    memory budget."""
+    """A simulation that was stopped resumes from the checkpoint in its state folder.
+
+    Four of the six repeats fit the memory budget, so the stop comes between two parts.
+    """
     spec = paper_spec(repeats=6)
     files = simulate.simulate(spec, Undisturbed(), CPU).files(spec.stored())
     with State(tmp_path) as state, pytest.raises(Stopped):
@@ -367,8 +380,11 @@ def test_stopped_simulation_goes_on_from_its_state_folder(tmp_path):
 
 
 def test_metrics_are_means_over_the_series(double):
-    """metrics.csv from series.csv: norms of the first and last weight, R_f and R_b of the net
-    (means of ratios)."""
+    """metrics.csv has the means over the repeats in series.csv.
+
+    These are the gradient norms of the first and the last weight, and R_f and R_b of the whole net,
+    which are means of ratios.
+    """
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
     series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)
@@ -384,13 +400,15 @@ def test_metrics_are_means_over_the_series(double):
 
 
 def test_summary_of_a_block_is_over_its_repeats():
-    """probes.csv against numpy over the series: mean, standard error and quantiles of every
-    quantity at every layer."""
+    """probes.csv has numpy's mean, standard error and quantiles over the repeats in series.csv.
+
+    It has them for every quantity at every layer.
+    """
     spec = make_spec(net="residual", repeats=7)
     record = simulate.simulate(spec, Undisturbed(), CPU)
     series = rows(record.series.text()).reshape(7, spec.depth + 1, -1)[:, :, 2:]
     columns = record.series.columns[2:]
-    found = {(row[2], row[3]): row[4] for row in record.probes.rows}
+    summary = {(row[2], row[3]): row[4] for row in record.probes.rows}
     expected = {
         "mean": series.mean(0),
         "se": series.std(0, ddof=1) / 7**0.5,
@@ -403,10 +421,10 @@ def test_summary_of_a_block_is_over_its_repeats():
         for layer in range(spec.depth + 1):
             for index, column in enumerate(columns):
                 if np.isnan(table[layer, index]):
-                    assert (f"{column}_{name}", layer) not in found
+                    assert (f"{column}_{name}", layer) not in summary
                 else:
                     filled += 1
-                    assert found[f"{column}_{name}", layer] == pytest.approx(
+                    assert summary[f"{column}_{name}", layer] == pytest.approx(
                         table[layer, index], rel=1e-6
                     )
-    assert filled == len(found)
+    assert filled == len(summary)

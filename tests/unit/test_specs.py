@@ -1,5 +1,4 @@
-"""How parameters are declared: their schemas, their defaults, their older names, and what is stored
-of them."""
+"""How parameters are declared and stored: their schemas, defaults and older names."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ def name_of(spec: type[Spec]) -> str:
 
 
 def values_of(kind: Any, option: Option) -> st.SearchStrategy:
-    """Valid values of a parameter, as JSON."""
+    """Return a strategy for the valid values of a parameter, as in JSON."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if option.choices is not None:
         return st.sampled_from(option.choices)
@@ -65,7 +64,7 @@ def values_of(kind: Any, option: Option) -> st.SearchStrategy:
 
 
 def valid_values(spec: type[Spec]) -> st.SearchStrategy[dict[str, Any]]:
-    """Valid specs, each with some of the parameters that have a default."""
+    """Return a strategy for valid specs that set some of the parameters with a default."""
     hints = typing.get_type_hints(spec)
     strategies = {name: values_of(hints[name], option) for name, option in spec.options().items()}
     required = {name: strategies.pop(name) for name in (*spec.required(), "seed")}
@@ -125,8 +124,10 @@ def test_valid_values_lead_through_canonical_json_to_the_same_spec(spec):
 
 @pytest.mark.parametrize(("old", "stored", "new", "value"), RENAMED)
 def test_a_parameter_has_one_identity_under_both_of_its_names(tmp_path, old, stored, new, value):
-    """Experiments may use either; canonical JSON and spec.json keep the older one, so that no run
-    is recomputed."""
+    """Experiments may use either name.
+
+    Canonical JSON and spec.json keep the older one, so that no run is recomputed.
+    """
     runs = []
     for folder, changes in (("old", {old: stored}), ("new", {new: value})):
         body = experiment(task="classify", base={**CLASSIFY, "model": "resnet18", **changes})
@@ -175,8 +176,10 @@ REMOVED = {"literal": False, "gamma_outside": False, "lr_values": [], "orthogona
 
 
 def test_a_run_that_was_stored_with_parameters_that_are_gone(tmp_path, monkeypatch):
-    """At the values that they had by default it is the same run; with another one it is another
-    run."""
+    """A run that was stored with the defaults of removed parameters is still current.
+
+    With any other value of such a parameter it is stale.
+    """
     monkeypatch.chdir(tmp_path)
     body = experiment(task="classify", base={**CLASSIFY, "eta": 0.5, "decay": "weights"})
     run = registry(tmp_path, {"nets": body}).run("paper", "nets/a-s0")

@@ -1,5 +1,7 @@
-"""Batches from files: the same as from memory, by any number of workers, from any step on, and
-workers that end."""
+"""Batches from files equal those from memory, for any number of workers and from any step on.
+
+Worker processes end with their run.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,15 @@ pytestmark = pytest.mark.filterwarnings(DECODERS)
     "changes", [{}, PADDED, {"size": 5}, {"standardize": "per_channel"}], ids=str
 )
 def test_memory_and_files_make_the_same_batches(root, changes, monkeypatch):
-    """Without workers, whatever the augmentation that both can do."""
+    """Both loaders agree for every augmentation that both support; here without workers."""
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     memory, files = (opened(root, input=kind, **changes) for kind in ("memory", "files"))
     assert (type(memory), type(files)) == (batches.InMemoryLoader, batches.StreamingLoader)
     assert memory.steps_per_epoch == files.steps_per_epoch == 2
     for step in range(5):
         assert all(torch.equal(a, b) for a, b in zip(memory(step), files(step), strict=True))
-    for one, other in zip(memory.test_batches(), files.test_batches(), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for expected, batch in zip(memory.test_batches(), files.test_batches(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(expected, batch, strict=True))
 
 
 def stream(root: Path, steps, group: ProcessGroup = SINGLE_PROCESS, **changes) -> list[tuple]:
@@ -54,17 +56,21 @@ def stream(root: Path, steps, group: ProcessGroup = SINGLE_PROCESS, **changes) -
     return [source(step) for step in steps]
 
 
-def same(one: list[tuple], other: list[tuple]) -> bool:
+def same(first: list[tuple], second: list[tuple]) -> bool:
     return all(
         torch.equal(a, b)
-        for x, y in zip(one, other, strict=True)
+        for x, y in zip(first, second, strict=True)
         for a, b in zip(x, y, strict=True)
     )
 
 
 @pytest.mark.parametrize("changes", [PADDED, WINDOWS], ids=["crop", "resized_crop"])
 def test_workers_and_a_start_in_the_middle_change_nothing(root, changes, monkeypatch):
-    """None against two; run through, resumed at step 3, asked twice as at a probe, and back."""
+    """Two workers make the same batches as none, in whatever order the steps are asked for.
+
+    The order is that of a run that resumes at step 3, reads a batch twice, as a probe does, and
+    then goes back.
+    """
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     through = stream(root, range(6), **changes)
     assert len({x.sum().item() for x, _ in through}) == 6, "every step has another batch"
@@ -79,7 +85,7 @@ def test_workers_and_a_start_in_the_middle_change_nothing(root, changes, monkeyp
 
 @pytest.mark.parametrize("changes", [PADDED, WINDOWS], ids=["crop", "resized_crop"])
 def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkeypatch):
-    """And each decodes its own images alone; of the test images every chunk is one process's."""
+    """Each process decodes only its own images; a chunk of test images goes to one process."""
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "0")
     monkeypatch.setattr(batches, "TEST_BATCH", 4)
     read = []
@@ -99,7 +105,7 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
 
 
 def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
-    """As in torchvision's recipe: the short side at size 256/224, then the centre."""
+    """As in torchvision's recipe, the short side is resized to size * 256/224 before the crop."""
     picture(root / "val/ant/20.png", 20, 16, 16)
     images = loaded(root, input="files", size=7, augment=["resized_crop"])
     x = decoding.decode(images.test_x.path(0))
@@ -114,8 +120,8 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     draws = torch.rand(
         2000, 2 * transforms.TRIES + 2, generator=torch.Generator().manual_seed(0)
     ).tolist()
-    found = np.array([transforms.random_resized_crop_box(300, 400, one) for one in draws])
-    top, left, height, width = found.T
+    boxes = np.array([transforms.random_resized_crop_box(300, 400, draw) for draw in draws])
+    top, left, height, width = boxes.T
     assert (
         (top >= 0).all()
         and (left >= 0).all()
@@ -125,7 +131,7 @@ def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():
     area, ratio = height * width / 120000, width / height
     assert 0.079 < area.min() < 0.09 and 0.95 < area.max() <= 1
     assert 0.74 < ratio.min() < 0.77 and 1.3 < ratio.max() < 1.35
-    counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # there any ratio fits
+    counts = np.histogram(area, bins=[0.08, 0.24, 0.4, 0.56])[0]  # areas at which any ratio fits
     assert counts == pytest.approx(counts.mean(), rel=0.1)
     assert np.log(ratio[area < 0.5]).mean() == pytest.approx(0, abs=0.03)
     assert transforms.random_resized_crop_box(10, 100, [0.99] * 22) == (0, 43, 10, 13), (
@@ -143,9 +149,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED)
-def test_batches_that_cannot_be_made_are_refused(root, changes, said):
-    assert refused(opened, root, **changes).endswith(said)
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_batches_that_cannot_be_made_are_refused(root, changes, message):
+    assert refused(opened, root, **changes).endswith(message)
 
 
 def test_more_images_than_memory_are_refused(root, monkeypatch):
@@ -157,14 +163,14 @@ def test_more_images_than_memory_are_refused(root, monkeypatch):
 @pytest.mark.parametrize("text", ["two", "-1", "1.5"])
 def test_a_wrong_number_of_workers(root, text, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", text)
-    said = (
+    message = (
         f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it"
     )
-    assert refused(opened, root, input="files") == said
+    assert refused(opened, root, input="files") == message
 
 
 def test_a_worker_that_is_killed_is_one_line(root, monkeypatch):
-    """As by a system without memory."""
+    """The kernel kills a worker like this when memory runs out."""
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", "2")
     monkeypatch.setattr(batches, "augment", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     text = refused(opened(root, input="files"), 0)
@@ -174,7 +180,7 @@ def test_a_worker_that_is_killed_is_one_line(root, monkeypatch):
 
 
 def first_batch(root: Path, pipe) -> None:
-    """A run with two workers that sends their numbers and waits."""
+    """Read a batch with two workers, send their process ids, and wait to be killed."""
     os.environ["GHOSTGRAD_LOADER_WORKERS"] = "2"
     source = opened(root, input="files")
     source(0)
@@ -183,12 +189,12 @@ def first_batch(root: Path, pipe) -> None:
 
 
 def test_workers_end_with_a_run_that_is_killed(root):
-    """They look for it every five seconds."""
+    """Workers check every five seconds whether their run still exists."""
     loaded(root)
-    here, there = multiprocessing.Pipe()
-    run = multiprocessing.get_context("fork").Process(target=first_batch, args=(root, there))
+    receiver, sender = multiprocessing.Pipe()
+    run = multiprocessing.get_context("fork").Process(target=first_batch, args=(root, sender))
     run.start()
-    workers = here.recv()
+    workers = receiver.recv()
     run.kill()
     run.join()
     assert len(workers) == 2
@@ -217,8 +223,10 @@ print("stopped by", stop.signal, flush=True)
 
 
 def test_workers_leave_a_stop_to_the_run_and_end_with_it(root):
-    """A signal to all processes of a run, as Slurm's, is answered by process 0 when it has saved
-    itself."""
+    """Workers ignore a signal to all processes of a run, such as Slurm sends.
+
+    The run still gets its batches after the signal, and its workers end when it ends.
+    """
     loaded(root)
     text = json.dumps({"task": "classify", **BASE, "input": "files"})
     env = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "GHOSTGRAD_LOADER_WORKERS": "2"}
@@ -240,7 +248,7 @@ def wait_for_the_end_of(processes: list[int], seconds: float) -> None:
 
 
 def status(process: int) -> str:
-    """The kernel's letter for what a process does, empty where there is none."""
+    """Return the kernel's letter for the state of a process; empty if there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

@@ -1,7 +1,8 @@
 """The paper's numbers beside ours: tolerance, verdicts, differences, spread over seeds.
 
 A verdict is the workflow's statement about a paper. These tests cover every verdict of the closed
-list, and that nothing is judged that is not the paper's experiment."""
+list, and show that only results of the paper's own experiment are judged.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +178,7 @@ def test_verdict_of_finished_runs(bench, accuracies, paper, verdict):
 
 
 def test_without_the_papers_numbers_rows_have_the_order_of_the_registry(bench):
-    """Cells that have run do not come first."""
+    """Cells that have run do not move to the front."""
     places = [(cell.row, cell.column) for cell in bench.artifact("ghost.x").cells]
     last = next(i for i, cell in enumerate(bench.artifact("ghost.x").cells) if cell.variant == "c")
     finish(bench, "c", [90.0, 91.0, 92.0])
@@ -308,7 +309,7 @@ def test_the_difference_of_two_columns(bench):
 
 
 def test_a_difference_needs_both_cells(bench):
-    """A difference of which one cell is missing has not been run."""
+    """A difference counts as not run if one of its two cells has no run."""
     reference(
         bench.workflow,
         "ghost.x",
@@ -351,7 +352,7 @@ def test_tables_are_made_from_the_tidy_file(bench, tmp_path):
 
 
 def test_seeds_that_diverged_without_a_value_have_diverged(bench):
-    """Model-3 may leave no accuracy at all."""
+    """A diverged run, such as one of Model-3, may report no accuracy at all."""
     reference(bench.workflow, "ghost.x", [{"row": "A", "value": 9.09, "diverges": "yes"}])
     for seed in range(3):
         publish(
@@ -364,8 +365,10 @@ def test_seeds_that_diverged_without_a_value_have_diverged(bench):
 
 
 def test_the_difference_of_two_rows(bench):
-    """Labels without columns: "Skip-SeqNet50 - SeqNet50" of ghost.fig9, and those of tab3b and
-    lr_grid."""
+    """A difference may be a row without columns, such as "Skip-SeqNet50 - SeqNet50" of ghost.fig9.
+
+    tab3b and lr_grid have such rows as well.
+    """
     reference(bench.workflow, "ghost.x", [{"row": "A - B", "minus": "A| minus B|", "value": 0.8}])
     finish(bench, "a", [77.9])
     finish(bench, "b", [77.1])
@@ -374,7 +377,7 @@ def test_the_difference_of_two_rows(bench):
 
 @pytest.mark.parametrize("code", ["12345e10", "00123456"])
 def test_a_hash_is_no_number(bench, code):
-    """One hash in sixty reads as a float or loses its zeros."""
+    """The hash stays text, although one in sixty looks like a float or starts with zeros."""
     finish(bench, "a", [1.0], code=code)
     assert compared(bench)["A", ""]["code"] == table_code(code)
 
@@ -384,7 +387,7 @@ BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTI
 
 
 def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
-    """A third cell, scaled and of other code, has no part in it."""
+    """A third cell, which is scaled and of other code, does not affect the verdict."""
     monkeypatch.chdir(tmp_path)
     variants = {
         "a": {},
@@ -412,7 +415,7 @@ def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):
 
 
 def test_a_difference_with_a_diverged_cell(bench):
-    """It is no match, whatever the last accuracy was."""
+    """A difference with a diverged cell is no match, whatever the last accuracy was."""
     reference(
         bench.workflow, "ghost.x", [{"row": "C - B", "minus": "C|left minus B|", "value": 1.0}]
     )
@@ -422,7 +425,10 @@ def test_a_difference_with_a_diverged_cell(bench):
 
 
 def test_a_table_function_reports_what_it_declares(bench, monkeypatch):
-    """Otherwise the registry would refuse the paper's number for a row that exists."""
+    """Reporting a metric that is not declared is an error.
+
+    Otherwise the registry would refuse the paper's number for a row that exists.
+    """
 
     def undeclared(results, **_options):
         yield Measured("A", "", "top5", 1.0)
@@ -433,7 +439,7 @@ def test_a_table_function_reports_what_it_declares(bench, monkeypatch):
 
 
 def test_a_metric_that_no_run_has(tmp_path, monkeypatch):
-    """Named, with the nearest."""
+    """The message names the metric and the nearest one that exists."""
     monkeypatch.chdir(tmp_path)
     table = {**BUILT, "rows": {"A": "nets/a"}, "options": {"table": {"metrics": ["test_acuracy"]}}}
     reg = registry(

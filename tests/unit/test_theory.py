@@ -64,7 +64,7 @@ def test_exponential_moments(t):
 
 
 def test_functions_with_kinks():
-    """E|X|, a jump away from 0, and a clipped function whose kinks are given in reverse order."""
+    """Quadrature handles E|X|, a jump away from 0, and kinks that are given in reverse order."""
     assert quadrature.gaussian_mean(abs, (0.0,)) == pytest.approx(math.sqrt(2 / PI), abs=1e-9)
     tail = NormalDist().cdf(-0.7)
     assert quadrature.gaussian_mean(lambda x: float(x > 0.7), (0.7,)) == pytest.approx(
@@ -89,7 +89,7 @@ def test_smooth_functions_against_gauss_hermite(f):
 
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_values_and_derivatives_are_torchs(name):
-    """Values and autograd in float64, on both sides of every kink and far out.
+    """Values and derivatives are those of torch in float64, beside every kink and far out.
 
     The derivatives agree less closely because torch holds some constants in float32.
     """
@@ -136,12 +136,15 @@ def test_tanh_has_a_derivative_far_out():
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_rates_are_the_printed_ones(name):
-    """All digits of Ghost app. A: E[s'^2]/Var[s], although equation 1 prints E[s']^2 (E-G1)."""
+    """The growth rates E[s'^2]/Var[s] agree with all digits printed in Ghost app. A.
+
+    Equation 1 of the paper has E[s']^2 instead (E-G1).
+    """
     assert round(activations.ACTIVATIONS[name].growth_rate, 3) == PRINTED[name]
 
 
 def test_relu_in_closed_form():
-    """Ghost sec. 3.1: (1/2)(1 - 1/pi) and 1/2, whose quotient is pi/(pi-1)."""
+    """The moments are (1/2)(1 - 1/pi) and 1/2, their quotient pi/(pi-1) (Ghost sec. 3.1)."""
     relu = activations.ACTIVATIONS["ReLU"]
     assert relu.variance == pytest.approx((1 - 1 / PI) / 2, abs=1e-9)
     assert relu.mean_squared_derivative == pytest.approx(0.5, abs=1e-9)
@@ -150,7 +153,10 @@ def test_relu_in_closed_form():
 
 
 def test_selu_in_closed_form():
-    """From E[exp(tX); X < 0] = exp(t^2/2) Phi(-t); the constants of SELU make its variance 1."""
+    """The moments of SELU follow from E[exp(tX); X < 0] = exp(t^2/2) Phi(-t).
+
+    SELU's constants make its variance 1.
+    """
     scale, alpha = 1.0507009873554805, 1.6732632423543772
     e1, e2 = (math.exp(t * t / 2) * NormalDist().cdf(-t) for t in (1, 2))
     mean = scale * (1 / math.sqrt(2 * PI) + alpha * (e1 - 0.5))
@@ -163,7 +169,7 @@ def test_selu_in_closed_form():
 
 
 def test_relu_of_a_shifted_input_in_closed_form():
-    """Ghost app. C.4: the kink lies away from 0, and the derivative jumps there."""
+    """The kink lies away from 0, and the derivative jumps there (Ghost app. C.4)."""
     c, normal = 0.7, NormalDist()
     below, density = normal.cdf(-c), normal.pdf(c)
     shifted = activations.Activation(lambda x: max(x - c, 0.0), lambda x: float(x > c), (c,))
@@ -174,7 +180,10 @@ def test_relu_of_a_shifted_input_in_closed_form():
 
 
 def test_tanh_by_the_trapezoidal_rule():
-    """For a function with poles at i pi/2 the rule's error is exp(-pi^2/h): nothing at h = 0.05."""
+    """The trapezoidal rule is practically exact at h = 0.05.
+
+    Its error is exp(-pi^2/h) for a function with poles at i pi/2.
+    """
     x = np.arange(-15, 15, 0.05)
     weight = 0.05 * np.exp(-x * x / 2) / np.sqrt(2 * PI)
     slope = 1 - np.tanh(x) ** 2
@@ -186,7 +195,7 @@ def test_tanh_by_the_trapezoidal_rule():
 
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_ratios_by_monte_carlo(name):
-    """R_f and R_b of 2,000,000 samples through torch, to four standard errors."""
+    """R_f and R_b agree with 2,000,000 samples through torch, to four standard errors."""
     x = torch.empty(2_000_000, dtype=torch.float64).normal_(
         generator=torch.Generator().manual_seed(1)
     )
@@ -206,7 +215,10 @@ def test_ratios_by_monte_carlo(name):
 
 
 def test_maximum_of_few_gaussians_in_closed_form():
-    """The variance of the maximum of 1, 2, 3 and 4, and the probability 1/n to be the maximum."""
+    """R_f is the variance of the maximum of n Gaussians, for n from 1 to 4.
+
+    R_b is the probability 1/n to be the maximum.
+    """
     mean4 = 6 / PI**1.5 * math.atan(math.sqrt(2))
     exact = {
         1: 1.0,
@@ -244,7 +256,7 @@ def test_maxpool_is_the_papers_and_torchs():
 
 
 def noisy_curves(seed: int, n: int = 128, layers: int = 12) -> np.ndarray:
-    """(n, layers): growth by 1.2 per index toward the input, with partly shared noise.
+    """Return curves (n, layers) that grow by 1.2 per index toward the input, with noise.
 
     One part of the noise is common to all layers of a repeat, as in a simulation.
     """
@@ -275,7 +287,7 @@ def test_grouped_jackknife_of_a_mean_is_the_groups():
 def test_unequal_groups_leave_the_jackknife_unbiased():
     """100 values make 36 pairs and 28 single values.
 
-    The mean squared error over 400 samples is the true 1/n; it is known to 1.3 %.
+    The mean squared error over 400 samples is the true 1/n; it is accurate to 1.3 %.
     """
     rng = np.random.default_rng(1)
     squares = [jackknife(rng.standard_normal(100), float)[1] ** 2 for _ in range(400)]
@@ -283,9 +295,9 @@ def test_unequal_groups_leave_the_jackknife_unbiased():
 
 
 def test_jackknife_of_a_fitted_rate_is_its_spread_over_fresh_samples():
-    """The spread of the rates over 600 independent samples of 128 repeats is known to 3 %.
+    """The spread of the rates over 600 independent samples of 128 repeats is accurate to 3 %.
 
-    The jackknife's mean error over 40 of these samples is known to 2 %.
+    The jackknife's mean error over 40 of these samples is accurate to 2 %.
     """
     samples = [noisy_curves(seed) for seed in range(600)]
     rates = [fit_growth_rate(sample.mean(0)) for sample in samples]
@@ -300,7 +312,7 @@ def test_jackknife_of_a_fitted_rate_is_the_bootstraps():
     rates = [fit_growth_rate(sample[rng.integers(0, 256, 256)].mean(0)) for _ in range(1000)]
     assert jackknife(sample, fit_growth_rate)[1] == pytest.approx(
         np.std(rates), rel=0.3
-    )  # 64 groups know it to 9 %
+    )  # 64 groups estimate it to 9 %
 
 
 @pytest.mark.parametrize("rate", [0.8, 1.0, 1.0001, 1.2112, 3.0])

@@ -67,7 +67,7 @@ def test_a_build_that_depends_on_a_stale_run_names_the_key(bench, key, value):
     """Snakemake may take the run for current if its own record of it was lost."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0}, **{key: value})
     spec = json.loads((folder / "spec.json").read_text())
-    del spec["blocks"]  # only older than this option, whose default applies
+    del spec["blocks"]  # as before this option existed; its default applies
     (folder / "spec.json").write_text(json.dumps(spec))
     with pytest.raises(InputError) as error:
         refuse_stale(bench.run("laptop", "nets/a-s0"))
@@ -123,7 +123,7 @@ DAMAGED += [
 
 @pytest.mark.parametrize(("name", "text"), DAMAGED)
 def test_tidy_names_a_damaged_file(bench, name, text):
-    """With the command that mends it."""
+    """The message starts with the file and gives the command that makes it again."""
     folder = publish(bench.run("laptop", "nets/a-s0"), {"test_accuracy": 1.0})
     (folder / name).write_text(text)
     with pytest.raises(InputError, match=rf"^{re.escape(str(folder / name))}.*snakemake"):

@@ -24,7 +24,7 @@ from ghostgrad.report import tables
 from tests.unit.fabricate import publish
 
 REGISTRY = load_registry()
-# Final test and training accuracy in percent as the papers claim, by the beginning of the variant.
+# Final test and training accuracy in percent as the papers claim, by prefix of the variant's name.
 ACCURACY = {
     "lalc": 95.0,
     "lalc_raw": 93.0,
@@ -111,7 +111,7 @@ def write_runs(claim: str, changes: dict, wide: bool = False, scale: str = "pape
 
 
 def imagenet_series(variant: str, accuracy: float, early: float | None, noise: float) -> CsvTable:
-    """20 epochs; a SeqNet is ahead in the first two and then behind its final accuracy."""
+    """Return 20 epochs; a SeqNet is ahead in the first two and then below its final accuracy."""
     ahead, behind = (10, 5) if variant.startswith("seqnet") else (0, 0)
     first = (60.0 + ahead if early is None else early) + noise
     rows = [
@@ -122,7 +122,7 @@ def imagenet_series(variant: str, accuracy: float, early: float | None, noise: f
 
 
 def probe_rows(run: RunSpec, own: dict, position: float, noise: float) -> list[list]:
-    """The rows of probes.csv at a position; only the later positions have noise in these."""
+    """Return the rows of probes.csv at a position; `late` applies to positions after the first."""
     late, late_noise = (own.get("late", 0.05), noise / 100) if position else (0.5, 0.0)
     place = (position, position)
     rows = [[*place, "clipped_fraction", 0, late + late_noise]]
@@ -159,7 +159,7 @@ def interval(comparison: Comparison) -> tuple[float, float]:
 
 @pytest.mark.parametrize("relation", ["=", "<"])
 def test_the_intervals_are_scipys(relation, level=0.9):
-    """Welch's for two samples, Student's for one.
+    """The interval is Welch's for two samples and Student's for one.
 
     One-sided bounds of 95 % are the ends of the two-sided interval of 90 %.
     """
@@ -199,7 +199,10 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
 @pytest.mark.parametrize("gpu", [True, False])
 @pytest.mark.parametrize(("seconds", "expected"), [(250.0, "holds"), (150.0, "holds as corrected")])
 def test_the_cost_of_clars_is_measured(seconds, expected, gpu, tmp_path, monkeypatch):
-    """It comes from env.json, over all processes of a run: the GPU's or, without one, the CPU's."""
+    """Time and memory come from env.json, over all processes of a run.
+
+    They are those of the GPU or, without one, of the CPU.
+    """
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
         folder = publish(run, {"test_accuracy": 90.0})
@@ -213,7 +216,7 @@ def test_the_cost_of_clars_is_measured(seconds, expected, gpu, tmp_path, monkeyp
 
 
 def test_a_killed_process_leaves_the_cost_unknown(tmp_path, monkeypatch):
-    """It was killed before it could write its time and memory."""
+    """A killed process could not write its time and memory."""
     monkeypatch.chdir(tmp_path)
     for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
         processes = [{}, {"cpu_s": 1.0, "gpu_s": 1.0, "peak_mb": 1, "gpu_peak_mb": 1}]

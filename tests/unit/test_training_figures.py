@@ -58,7 +58,7 @@ def drawn(tmp_path, monkeypatch):
 
 
 def test_accuracy_by_batch(drawn):
-    """A curve per method over the paper's batch sizes, with mean and range of the seeds."""
+    """Every method has a curve over the paper's batch sizes, with mean and range of the seeds."""
     figure, data = drawn("lalc.fig4a", lalc.accuracy_by_batch)
     rows = {(row.label, row.x): (row.mean, row.low, row.high, row.n) for row in data.itertuples()}
     assert rows["LALC", 0] == rows["LALC", 5] == (80.5, 80.0, 81.0, 2)
@@ -68,31 +68,33 @@ def test_accuracy_by_batch(drawn):
 
 
 def test_training_curves(drawn):
-    """Loss and accuracy of each method against the epoch."""
+    """Loss and accuracy of each method are drawn against the epoch."""
     _, data = drawn("lalc.fig4b", lalc.training_curves)
-    one = data[(data["label"] == "LALC") & (data["panel"] == "training loss")]
-    assert one["x"].tolist() == [1.0, 2.0]
-    assert one["mean"].tolist() == [0.2, 0.1]
+    curve = data[(data["label"] == "LALC") & (data["panel"] == "training loss")]
+    assert curve["x"].tolist() == [1.0, 2.0]
+    assert curve["mean"].tolist() == [0.2, 0.1]
     assert set(data["panel"]) == {"training loss", "test accuracy (%)"}
 
 
 def test_layer_statistics_are_counted_from_the_output(drawn):
     """The paper has the layer near the output on the left."""
     figure, data = drawn("lalc.fig3", lalc.layer_statistics, at=[0, 100])
-    one = data[(data["panel"] == "act_activation_correlation") & (data["label"] == "step 0")]
-    assert one["x"].tolist() == [1, 2, 3, 4, 5]
-    assert one["mean"].tolist() == [7.5, 6.0, 4.5, 3.0, 1.5]
+    curve = data[(data["panel"] == "act_activation_correlation") & (data["label"] == "step 0")]
+    assert curve["x"].tolist() == [1, 2, 3, 4, 5]
+    assert curve["mean"].tolist() == [7.5, 6.0, 4.5, 3.0, 1.5]
     assert len({*data["panel"]}) == 3 * len(lalc.STATISTICS) + 2
     assert len(figure.axes) == 24
 
 
 def test_quantities_over_time(drawn):
-    """The value that the probe recorded at each position, and the rate fitted to a curve over
-    layers: here the first of five layers has the smallest variance."""
+    """A probe's value at each position is drawn, or the rate fitted to its curve over the layers.
+
+    Here the first of five layers has the smallest variance, so the rate is below 1.
+    """
     _, data = drawn("lalc.self_disable", lalc.over_time, quantity="clipped_fraction")
-    one = data[data["label"] == "batch 128"]
-    assert one["x"].tolist() == [0, 100, 1950]
-    assert one["mean"].tolist() == [0.25] * 3
+    clipped = data[data["label"] == "batch 128"]
+    assert clipped["x"].tolist() == [0, 100, 1950]
+    assert clipped["mean"].tolist() == [0.25] * 3
     _, data = drawn("lalc.decay", lalc.over_time, quantity="explosion_rate")
     rate = statistics.fit_growth_rate(np.sqrt(np.arange(1, 6)))
     assert data["mean"].tolist() == pytest.approx([rate] * 3)
@@ -103,9 +105,14 @@ def test_weight_gradients_and_accuracies_of_the_ghost_papers_networks(drawn):
     """At paper scale there are five seeds; convolutions are counted from 1, and both accuracies are
     drawn against the epoch."""
     _, data = drawn("ghost.fig4_right", ghost.weight_gradients, scale="paper", at=50)
-    one = data[data["label"] == "SeqNet50"]
-    assert one["x"].tolist() == [1, 2, 3, 4, 5]
-    assert (one["mean"].iloc[0], one["low"].iloc[0], one["high"].iloc[0], one["n"].iloc[0]) == (
+    curve = data[data["label"] == "SeqNet50"]
+    assert curve["x"].tolist() == [1, 2, 3, 4, 5]
+    assert (
+        curve["mean"].iloc[0],
+        curve["low"].iloc[0],
+        curve["high"].iloc[0],
+        curve["n"].iloc[0],
+    ) == (
         3.0,
         1.0,
         5.0,

@@ -1,5 +1,7 @@
-"""The options of the update rules inside the training loop: each changes the run as it says, and
-resumes exactly."""
+"""The options of the update rules change a training run as they say.
+
+A run with any of them resumes exactly.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def digits():
 
 
 class StopsAt(State):
-    """Is asked to stop at a step."""
+    """A state that is asked to stop at a step."""
 
     step: int | None = None
 
@@ -64,18 +66,20 @@ RULES = ["sgd", "lars", "clars", "larc", "lalc", "lamb"]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, digits, rule):
-    """Buffers, LAMB's count of updates, the position in schedule and warm-up: all travel in the
-    checkpoint."""
-    more = {
+    """The checkpoint holds all that the updates depend on.
+
+    That is the buffers, LAMB's count of updates, and the position in warm-up and schedule.
+    """
+    changes = {
         "optimizer": rule,
         "warmup": 2,
         "schedule": "cosine",
         "lr": 0.01 if rule == "lamb" else 0.1,
     }
-    whole = run(tmp_path / "whole", digits, **more)
+    whole = run(tmp_path / "whole", digits, **changes)
     with pytest.raises(Stopped):
-        run(tmp_path / "parts", digits, stop_at=3, **more)
-    parts = run(tmp_path / "parts", digits, **more)
+        run(tmp_path / "parts", digits, stop_at=3, **changes)
+    parts = run(tmp_path / "parts", digits, **changes)
     assert parts.series.text() == whole.series.text()
     assert parts.metrics == whole.metrics
 
@@ -87,18 +91,18 @@ def test_every_rule_is_another_run(tmp_path, digits):
 
 
 def test_micro_batches_add_up_to_the_batch_where_no_image_sees_another(tmp_path, digits):
-    """Without BN; with it every micro-batch has its own statistics."""
+    """With BN they do not add up, because every micro-batch has statistics of its own."""
     for batch_norm in (False, True):
-        more = {"batch_norm": batch_norm, "lr": 0.01, "length": 3}
-        whole = run(tmp_path / f"whole{batch_norm}", digits, **more)
-        parts = run(tmp_path / f"parts{batch_norm}", digits, micro_batch=8, **more)
+        changes = {"batch_norm": batch_norm, "lr": 0.01, "length": 3}
+        whole = run(tmp_path / f"whole{batch_norm}", digits, **changes)
+        parts = run(tmp_path / f"parts{batch_norm}", digits, micro_batch=8, **changes)
         close = column(parts, "train_loss") == pytest.approx(column(whole, "train_loss"), rel=1e-4)
         assert close == (not batch_norm)
 
 
 def test_the_schedule_is_followed(tmp_path, digits):
-    found = column(run(tmp_path, digits, warmup=2, schedule="cosine"), "lr")
-    assert found == pytest.approx(
+    learning_rates = column(run(tmp_path, digits, warmup=2, schedule="cosine"), "lr")
+    assert learning_rates == pytest.approx(
         [0.05, 0.1, 0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5))]
     )
 
@@ -123,19 +127,21 @@ def test_initial_weights(digits):
         "classify",
         {**BASE, "model": "resnet50", "cifar_stem": True, "small_stem": True, "init": "default"},
     )
-    one, two = classify.new_model(spec, digits), classify.new_model(spec, digits)
+    first, second = classify.new_model(spec, digits), classify.new_model(spec, digits)
     other = classify.new_model(replace(spec, seed=1), digits)
-    assert one.net.conv1.weight.shape == (64, 3, 3, 3)
-    assert torch.equal(one.net.fc.weight, two.net.fc.weight)
-    assert not torch.equal(one.net.fc.weight, other.net.fc.weight)
+    assert first.net.conv1.weight.shape == (64, 3, 3, 3)
+    assert torch.equal(first.net.fc.weight, second.net.fc.weight)
+    assert not torch.equal(first.net.fc.weight, other.net.fc.weight)
 
 
 DROPOUT = {"model": "mlp", "depth": 3, "width": 32, "activation": "dropout"}
 
 
 def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
-    """A stopped run goes on, whatever drew from torch's global generator, and that one is left
-    alone."""
+    """A stopped run resumes with the same masks, whatever the state of torch's global generator.
+
+    It leaves that generator alone.
+    """
     whole = run(tmp_path / "whole", digits, **DROPOUT)
     with pytest.raises(Stopped):
         run(tmp_path / "parts", digits, stop_at=1, **DROPOUT)
@@ -147,15 +153,15 @@ def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
 
 
 def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
-    """And see the masks of their step, in a run that was stopped too."""
-    more = {"probes": ["gradients", "statistics"], "probe_at": [0, 2, 4], **DROPOUT}
+    """Probes do not affect the training, and see the same masks in a run that was stopped."""
+    changes = {"probes": ["gradients", "statistics"], "probe_at": [0, 2, 4], **DROPOUT}
     without, whole = (
         run(tmp_path / "without", digits, **DROPOUT),
-        run(tmp_path / "whole", digits, **more),
+        run(tmp_path / "whole", digits, **changes),
     )
     with pytest.raises(Stopped):
-        run(tmp_path / "parts", digits, stop_at=3, **more)
-    parts = run(tmp_path / "parts", digits, **more)
+        run(tmp_path / "parts", digits, stop_at=3, **changes)
+    parts = run(tmp_path / "parts", digits, **changes)
     assert (whole.series.text(), whole.metrics) == (without.series.text(), without.metrics)
     assert parts.probes.text() == whole.probes.text()
 
@@ -163,13 +169,13 @@ def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
 def test_masks_differ_by_seed_step_and_process(digits):
     spec = expand("classify", {**BASE, **DROPOUT})
     model, x = classify.new_model(spec, digits), torch.ones(4, 3, 8, 8)
-    found = []
+    outputs = []
     for seed, rank, step in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
         network = Network(replace(spec, seed=seed), model, CPU, ProcessGroup(rank, 2))
         with network.dropout_rng(step):
-            found.append(network(x))
-    assert torch.equal(found[0], found[-1])
-    assert all(not torch.equal(found[0], other) for other in found[1:-1])
+            outputs.append(network(x))
+    assert torch.equal(outputs[0], outputs[-1])
+    assert all(not torch.equal(outputs[0], other) for other in outputs[1:-1])
 
 
 def test_a_probe_by_itself_leaves_torchs_generator_alone(digits):
@@ -193,16 +199,16 @@ def test_a_checkpoint_of_another_spec_is_one_line(tmp_path, digits, other):
 
 @pytest.mark.parametrize(("rule", "option"), [("lalc", "raw_norm"), ("lamb", "beta2")])
 def test_a_checkpoint_from_before_an_option_was_added_goes_on(tmp_path, digits, rule, option):
-    """What its groups lack or have otherwise is the spec's."""
-    more = {"optimizer": rule, "lr": 0.01}
-    whole = run(tmp_path / "whole", digits, **more)
+    """Options that its groups lack or have with another value are taken from the spec."""
+    changes = {"optimizer": rule, "lr": 0.01}
+    whole = run(tmp_path / "whole", digits, **changes)
     with pytest.raises(Stopped):
-        run(tmp_path / "parts", digits, stop_at=3, **more)
+        run(tmp_path / "parts", digits, stop_at=3, **changes)
     with State(tmp_path / "parts") as state:
         saved = state.load()
         for group in saved["optimizer"]["param_groups"]:
             del group[option]
             group["momentum"] = 0.1
         state.save(saved)
-    parts = run(tmp_path / "parts", digits, **more)
+    parts = run(tmp_path / "parts", digits, **changes)
     assert (parts.series.text(), parts.metrics) == (whole.series.text(), whole.metrics)

@@ -1,5 +1,7 @@
-"""Runs that start from another run's weights: what the registry makes of it, and what it refuses
-before any job."""
+"""Runs that start from another run's weights.
+
+The registry finds their inputs, and refuses what cannot work before any job starts.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_is_refused_before_any_job(case, tmp_path):
-    changes, said = REFUSED[case]
+    changes, message = REFUSED[case]
     with pytest.raises(InputError) as error:
         registry(tmp_path, experiments(**changes)).runs("paper")
-    assert said in one_line(error)
+    assert message in one_line(error)

@@ -1,5 +1,7 @@
-"""Published weights: the file is checked, and sigma of each BN layer is the root of its mean
-running variance."""
+"""Published weights are checked, and give sigma of every BN layer.
+
+Sigma is the root of the layer's mean running variance.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ LAYERS = 16
 
 @pytest.fixture
 def manifest(tmp_path, monkeypatch):
-    """A state dict with VGG19-BN's 16 BN layers, small, and its manifest."""
+    """The manifest of a small state dict with VGG19-BN's 16 BN layers."""
     state = {}
     for layer in range(LAYERS):
         state[f"features.{3 * layer}.weight"] = torch.zeros(2)
@@ -33,7 +35,10 @@ def manifest(tmp_path, monkeypatch):
 
 
 def test_sigma_of_every_layer(manifest):
-    """From the input on; a mean of variances, then the root (Ghost sec. 2.2)."""
+    """Layers are listed from the input on.
+
+    Variances are averaged before the root is taken (Ghost sec. 2.2).
+    """
     record = weights({}, None, torch.device("cpu"), load_weights("vgg19_bn", manifest))
     rows = list(csv.DictReader(io.StringIO(record.series.text())))
     assert [int(row["layer"]) for row in rows] == list(range(1, LAYERS + 1))

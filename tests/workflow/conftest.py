@@ -30,7 +30,7 @@ def built_once(tmp_path_factory, worker_id) -> Path:
 
 @pytest.fixture
 def built(built_once: Path, tmp_path: Path) -> Checkout:
-    """A copy of it, with its results, metadata and modification times."""
+    """A copy of the built checkout, with its results, metadata and modification times."""
     shutil.copytree(built_once, tmp_path / "built", symlinks=True)
     checkout = Checkout.__new__(Checkout)
     checkout.adopt(tmp_path / "built")

@@ -15,7 +15,7 @@ LIBRARY = "workflow/ghostgrad"
 
 
 def blocks(heading: str, language: str) -> list[str]:
-    """The blocks of code in one language below the heading of an example."""
+    """Return the code blocks in one language below the heading of an example."""
     section = TEXT.partition(f"\n### {heading}\n")[2]
     section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
@@ -118,7 +118,7 @@ def checkout(tmp_path_factory) -> Checkout:
 
 
 def test_optimizer_data_set_probe_and_task_compute(checkout):
-    """The optimizer trains on digits; the new data set is read and checked."""
+    """The new data set can be read, and runs use the new optimizer, probe and task."""
     runs = ("cifar_sweep/signum-128-s0", "conceal/mean-s0", "spectrum_init/d64-s0")
     directories = [f"results/laptop/runs/{run}" for run in runs]
     targets = [f"{directory}/metrics.csv" for directory in directories]

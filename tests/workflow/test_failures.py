@@ -1,4 +1,4 @@
-"""What a person sees when something is wrong, and that nothing finished is lost."""
+"""Users get one clear line when something is wrong, and finished work is never lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,8 +111,10 @@ def test_wrong_data_stop_the_build_before_any_training(smoke):
 
 
 def test_one_run_of_many_fails_for_good(smoke):
-    """The others finish, partial tables can be made, and after the cause is gone only what
-    failed is built."""
+    """The other runs finish and partial tables can be built.
+
+    After the cause is removed, only the failed run and what depends on it are built.
+    """
     targets = ["results/smoke/tables/bnres.tab1.csv", "results/smoke/figures/bnres.fig5.svg"]
     smoke.edit(
         "workflow/experiments/bnres.yaml",
@@ -145,20 +148,18 @@ def test_one_run_of_many_fails_for_good(smoke):
     assert smoke.path(targets[0]).read_text().count("scaled") == 3
 
 
+def run_arguments(out: Path, **changes: int) -> list[str]:
+    """Return the arguments of ghostgrad for a tiny simulation that is published in `out`."""
+    sizes = {"depth": 2, "width": 8, "batch": 4, "repeats": 4, **changes}
+    spec = {"task": "simulate", "net": "plain", **sizes, "seed": 0}
+    return ["run", "--spec", json.dumps(spec), "--out", str(out)]
+
+
 def test_a_full_disk_while_publishing_loses_nothing(smoke):
-    spec = {
-        "task": "simulate",
-        "net": "plain",
-        "depth": 2,
-        "width": 8,
-        "batch": 4,
-        "repeats": 4,
-        "seed": 0,
-    }
     out = smoke.path("results/smoke/runs/full/disk-s0")
     out.mkdir(parents=True)
-    (out / ".series.csv").symlink_to("/dev/full")  # what a copy is written to before it is renamed
-    arguments = ["run", "--spec", json.dumps(spec), "--out", str(out)]
+    (out / ".series.csv").symlink_to("/dev/full")  # a copy is written here, then renamed
+    arguments = run_arguments(out)
     done = smoke.ghostgrad(*arguments)
     assert done.returncode == 1
     last = done.stdout.splitlines()[-1]
@@ -178,23 +179,8 @@ def test_a_full_disk_while_publishing_loses_nothing(smoke):
 
 
 def test_a_full_disk_under_the_log_is_one_line(smoke):
-    """Not a traceback of the logging module for every line that the log does not take."""
-    spec = {
-        "task": "simulate",
-        "net": "plain",
-        "depth": 2,
-        "width": 8,
-        "batch": 4,
-        "repeats": 4,
-        "seed": 0,
-    }
-    arguments = [
-        "run",
-        "--spec",
-        json.dumps(spec),
-        "--out",
-        str(smoke.path("results/smoke/runs/full/log-s0")),
-    ]
+    """A line that cannot be written to the log does not print a traceback of the logging module."""
+    arguments = run_arguments(smoke.path("results/smoke/runs/full/log-s0"))
     assert smoke.ghostgrad(*arguments).returncode == 0
     (log,) = smoke.path("state").rglob("log.txt")
     log.unlink()
@@ -206,8 +192,7 @@ def test_a_full_disk_under_the_log_is_one_line(smoke):
 
 
 def test_after_a_failed_run_of_a_new_spec_the_old_table_is_not_current(built):
-    """Snakemake deletes the outputs of a job that fails; the table made from its old ones still
-    stands there."""
+    """Snakemake deletes the outputs of a failed job, but not the table made from older ones."""
     table = "results/smoke/tables/bnres.tab1.csv"
     old, edited = "model2: {shortcut: false,", "model2: {shortcut: false, batch: 5000,"
     built.edit("workflow/experiments/bnres.yaml", old, edited)
@@ -239,19 +224,9 @@ def test_an_unknown_target_or_scale_is_one_line(smoke):
 
 
 def test_out_of_memory_is_one_line(smoke):
-    """Weights beyond the address space, so that no machine tries."""
-    spec = {
-        "task": "simulate",
-        "net": "plain",
-        "depth": 1,
-        "width": 10**7,
-        "batch": 4,
-        "repeats": 2,
-        "seed": 0,
-    }
-    done = smoke.ghostgrad(
-        "run", "--spec", json.dumps(spec), "--out", str(smoke.path("out/huge-s0"))
-    )
+    """The weights exceed the address space, so the allocation fails on every machine."""
+    out = smoke.path("out/huge-s0")
+    done = smoke.ghostgrad(*run_arguments(out, depth=1, width=10**7, repeats=2))
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("ghostgrad: out of memory: ")
     assert "Traceback" not in done.stdout
@@ -293,7 +268,7 @@ def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
     "written", ["elsewhere/state # here", "'elsewhere/state'", '"elsewhere/state" # here']
 )
 def test_make_clean_keeps_what_other_scales_made(tmp_path, written):
-    """With a state folder of one's own choice, too."""
+    """`make clean` also finds a state folder that is set in config.yaml, however it is quoted."""
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     (tmp_path / "config.yaml").write_text(f"scale: laptop\nstate_dir: {written}\n")
     places = [
@@ -322,8 +297,10 @@ def test_make_clean_keeps_what_other_scales_made(tmp_path, written):
 
 
 def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):
-    """SIGKILL Snakemake in the middle of a run: its child lives on; the next build waits for it,
-    computing nothing."""
+    """A job outlives a Snakemake that is killed.
+
+    The next build waits for that job and computes nothing.
+    """
     smoke.edit(
         "workflow/experiments/ghost.yaml",
         "smoke: {repeats: 8, seeds: 1",

@@ -1,5 +1,7 @@
-"""What `snakemake -n --profile slurm` plans for the Ghost paper's networks on ImageNet, at scale
-paper."""
+"""`snakemake -n --profile slurm` plans the right jobs at scale paper.
+
+These are the Ghost paper's networks on ImageNet and its detectors on COCO.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import pytest
 
 from tests.conftest import Checkout
 
-# Artifact -> seeds of each variant. The paper's numbers are means of five runs; those it gives in
-# prose only are one.
+# Artifact -> variants with five seeds, since the numbers in the paper's tables are means of five
+# runs; ONE has those with one seed, whose numbers the paper gives in prose only.
 FIVE = {
     "tables/ghost.tab1.csv": [
         f"{family}{depth}" for family in ("resnet", "seqnet") for depth in (18, 34, 50, 101)
@@ -59,12 +61,12 @@ def checkout(tmp_path_factory) -> Checkout:
 
 
 def data_of(checkout: Checkout) -> str:
-    """As an argument of --config, any folder: a dry run looks at none."""
+    """Return the data as an argument of --config; any folder will do, as a dry run opens none."""
     return f'data={{"imagenet": "{checkout.folder}", "coco": "{checkout.folder}"}}'
 
 
 def planned(checkout: Checkout, target: str) -> list[tuple[str, str, str]]:
-    """(experiment, variant, resources) of every training job."""
+    """Return (experiment, variant, resources) of every training job."""
     done = checkout.snakemake(
         "-n", "--profile", "slurm", f"results/paper/{target}", "--config", data_of(checkout)
     )
@@ -91,7 +93,10 @@ def test_networks_at_initialization(checkout):
 
 
 def test_detectors_wait_for_one_classifier(checkout):
-    """Two fine-tunes and the SeqNet50 that both start from; the ResNet rows are cited."""
+    """Two detectors are fine-tuned from one SeqNet50.
+
+    The rows of ResNets are cited, so they need no jobs.
+    """
     jobs = planned(checkout, "tables/ghost.tab2.csv")
     assert sorted(jobs) == [
         ("coco", "seqnet50-2x", "gpu=4 mem_mb=128000 runtime=2880"),
@@ -101,7 +106,7 @@ def test_detectors_wait_for_one_classifier(checkout):
 
 
 def test_threads_and_gpus_reach_the_command(checkout):
-    """Of as many cores as there are: a cluster gives all that is asked for."""
+    """The command of a job gets all its GPUs, and its threads as far as --cores allows."""
     target = ("results/paper/figures/ghost.fig7.png", "--config", "scale=paper", data_of(checkout))
     for cores, threads in ((64, 48), (2, 2)):
         done = checkout.snakemake("-n", "-p", "--cores", str(cores), *target)

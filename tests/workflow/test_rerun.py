@@ -1,5 +1,7 @@
-"""What reruns and what does not, asked of Snakemake itself (docs/architecture.md, rerun
-semantics)."""
+"""What reruns and what does not, according to Snakemake's own dry runs.
+
+The rules are those of docs/architecture.md, rerun semantics.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def test_editing_one_variant_reruns_it_and_what_hangs_on_it(built: Checkout):
         "tanh: {like: tanh-bn, norm: layer}",
     )
     jobs = built.planned_jobs()
-    # fig5 and its alias in the tiny paper, the claims that it decides, and the list of artifacts
+    # These are fig5, its alias in the tiny paper, the claims that it decides and the artifact list.
     assert jobs == {
         "simulate": 1,
         "tidy": 2,
@@ -55,7 +57,7 @@ def test_editing_a_figure_module_redraws_that_papers_figures_only(built: Checkou
     drawn = [a for a in loaded.artifacts.values() if a.paper == "bnres" and a.figure]
     drawn = [
         a for a in drawn if not a.cells or loaded.artifact_runs("smoke", a)
-    ]  # others are not run at this scale
+    ]  # the others are not run at this scale
     assert built.planned_jobs() == {"figure": len(drawn), "artifacts": 1, "all": 1}
 
 
@@ -73,7 +75,7 @@ def test_editing_the_diagrams_redraws_the_figures_of_the_papers_that_have_some(b
 
 
 def test_editing_the_statistics_redoes_all_that_shows_measured_numbers(built: Checkout):
-    """All tables and figures and the claims, but no run."""
+    """All tables, figures and claims are made again, but no run is."""
     built.edit(
         "workflow/ghostgrad/analysis/statistics.py", "from __future__", "# edited\nfrom __future__"
     )
@@ -128,7 +130,7 @@ def test_one_more_seed_adds_only_new_runs(built: Checkout):
 
 
 def test_one_more_activation_is_yaml_only_and_builds_one_run(built: Checkout):
-    """Built for real: the figure then shows the new curve."""
+    """The target is really built, and the figure then shows the new curve."""
     built.edit(
         "workflow/experiments/ghost.yaml",
         "      relu-bn-40:",
@@ -177,7 +179,7 @@ def test_a_fresh_clone_builds_from_nothing(checkout: Checkout):
 
 
 def test_tables_and_figures_are_the_same_bytes_when_built_again(built: Checkout):
-    """One of every kind: each function that makes tables or figures."""
+    """Each function that makes tables or figures is checked on one artifact."""
     reg, kinds = load_registry(), {}
     for artifact in reg.artifacts.values():
         for folder, function in (("tables", artifact.table), ("figures", artifact.figure)):
@@ -220,8 +222,10 @@ def test_partial_builds_from_what_exists_and_runs_nothing(built: Checkout):
 
 
 def test_data_that_appear_rebuild_what_was_not_run(built: Checkout):
-    """With its data key unset an artifact is written as not run; setting the key changes its
-    inputs."""
+    """An artifact whose data key is unset is written as not run.
+
+    Setting the key changes its inputs, so that it is built again.
+    """
     text = built.path("workflow/experiments/bnres.yaml").read_text()
     smoke = text.index("      smoke:")
     text = text[:smoke] + text[smoke:].replace("data: digits", "data: cifar10", 1)

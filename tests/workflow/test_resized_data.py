@@ -1,4 +1,4 @@
-"""A run on the smaller copy of a folder of images, from the folder to the result."""
+"""A run on a resized copy of a folder of images, from the folder to the result."""
 
 from __future__ import annotations
 
