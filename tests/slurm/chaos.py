@@ -91,14 +91,7 @@ class Campaign:
             capture_output=True,
         )
         self.log = (self.flow.folder / f"controller.{len(self.outputs)}").open("w")
-        options = [
-            "--retries",
-            "1000",
-            "--keep-going",
-            "--rerun-incomplete",
-            "--submitit-grace",
-            "10",
-        ]
+        options = "--retries 1000 --keep-going --rerun-incomplete --submitit-grace 10".split()
         self.process = subprocess.Popen(
             self.flow.command(*options),
             cwd=self.flow.folder,

@@ -270,8 +270,8 @@ class Training(Workflow):
         """Return what is wrong with the results.
 
         Every result must exist with the bytes of an undisturbed run; its job must have ended once
-        and never have run twice at the same time. At most `taken` jobs may have ended again, since
-        a start may have been taken away between the end of its job and the record of that end.
+        and never have run twice at the same time. At most `taken` further ends are allowed,
+        since a start may be taken away between the end of its job and the record of that end.
         """
         problems = []
         for i in range(self.jobs):
