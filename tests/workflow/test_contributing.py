@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ def add_data_set(checkout: Checkout) -> None:
     reader, row = blocks("A data set", "python")
     checkout.path(f"{LIBRARY}/data/stripes.py").write_text(reader)
     first = '        DataSet(\n            name="digits"'
+    row = textwrap.indent(row.rstrip(), " " * 8) + ",\n"
     insert_before(checkout, "registry/datasets.py", first, row)
     readers = "data/image_sets.py"
     insert_before(checkout, readers, '    "digits":', '    "stripes": stripes,\n')

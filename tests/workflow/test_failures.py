@@ -318,7 +318,7 @@ def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):
     deadline = time.monotonic() + 120
     while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert "that is running in this folder" in smoke.ghostgrad("unlock").stdout
+    assert "locked by a Snakemake that is running" in smoke.ghostgrad("unlock").stdout
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert "LockException" in smoke.snakemake("--cores", "1", target).stdout

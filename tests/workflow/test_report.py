@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from ghostgrad.registry.registry import load_registry
@@ -46,15 +47,26 @@ def test_the_list_of_artifacts_says_of_each_whether_it_was_built(built: Checkout
 
 
 def test_no_cell_is_filled_that_was_not_measured(built: Checkout):
-    """Every number of ours in a table of runs comes with the hash of the code that computed it."""
+    """Every number of ours comes with the hashes of the code that computed it.
+
+    These are `<code of the runs>/<code of the table>`; a number computed from a formula, without
+    runs, has the latter alone.
+    """
+    measured = Counter()
     for path in built.path("results/smoke/tables").glob("*.csv"):
         artifact = load_registry().artifacts[path.stem]
         with path.open() as stream:
             for row in csv.DictReader(stream):
                 if row["verdict"].startswith("not run") or row["verdict"] == "cited":
                     assert row["ours"] == ""
-                elif artifact.cells:
-                    assert "/" in row["code"], f"{path.name}: {row}"
+                    continue
+                runs, separator, table = row["code"].rpartition("/")
+                assert re.fullmatch("[0-9a-f]{8}", table), f"{path.name}: {row}"
+                from_runs = bool(artifact.cells) and row["n"] != ""
+                assert bool(separator) == from_runs, f"{path.name}: {row}"
+                assert all(re.fullmatch("[0-9a-f]{8}", code) for code in runs.split("+") if runs)
+                measured[from_runs] += 1
+    assert measured[True] > 100 and measured[False] > 10
 
 
 def test_every_number_traces_back_to_spec_seed_commit_and_machine(built: Checkout):

@@ -30,7 +30,6 @@ from ghostgrad.analysis.statistics import (
     total_growth,
 )
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.theory.activations import (
     ACTIVATIONS,
     maxpool_backward_ratio,
@@ -329,9 +328,7 @@ def sample_gradient_variance(results: Results, at: float) -> Iterator[Measured]:
         probed = probed[probed["index"] > 0]  # index 0 is the stem
         if probed.empty:
             continue
-        spec = results.registry.cell_runs(results.scale, cell)[0].spec
-        if not isinstance(spec, ClassifySpec):
-            raise TypeError(f"{cell.experiment} does not train a classifier")
+        spec = results.registry.cell_runs(results.scale, cell)[0].training
         mean_logarithm = np.log(probed["value"]).groupby(probed["seed"]).mean()
         # The factor 1/B of the mean loss would make the variances of two batch sizes differ.
         values = spec.batch**2 * np.exp(mean_logarithm.to_numpy())

@@ -17,7 +17,6 @@ from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.datasets import is_shipped
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec, missing_reason, published
-from ghostgrad.registry.specs.classify import ClassifySpec
 
 
 class MissingEvidence(Exception):
@@ -131,10 +130,8 @@ class Evidence:
 
     def early_accuracy(self, variant: str) -> FloatArray:
         """Training accuracy in percent over the first quarter of the planned training, (seeds,)."""
-        spec = self._runs(variant)[0].spec
-        if not isinstance(spec, ClassifySpec):
-            raise TypeError(f"{variant} does not train a classifier")
-        return self.mean_accuracy(variant, "train_accuracy", 0, spec.length / 4)
+        length = self._runs(variant)[0].training.length
+        return self.mean_accuracy(variant, "train_accuracy", 0, length / 4)
 
     def resource_use(self, variant: str, key: str) -> FloatArray:
         """A number of env.json such as gpu_s (seconds) or peak_mb (MB), (seeds,).

@@ -29,7 +29,6 @@ from ghostgrad.figures.curves import (
 from ghostgrad.figures.labels import label_curves
 from ghostgrad.figures.panels import LIGHT_GREY, new_grid, new_panels, set_log_y
 from ghostgrad.registry.artifact import Cell
-from ghostgrad.registry.specs.classify import ClassifySpec
 
 SAMPLES = {"input": "N(0, 1)", "dropped": "random half dropped", "relu": "ReLU"}
 
@@ -187,8 +186,8 @@ def over_time(results: Results, quantity: Literal["clipped_fraction", "explosion
         draw_curve(axes, frame, cell.label, index, marker="o")
         frames.append(frame)
         ends.append(curve_end(frame, cell.label))
-    spec = results.registry.cell_runs(results.scale, results.measured_cells[0])[0].spec
-    assert isinstance(spec, ClassifySpec)  # both quantities are probes of training
+    # Both quantities are probes of training.
+    spec = results.registry.cell_runs(results.scale, results.measured_cells[0])[0].training
     axes.set_xscale("symlog", linthresh=1)  # the first position is 0
     axes.set(xlabel=f"{spec.unit} in the paper", ylabel=Y_LABELS[quantity], xlim=(0, None))
     # Nothing is clipped at 0, nothing explodes at 1.

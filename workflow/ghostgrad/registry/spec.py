@@ -52,6 +52,13 @@ class RunSpec:
         return f"results/{self.scale}/runs/{self.id}"
 
     @property
+    def training(self) -> ClassifySpec:
+        """The parameters of a run of `classify`; TypeError for a run of another task."""
+        if not isinstance(self.spec, ClassifySpec):
+            raise TypeError(f"{self.id} does not train a classifier")
+        return self.spec
+
+    @property
     def data(self) -> str | None:
         """The name of the data set, or None for a run that reads none."""
         name: str | None = getattr(self.spec, "data", None)  # tasks of random operators have none
