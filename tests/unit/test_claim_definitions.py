@@ -1,4 +1,4 @@
-"""Claims: their definitions in workflow/claims/, the ledger claims.csv and how it is shown, and
+"""Claims: their definitions in workflow/claims/, the list claims.csv and how it is shown, and
 docs/findings.md."""
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from ghostgrad.checks import InputError
 from ghostgrad.registry.claim import VERDICTS, count_verdicts, read_claims_csv
 from ghostgrad.registry.registry import Registry
 from ghostgrad.report import overview
+from ghostgrad.report.claim_list import write_claim_list
 from ghostgrad.report.findings import write_findings
-from ghostgrad.report.ledger import write_ledger
 from tests.unit.commands import REGISTRY, error_of, output_of
 from tests.unit.fabricate import experiment, one_line, registry, workflow
 
@@ -133,21 +133,21 @@ def test_a_claim_with_a_title_is_an_artifact(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory) -> Path:
+def claims_csv(tmp_path_factory) -> Path:
     """claims.csv of a folder in which nothing has run, so that only the claims that need no run are
     decided."""
-    here = tmp_path_factory.mktemp("ledger")
+    here = tmp_path_factory.mktemp("claims_csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        write_ledger(REGISTRY, "smoke", Path("results/smoke"))
+        write_claim_list(REGISTRY, "smoke", Path("results/smoke"))
     return here / "results" / "smoke" / "claims.csv"
 
 
 @pytest.mark.slow
-def test_every_theory_item_and_erratum_has_its_row(ledger):
-    """The ledger has a row for every artifact that shows a claim, and the numbers of the papers'
+def test_every_theory_item_and_erratum_has_its_row(claims_csv):
+    """claims.csv has a row for every artifact that shows a claim, and the numbers of the papers'
     errata have no gap."""
-    ids = {row["id"] for row in read_claims_csv(ledger)}
+    ids = {row["id"] for row in read_claims_csv(claims_csv)}
     assert {
         f"{kind}{number}" for kind, last in ERRATA.items() for number in range(1, last + 1)
     } <= ids
@@ -157,9 +157,9 @@ def test_every_theory_item_and_erratum_has_its_row(ledger):
 
 
 @pytest.mark.slow
-def test_verdicts_are_of_the_closed_list(ledger):
+def test_verdicts_are_of_the_closed_list(claims_csv):
     """Every verdict is one of VERDICTS, and that of a claim without its runs gives the reason."""
-    rows = read_claims_csv(ledger)
+    rows = read_claims_csv(claims_csv)
     assert {row["verdict"].partition(" (")[0] for row in rows} <= set(VERDICTS)
     verdicts = {row["id"]: row["verdict"] for row in rows}
     assert verdicts["ghost.prop3_12"] == "holds"
@@ -170,40 +170,40 @@ def test_verdicts_are_of_the_closed_list(ledger):
     assert not any(row["ours"] for row in rows if row["verdict"].startswith("not run"))
 
 
-def test_show_claims(ghostgrad, ledger):
+def test_show_claims(ghostgrad, claims_csv):
     """`show claims` prints each claim with its numbers and ends with the counts; with --csv it
     prints the file."""
     assert "results/smoke/claims.csv: not built yet" in error_of(ghostgrad("show", "claims"))
     Path("results/smoke").mkdir(parents=True)
-    Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
+    Path("results/smoke/claims.csv").write_bytes(claims_csv.read_bytes())
     out = output_of(ghostgrad("show", "claims"))
     assert "- gap of a Gaussian: paper ≥ 0.19947, ours 0.15915; corrected 0.15915" in out
-    assert out.splitlines()[-1] == f"scale smoke: {count_verdicts(read_claims_csv(ledger))}"
-    assert output_of(ghostgrad("show", "claims", "--csv")) == ledger.read_text()
+    assert out.splitlines()[-1] == f"scale smoke: {count_verdicts(read_claims_csv(claims_csv))}"
+    assert output_of(ghostgrad("show", "claims", "--csv")) == claims_csv.read_text()
 
 
-def test_a_build_ends_with_the_counts(ghostgrad, ledger):
+def test_a_build_ends_with_the_counts(ghostgrad, claims_csv):
     Path("results/smoke").mkdir(parents=True)
-    Path("results/smoke/claims.csv").write_bytes(ledger.read_bytes())
+    Path("results/smoke/claims.csv").write_bytes(claims_csv.read_bytes())
     lines = overview.closing_lines(REGISTRY, "smoke", {})
-    counts = count_verdicts(read_claims_csv(ledger))
+    counts = count_verdicts(read_claims_csv(claims_csv))
     assert f"claims: {counts} (results/smoke/claims.csv, ghostgrad show claims)" in lines
 
 
 @pytest.mark.slow
-def test_the_page_holds_every_claim(ledger):
+def test_the_page_holds_every_claim(claims_csv):
     """The page loads nothing from the network, and each verdict has the CSS class that colours
     it."""
-    text = (ledger.parent / "claims.html").read_text()
+    text = (claims_csv.parent / "claims.html").read_text()
     assert all(f"<h2>{name} <span" in text for name in REGISTRY.claims)
     assert "http" not in text
     assert '<span class="verdict holds-as-corrected">holds as corrected</span>' in text
 
 
-def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
+def test_findings_are_filled_from_claims_csv(claims_csv, tmp_path):
     """No placeholder is left in the text, and a claim that has not been run says so."""
     target = tmp_path / "findings.md"
-    write_findings(ledger, target)
+    write_findings(claims_csv, target)
     text = target.read_text()
     assert "{{" not in text
     assert "for a Gaussian the gap is 0.15915, not 0.19947" in " ".join(text.split())
@@ -217,16 +217,16 @@ def test_findings_are_filled_from_the_ledger(ledger, tmp_path):
         ("E-G4|gap of a Gausian|ours", "did you mean 'gap of a Gaussian'?"),
     ],
 )
-def test_a_place_that_the_ledger_lacks_is_one_line(ledger, tmp_path, place, expected):
+def test_a_place_that_claims_csv_lacks_is_one_line(claims_csv, tmp_path, place, expected):
     """If a comparison was renamed, its placeholder would otherwise leave a gap in the text."""
     template = tmp_path / "findings.md"
     template.write_text("{{" + place + "}}")
     with pytest.raises(InputError) as error:
-        write_findings(ledger, tmp_path / "out.md", template)
+        write_findings(claims_csv, tmp_path / "out.md", template)
     assert expected in str(error.value)
 
 
-def test_the_committed_findings_are_those_of_the_committed_ledger(tmp_path):
+def test_the_committed_findings_are_those_of_the_committed_claims(tmp_path):
     """docs/findings.md is generated: `make findings SCALE=paper`."""
     root = REGISTRY.workflow.parent
     path = root / "docs" / "snapshots" / "paper" / "claims.csv"

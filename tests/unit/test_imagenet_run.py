@@ -23,7 +23,7 @@ SMALLER = {
     "warmup": 1,
     "probe_at": [0, 1, 3],
 }
-TRAIN, VAL, STEPS = 27, 6, 9
+TRAIN, VAL = 27, 6
 
 
 @pytest.fixture

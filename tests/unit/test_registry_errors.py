@@ -143,10 +143,10 @@ EXPERIMENTS = {
         "nets.variants: 'a b' is not of the form",
     ),
     "empty block": ({"nets": experiment(base=None)}, "nets.base: expected object, found None"),
-    "like of nothing": (variant(like="x"), "like: 'x' is no variant; valid: a, abc"),
+    "like of nothing": (variant(like="x"), "like: no variant 'x'; valid: a, abc"),
     "like of a misspelt variant": (
         {"nets": experiment(variants={"relu-bn": {}, "relu": {"like": "relu-nb", "norm": "none"}})},
-        "like: 'relu-nb' is no variant; did you mean 'relu-bn'?",
+        "like: no variant 'relu-nb'; did you mean 'relu-bn'?",
     ),
     "like in a circle": (
         {"nets": experiment(variants={"a": {"like": "b"}, "b": {"like": "a", "depth": 5}})},
@@ -158,7 +158,7 @@ EXPERIMENTS = {
                 variants={"relu-bn": {}}, scales={"laptop": {"only": ["tanh*", "relu-bm"]}}
             )
         },
-        "nets.scales.laptop.only: 'tanh*' names no variant; valid: relu-bn",
+        "nets.scales.laptop.only: no variant like 'tanh*'; valid: relu-bn",
     ),
     "the same run twice": (
         {"nets": experiment(variants={"a": {}, "b": {"norm": "batch"}})},
@@ -490,7 +490,7 @@ UNMATCHED = {
     "variant of a like": (
         {"nets": experiment(variants={"relu": {}, "x": {"like": "rel", "depth": 9}})},
         {},
-        "nets.variants.x.like: 'rel' is no variant; did you mean 'relu'?",
+        "nets.variants.x.like: no variant 'rel'; did you mean 'relu'?",
     ),
     "id of another paper": (
         {},

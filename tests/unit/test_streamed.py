@@ -163,9 +163,8 @@ def test_more_images_than_memory_are_refused(root, monkeypatch):
 @pytest.mark.parametrize("text", ["two", "-1", "1.5"])
 def test_a_wrong_number_of_workers(root, text, monkeypatch):
     monkeypatch.setenv("GHOSTGRAD_LOADER_WORKERS", text)
-    message = (
-        f"GHOSTGRAD_LOADER_WORKERS: '{text}' is no number of processes; give 0 or more, or unset it"
-    )
+    problem = f"'{text}' is not a number of processes; give 0 or more, or unset it"
+    message = f"GHOSTGRAD_LOADER_WORKERS: {problem}"
     assert refused(opened, root, input="files") == message
 
 

@@ -85,7 +85,7 @@ def test_tolerance(reference_row, expected):
 )
 def test_judged_without_noise(ours, verdict):
     """Within the tolerance, within twice the tolerance, or neither; on both sides."""
-    assert tables.judge(row(10.0), ours, NAN, 1.0) == verdict
+    assert tables.number_verdict(row(10.0), ours, NAN, 1.0) == verdict
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,15 @@ def test_judged_without_noise(ours, verdict):
 )
 def test_judged_with_the_standard_error(ours, se, verdict):
     """A difference that two standard errors explain does not count: noise adds in quadrature."""
-    assert tables.judge(row(10.0), ours, se, 1.0) == verdict
+    assert tables.number_verdict(row(10.0), ours, se, 1.0) == verdict
 
 
 @pytest.mark.parametrize("relation", ["<", "<="])
 def test_an_upper_bound(relation):
     """Anything below it fits, however far; above it the tolerance decides."""
     verdicts = [
-        tables.judge(row(10.0, relation), ours, NAN, 1.0) for ours in (-90.0, 9.9, 10.5, 11.5, 12.5)
+        tables.number_verdict(row(10.0, relation), ours, NAN, 1.0)
+        for ours in (-90.0, 9.9, 10.5, 11.5, 12.5)
     ]
     assert verdicts == ["match", "match", "match", "close", "off"]
 
@@ -117,7 +118,8 @@ def test_an_upper_bound(relation):
 def test_a_lower_bound(relation):
     """Anything above it fits, however far; below it the tolerance decides."""
     verdicts = [
-        tables.judge(row(10.0, relation), ours, NAN, 1.0) for ours in (110.0, 10.1, 9.5, 8.5, 7.5)
+        tables.number_verdict(row(10.0, relation), ours, NAN, 1.0)
+        for ours in (110.0, 10.1, 9.5, 8.5, 7.5)
     ]
     assert verdicts == ["match", "match", "match", "close", "off"]
 
@@ -130,7 +132,7 @@ def test_bounds_are_the_two_halves_of_equality(value, ours, allowed, se):
     order = ["match", "close", "off"]
 
     def rank(relation, error=se):
-        return order.index(tables.judge(row(value, relation), ours, error, allowed))
+        return order.index(tables.number_verdict(row(value, relation), ours, error, allowed))
 
     assert rank("=") == max(rank("<="), rank(">="))
     assert min(rank("<"), rank(">")) == 0

@@ -6,7 +6,6 @@ rule, its log and its command. Snakemake's full log is in .snakemake/log/ as usu
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from ghostgrad.files import read_single_row
 from ghostgrad.registry.tasks import RUN_RULES, TASKS
 
 LOG_LINES = 12  # of a failed job's log
@@ -199,10 +199,9 @@ def run_result(job: Job) -> str:
     """The outcome of a finished run in a few words, from its metrics.csv; empty without one."""
     directory = "results/{scale}/runs/{experiment}/{variant}-s{seed}".format_map(job.wildcards)
     try:
-        text = Path(directory, "metrics.csv").read_text(encoding="utf-8")
+        metrics = read_single_row(Path(directory, "metrics.csv"))
     except (OSError, ValueError):
         return ""
-    metrics = next(csv.DictReader(text.splitlines()), {})
     if metrics.get("status") == "diverged":
         return f"diverged at step {metrics.get('diverged_at')}"
     for task in TASKS.values():

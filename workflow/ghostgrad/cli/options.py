@@ -11,9 +11,10 @@ from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry.config import load_config
 from ghostgrad.registry.spec import SCALES
 
+_NAMES = f"{', '.join(SCALES[:-1])} or {SCALES[-1]}"
 Scale = Annotated[
     str,
-    typer.Option(help="smoke, laptop, substitute or paper; the scale of config.yaml by default"),
+    typer.Option(help=f"{_NAMES}; the scale of config.yaml by default"),
 ]
 
 

@@ -37,9 +37,9 @@ def show(
     config, scale = configured(scale)
     registry = load_registry()
     if artifact == "claims":
-        from ghostgrad.report.ledger import show_ledger
+        from ghostgrad.report.claim_list import show_claim_list
 
-        show_ledger(results_of(scale) / "claims.csv", scale, as_csv)
+        show_claim_list(results_of(scale) / "claims.csv", scale, as_csv)
         return
     shown = registry.artifact(artifact)
     if runs:

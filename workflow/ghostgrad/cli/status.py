@@ -14,6 +14,7 @@ import typer
 from ghostgrad.analysis.tidy import read_provenance
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.cli.options import Scale, configured, results_of
+from ghostgrad.files import read_single_row
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.registry import PAPERS, Registry, load_registry
 from ghostgrad.registry.spec import RunSpec, run_status
@@ -45,16 +46,15 @@ def run_state(run: RunSpec, state_dir: Path) -> str:
 
 
 def _outcome(run: RunSpec) -> str:
-    """`done`, `diverged` or `damaged` of a published run; the first cell of metrics.csv says which
-    of the first two."""
+    """`done`, `diverged` or `damaged` of a published run, according to its metrics.csv."""
     try:
         read_provenance(run)
     except InputError:
         return "damaged"
-    path = Path(run.directory, "metrics.csv")
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        stream.readline()
-        return stream.readline().split(",", 1)[0].strip() or "damaged"
+    try:
+        return read_single_row(Path(run.directory, "metrics.csv"))["status"]
+    except (OSError, ValueError, KeyError):
+        return "damaged"
 
 
 def computed_by_other_code(runs: Iterable[RunSpec]) -> set[RunSpec]:

@@ -127,10 +127,10 @@ def not_run(reasons: str, scale: ScaleStep) -> None:
 
 
 def claims(scale: ScaleStep) -> None:
-    """Write results/<scale>/claims.csv and .html, the ledger with its verdicts."""
-    from ghostgrad.report.ledger import write_ledger
+    """Write results/<scale>/claims.csv and .html, the list of claims with their verdicts."""
+    from ghostgrad.report.claim_list import write_claim_list
 
-    write_ledger(load_registry(), scale, results_of(scale))
+    write_claim_list(load_registry(), scale, results_of(scale))
 
 
 def artifacts(reasons: str, scale: ScaleStep) -> None:

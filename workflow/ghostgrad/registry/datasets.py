@@ -46,7 +46,8 @@ class DataSet:
     counts: Counts | None = None
     """What must be found; None accepts any sizes."""
     mean_std: MeanStd | None = None
-    """Constants of `standardize: per_channel`; None has the data rule measure them."""
+    """Constants of `standardize: per_channel`; None: the data rule
+    measures those of an image folder; other forms have no others."""
     side: int | None = None
     """Side in pixels of the images that a network sees where a spec sets no size."""
     scene: tuple[int, int] | None = None

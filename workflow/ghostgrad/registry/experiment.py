@@ -70,7 +70,7 @@ class Experiment:
         for name, variant in self._variants.items():
             if (like := variant.get("like")) and like not in self._variants:
                 hint = nearest(like, self._variants)
-                raise InputError(f"{where}.variants.{name}.like: '{like}' is no variant{hint}")
+                raise InputError(f"{where}.variants.{name}.like: no variant '{like}'{hint}")
         self._check_adjust()
 
     def _parameters(
@@ -150,7 +150,7 @@ class Experiment:
             if not any(fnmatch(name, pattern) for name in self.variants):
                 place = f"{self.where}.scales.{scale}.only"
                 hint = nearest(pattern, self.variants)
-                raise InputError(f"{place}: '{pattern}' names no variant{hint}")
+                raise InputError(f"{place}: no variant like '{pattern}'{hint}")
         return tuple(
             name for name in self.variants if any(fnmatch(name, pattern) for pattern in only)
         )

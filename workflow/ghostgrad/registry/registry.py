@@ -207,7 +207,7 @@ class Registry:
     def claim_modules(self) -> tuple[str, ...]:
         """The modules that decide the claims."""
         modules = dict.fromkeys(claim.module for claim in self.claims.values() if claim.computed)
-        return ("report.ledger", *(f"claims.{module}" for module in modules))
+        return ("report.claim_list", *(f"claims.{module}" for module in modules))
 
     def notes(self, artifact: Artifact) -> list[str]:
         """What the experiments of an artifact are expected to show, and where they deviate from the

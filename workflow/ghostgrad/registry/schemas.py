@@ -1,5 +1,5 @@
 """The JSON schemas of files that people write: workflow/schemas/*.yaml, completed from the tables
-of tasks and data sets. The schema of a task's parameters comes from its spec."""
+of tasks, data sets and scales. The schema of a task's parameters comes from its spec."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from ghostgrad.checks import load_yaml
 from ghostgrad.registry.datasets import CONFIG_KEYS, DATA_SETS
+from ghostgrad.registry.spec import SCALES
 from ghostgrad.registry.tasks import TASKS
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
@@ -25,7 +26,9 @@ def _read(name: str) -> dict[str, Any]:
 def registry_schema() -> dict[str, Any]:
     """The schema of workflow/experiments/*.yaml."""
     schema = copy.deepcopy(_read("registry"))
-    schema["$defs"]["experiment"]["properties"]["task"] = {"enum": list(TASKS)}
+    definitions = schema["$defs"]
+    definitions["experiment"]["properties"]["task"] = {"enum": list(TASKS)}
+    definitions["scales"]["properties"] = {name: {"$ref": "#/$defs/scale"} for name in SCALES}
     return schema
 
 
@@ -33,6 +36,7 @@ def registry_schema() -> dict[str, Any]:
 def config_schema() -> dict[str, Any]:
     """The schema of config.yaml."""
     schema = copy.deepcopy(_read("config"))
+    schema["properties"]["scale"] = {"enum": list(SCALES)}
     schema["properties"]["data"]["properties"] = {
         name: {"type": ["string", "null"], "description": DATA_SETS[name].location}
         for name in CONFIG_KEYS

@@ -1,2 +1,2 @@
-"""What people read: tables with verdicts and their files, the list of artifacts, the ledger of
+"""What people read: tables with verdicts and their files, the list of artifacts, the list of
 claims, the findings, and snapshots of results for the documentation."""

@@ -1,8 +1,8 @@
-"""docs/findings.md: the text of workflow/report/findings.md with numbers from the ledger.
+"""docs/findings.md: the text of workflow/report/findings.md with numbers from claims.csv.
 
 A place {{claim|comparison|column}} is filled with a number, {{claim|verdict}} with the verdict of a
-claim, and {{scale}} with the scale of the ledger. The text and its numbers cannot drift apart: a
-place that the ledger does not have is an error.
+claim, and {{scale}} with its scale. The text and its numbers cannot drift apart: a
+place that claims.csv does not have is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ghostgrad.checks import InputError, display_path, nearest
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.claim import Row, read_claims_csv
 from ghostgrad.report.cells import format_estimate
-from ghostgrad.report.ledger import group_by_claim, ours_text
+from ghostgrad.report.claim_list import group_by_claim, ours_text
 from ghostgrad.report.pages import TEMPLATES
 
 TEMPLATE = TEMPLATES / "findings.md"
@@ -25,10 +25,10 @@ WIDTH = 100
 Claims = Mapping[str, tuple[Row, Mapping[str, Row]]]  # id -> first row, rows by comparison
 
 
-def write_findings(ledger: Path, target: Path, template: Path = TEMPLATE) -> None:
+def write_findings(claims_csv: Path, target: Path, template: Path = TEMPLATE) -> None:
     """Fill the template from claims.csv; InputError where it names a claim or a comparison that the
-    ledger does not have."""
-    rows = read_claims_csv(ledger)
+    file does not have."""
+    rows = read_claims_csv(claims_csv)
     claims = {
         claim["id"]: (claim, {row["comparison"]: row for row in comparisons})
         for claim, comparisons in group_by_claim(rows)

@@ -88,7 +88,7 @@ def _result_text(row: Mapping[str, str]) -> str:
 
 def _is_counted(artifact: Artifact) -> bool:
     """False for an artifact that repeats another one under its own name, whose numbers would count
-    twice, and for one that shows a claim, whose verdict is in the ledger."""
+    twice, and for one that shows a claim, whose verdict is in claims.csv."""
     return artifact.source == artifact.id and artifact.table != "claim"
 
 
@@ -102,10 +102,10 @@ def closing_lines(registry: Registry, scale: str, reasons: Reasons) -> list[str]
     numbers = verdict_counts(tables) or "none"
     total = len(registry.artifacts)
     lines = [f"{len(built)} of {total} artifacts are in {folder}/; numbers: {numbers}"]
-    ledger = Path(folder, "claims.csv")
-    if ledger.exists():
-        counts = count_verdicts(read_claims_csv(ledger))
-        lines.append(f"claims: {counts} ({ledger}, ghostgrad show claims)")
+    claims_csv = Path(folder, "claims.csv")
+    if claims_csv.exists():
+        counts = count_verdicts(read_claims_csv(claims_csv))
+        lines.append(f"claims: {counts} ({claims_csv}, ghostgrad show claims)")
     if unbuilt := len(wanted) - len(built):
         lines.append(f"{unbuilt} more can be built: snakemake --config scale={scale}")
     return [*lines, *_reason_lines(reasons)]

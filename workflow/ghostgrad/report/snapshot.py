@@ -31,10 +31,10 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
             )
         shutil.rmtree(target)
     lines = [heading, ""]
-    if (ledger := Path(f"results/{scale}/claims.csv")).exists():
+    if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
         target.mkdir(parents=True)
-        shutil.copyfile(ledger, target / "claims.csv")
-        counts = count_verdicts(read_claims_csv(ledger))
+        shutil.copyfile(claims_csv, target / "claims.csv")
+        counts = count_verdicts(read_claims_csv(claims_csv))
         lines += [f"Claims: {counts}; all of them in [claims.csv](claims.csv).", ""]
     for name in built:
         lines += _copy_artifact(registry.artifacts[name], scale, target)

@@ -15,8 +15,7 @@ import pandas as pd
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.measured import Measured
 from ghostgrad.analysis.results import Results
-from ghostgrad.claims.judge import judge as judge_claim
-from ghostgrad.claims.judge import table_entries
+from ghostgrad.claims.judge import judge, table_entries
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.reference import Key, ReferenceRow, read_reference, table_keys
 from ghostgrad.registry.registry import Registry
@@ -73,7 +72,7 @@ def tolerance(number: ReferenceRow) -> float:
     return DEFAULT_TOLERANCE.get(number.metric, RELATIVE_TOLERANCE * abs(number.value))
 
 
-def judge(number: ReferenceRow, ours: float, se: float, allowed: float) -> str:
+def number_verdict(number: ReferenceRow, ours: float, se: float, allowed: float) -> str:
     """`match`, `close` or `off`: how our number agrees with the paper's number and its relation
     (= < <= > >=), within the tolerance `allowed` and our standard error, which may be NaN."""
     delta = ours - number.value
@@ -214,7 +213,7 @@ def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed
     # Divergence outweighs the number, which is from some step on the way.
     if measured.n_diverged:
         return "diverged as reported" if number.diverges else "diverged unexpectedly"
-    return judge(number, measured.ours, measured.se, allowed)
+    return number_verdict(number, measured.ours, measured.se, allowed)
 
 
 def _why_missing(results: Results, number: ReferenceRow) -> str:
@@ -271,7 +270,7 @@ def _claim_table(results: Results) -> pd.DataFrame:
     wrong, as corrected. A claim without comparisons has one row with its verdict."""
     artifact = results.artifact
     claim = results.registry.claims[artifact.id]
-    verdict, comparisons, _ = judge_claim(results.registry, claim, results.scale)
+    verdict, comparisons, _ = judge(results.registry, claim, results.scale)
     runs_code = _provenance(results, ())[1] if len(results.tidy) else ""
     blank: Record = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
     blank |= {"scale": results.scale, "source": claim.section}

@@ -11,16 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
-from ghostgrad.registry.specs.initialize import InitializeSpec
-from ghostgrad.registry.specs.sample import SampleSpec
-from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import PROBE_COLUMNS
 from ghostgrad.runs.state import State
@@ -33,9 +30,20 @@ BLOCK = 1024
 MEMORY = {"cpu": 96 * 2**20, "cuda": 8 * 2**30}
 BYTES_PER_FLOAT = 4
 
-BlockSpec: TypeAlias = SimulateSpec | SampleSpec | InitializeSpec
 Measure: TypeAlias = Callable[[list[torch.Generator]], Tensor]
 """Generators, one for each repeat -> (repeats, places, columns)."""
+
+
+class BlockSpec(Protocol):
+    """The parameters that every task of blocks has."""
+
+    @property
+    def repeats(self) -> int:
+        """Repeats in the block, at most BLOCK."""
+
+    @property
+    def seed(self) -> int:
+        """The number of the block."""
 
 
 def repeats_at_once(total: int, floats_per_repeat: int, device: torch.device) -> int:

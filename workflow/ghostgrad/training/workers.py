@@ -34,7 +34,7 @@ def loader_worker_count() -> int:
     """
     text = os.environ.get("GHOSTGRAD_LOADER_WORKERS") or str(torch.get_num_threads() - 1)
     if not text.isdecimal():
-        problem = f"'{text}' is no number of processes; give 0 or more, or unset it"
+        problem = f"'{text}' is not a number of processes; give 0 or more, or unset it"
         raise InputError(f"GHOSTGRAD_LOADER_WORKERS: {problem}")
     return int(text)
 

@@ -1,4 +1,4 @@
-"""The ledger of claims for people: claims.csv, its page claims.html, and its form on the
+"""The list of claims for people: claims.csv, its page claims.html, and its form on the
 terminal."""
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ghostgrad.report.verdicts import css_class
 RELATION_SIGNS = {"=": "", "<=": "≤ ", ">=": "≥ ", "<": "< ", ">": "> ", "": ""}
 
 
-def write_ledger(registry: Registry, scale: str, folder: Path) -> None:
+def write_claim_list(registry: Registry, scale: str, folder: Path) -> None:
     """Judge every claim at a scale, write claims.csv and claims.html, and print the counts."""
     rows = claim_rows(registry, scale)
     table = CsvTable(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     write_atomically(folder / "claims.csv", table.text())
     # The page shows what the file says: numbers rounded as there, empty where there are none.
     write_atomically(
-        folder / "claims.html", render_ledger(read_claims_csv(folder / "claims.csv"), scale)
+        folder / "claims.html", render_claim_list(read_claims_csv(folder / "claims.csv"), scale)
     )
     print(f"claims: {count_verdicts(rows)}")
 
@@ -64,7 +64,7 @@ def corrected_text(row: Row) -> str:
     return _bound_text(row, "corrected", "corrected_relation")
 
 
-def show_ledger(path: Path, scale: str, as_csv: bool) -> None:
+def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
     """Print claims.csv: a block per claim with its comparisons, and the counts at the end."""
     rows = read_claims_csv(path)
     if as_csv:
@@ -82,7 +82,7 @@ def show_ledger(path: Path, scale: str, as_csv: bool) -> None:
     print(f"\nscale {scale}: {count_verdicts(rows)}")
 
 
-def render_ledger(rows: list[Row], scale: str) -> str:
+def render_claim_list(rows: list[Row], scale: str) -> str:
     """claims.html: every claim with its verdict, comparisons and evidence."""
     return render_page(
         "claims",
