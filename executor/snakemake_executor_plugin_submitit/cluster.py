@@ -70,7 +70,7 @@ class Cluster(Protocol):
         """Submit the tasks as one array and return its id."""
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
-        """Return the states of those tasks of which anything is known."""
+        """Return the states of the tasks that are known."""
 
     def queued(self, ids: Sequence[str]) -> set[str]:
         """Return those tasks that wait or run."""

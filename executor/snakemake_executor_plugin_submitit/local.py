@@ -149,7 +149,7 @@ class LocalCluster:
         self.cancel(ids)  # every array has one task
 
     def find(self, batch: Batch) -> str | None:
-        """Return the id of submitit's process for a batch of which only the folder is known."""
+        """Return the id of submitit's process for a batch whose folder alone is known."""
         import psutil
 
         for process in psutil.process_iter(["cmdline"]):

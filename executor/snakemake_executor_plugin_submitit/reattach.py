@@ -175,7 +175,7 @@ class EarlierJobs:
                     return False
             return True
 
-        # In a thread of its own, because the event loop of this one is running.
+        # It runs in another thread, because the event loop of this one is running.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, are_all_incomplete()).result()
 

@@ -200,7 +200,7 @@ def _text_options(
 
 
 def _mpi_tasks(options: dict[str, str], numbers: Mapping[str, int]) -> int:
-    """Set the option for the tasks of an MPI job; return 2, which stands for several."""
+    """Set the option for the tasks of an MPI job; return 2, which means several."""
     tasks, per_node = numbers.get("tasks") or 0, numbers.get("tasks_per_node") or 0
     if bool(tasks) == bool(per_node):
         given = f"they are {tasks} and {per_node}"

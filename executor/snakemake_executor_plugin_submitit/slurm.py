@@ -120,7 +120,7 @@ class SlurmCluster:
         options: dict[str, str | bool] = {
             name: value if value != "" else True for name, value in request.options
         }
-        del options["nodes"]  # submitit has a parameter of its own for them
+        del options["nodes"]  # submitit has its own parameter for them
         if not {"requeue", "no-requeue"} & options.keys():
             options["no-requeue" if self._settings.no_requeue else "requeue"] = True
         return options

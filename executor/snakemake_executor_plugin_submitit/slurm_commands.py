@@ -88,7 +88,7 @@ class SlurmStates:
         self._options = ("-M", "all")
 
     def states(self, ids: Iterable[str]) -> dict[str, State]:
-        """Return the states of those tasks of which anything is known.
+        """Return the states of the tasks that are known.
 
         A task is `12`, or `12_3` for a task of an array. Raise ClusterError where no command
         answers: that no state is known must never look like the end of a task.

@@ -1,4 +1,4 @@
-"""What runs inside a Slurm task: its jobs one after another, each in a process group of its own.
+"""What runs inside a Slurm task: its jobs one after another, each in its own process group.
 
 submitit pickles the Task and calls it on the node. Snakemake is imported once, and every job is a
 fork of that interpreter; a job whose command is more than `python -m snakemake …` runs in a shell

@@ -40,7 +40,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 class _Loader(_FastLoader):
-    """A YAML loader that refuses duplicate keys, of which PyYAML silently keeps the last."""
+    """A YAML loader that refuses duplicate keys; PyYAML silently keeps the last of them."""
 
 
 def _line(node: yaml.Node) -> str:

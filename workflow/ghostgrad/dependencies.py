@@ -54,7 +54,7 @@ def module_file(module: str) -> Path | None:
 
 
 def all_modules() -> list[str]:
-    """Every module of the library; a package stands for its `__init__.py`."""
+    """Every module of the library; the name of a package means its `__init__.py`."""
     paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
     names = (".".join(path.parts).removesuffix(".__init__") for path in paths)
     return sorted(name for name in names if name not in ("__init__", "__main__"))

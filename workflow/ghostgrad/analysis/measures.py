@@ -308,7 +308,7 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
                 if diverged:
                     yield Measured(*place, np.nan, n=len(rows), n_diverged=diverged)
                 continue
-            # The last BN stands before the classifier and belongs to no block.
+            # The last BN precedes the classifier and belongs to no block.
             inside = probed[probed["index"] < probed["index"].max()]
             layers = inside.groupby("index")["value"].agg(["mean", "std", "count"])
             largest = layers.loc[layers["mean"].idxmax()]

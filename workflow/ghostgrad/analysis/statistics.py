@@ -69,7 +69,7 @@ def line_r_squared(curve: FloatArray, logarithmic: bool) -> float:
     return float(1 - residual.var() / y.var())
 
 
-# By the name of the metric in tables.
+# The keys are the names of the metrics in tables.
 CURVE_STATISTICS: dict[str, Callable[[FloatArray], float]] = {
     "rate": fit_growth_rate,
     "growth": total_growth,

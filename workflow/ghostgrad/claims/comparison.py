@@ -27,7 +27,7 @@ SIGMAS = 4.0
 class Comparison:
     """Our number beside the paper's and, if that is wrong, the corrected one.
 
-    `relation` is how ours is claimed to stand to the number. `tolerance` is what the statement
+    `relation` is the claimed relation of ours to the number. `tolerance` is what the statement
     leaves out by its own words (a limit, "approximately"), in the unit of the numbers; `sigmas`
     times our standard error comes on top. A strict inequality has to be shown beyond both, the
     other relations only must not be refuted. If the paper gives words and no number, `paper` is the

@@ -291,7 +291,7 @@ def e_g10(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def e_g26(evidence: Evidence) -> Iterator[Comparison]:
-    """E-G26: VGG pools behind its ReLU, so the two together stand between its convolutions."""
+    """E-G26: VGG pools behind its ReLU, so both lie between two of its convolutions."""
     numbers = (
         ("forward", 0.492, relu_maxpool_forward_ratio()),
         ("backward", 0.25, relu_maxpool_backward_ratio()),

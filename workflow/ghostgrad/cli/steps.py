@@ -44,7 +44,7 @@ def resized_data(
 
     from ghostgrad.data.resized import make
 
-    # Each thread resizes images of its own, so that torch must not start more of them.
+    # Each thread resizes its own images, so torch must not start further threads.
     torch.set_num_threads(1)
     make(name, short, source, manifest, threads)
 

@@ -74,7 +74,7 @@ def _decode_png(path: Path) -> Tensor:
         image.load()
         if image.mode == "P" and image.palette is None:
             raise ValueError("it has no palette")
-        if image.mode.startswith("I"):  # 16 bits of grey, of which the upper 8 are kept
+        if image.mode.startswith("I"):  # 16-bit grey; the upper 8 bits are kept
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image.info.pop("transparency", None)  # convert would warn that it ignores it
         # The same strides as a decoded JPEG: rows of RGB pixels in memory, channels first by view.

@@ -105,7 +105,7 @@ def layer_statistics(results: Results, at: list[float]) -> Drawing:
         for row, kind in enumerate(LAYER_KINDS)
         for column, statistic in enumerate(STATISTICS)
     }
-    # Of the weights the paper shows these two statistics only.
+    # The paper shows only these two statistics of the weights.
     places |= {(WEIGHT_ROW, 0): "weight_variance", (WEIGHT_ROW, 2): "weight_offset"}
     frames = []
     for (row, column), quantity in places.items():

@@ -1,7 +1,7 @@
 """The registry: everything that there is to compute and to show.
 
 workflow/experiments/*.yaml declare experiments, whose variants and seeds are runs, and artifacts,
-which are made from runs; workflow/claims/*.yaml declare the claims, of which some are artifacts;
+which are made from runs; workflow/claims/*.yaml declare the claims, some of which are artifacts;
 workflow/reference/*.csv hold the papers' numbers. Imports neither torch nor pandas.
 """
 

@@ -207,7 +207,7 @@ def _compare_number(
 
 
 def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed: float) -> str:
-    # Before everything else: a scaled run may match or diverge for reasons of its own.
+    # This comes first, because a scaled run may match or diverge for reasons of its own.
     if not comparable:
         return "scaled"
     # Divergence outweighs the number, which is from some step on the way.

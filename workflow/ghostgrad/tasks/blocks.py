@@ -47,7 +47,7 @@ class BlockSpec(Protocol):
 
 
 def repeats_at_once(total: int, floats_per_repeat: int, device: torch.device) -> int:
-    """How many of `total` repeats, each of which holds so many numbers, fit the memory budget."""
+    """How many of `total` repeats fit the memory budget if each holds so many numbers."""
     fitting = MEMORY[device.type] // (BYTES_PER_FLOAT * floats_per_repeat)
     return max(1, min(total, fitting))
 

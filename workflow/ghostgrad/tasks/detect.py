@@ -261,7 +261,7 @@ def detect(
 
         # torchvision samples anchors and regions from the global generators, which therefore start
         # from this step's position in the stream. A region belongs to one image: every process has
-        # a stream of its own.
+        # a separate stream.
         optimizer.zero_grad(set_to_none=True)
         with fork_global_rng(device, stream_seed(spec.seed, f"regions/{group.rank}", step)):
             losses = model([x.float() / 255 for x in images], targets)

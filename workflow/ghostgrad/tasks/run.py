@@ -1,5 +1,5 @@
 """One run, from its spec to its published files: what `ghostgrad run` does, which the Snakemake
-rules call. What happens when it is asked to stop stands in runs/state.py."""
+rules call. runs/state.py says what happens when a run is asked to stop."""
 
 from __future__ import annotations
 

@@ -318,7 +318,7 @@ def dependence(k: int, weight: Tensor, signals: Signals, gradients: Gradients) -
     squares = (weight * weight).sum((1, 2))
     unit, of_unit = _standardized(y), _standardized(of_y)
     features = unit.shape[2]
-    # All pairs, of which those of a feature with itself are taken out.
+    # The sum over all pairs, minus the pairs of a feature with itself.
     pairs = (unit.transpose(1, 2) @ unit).abs().sum((1, 2)) - (unit * unit).sum((1, 2))
     return {
         "linear_forward": variance(z) / variance(x) / (squares / weight.shape[1]),

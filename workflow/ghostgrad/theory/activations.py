@@ -68,7 +68,7 @@ class Activation:
 
     @property
     def mean_derivative(self) -> float:
-        """E[s'(X)], whose square stands in equation 1 of the Ghost paper as it is printed."""
+        """E[s'(X)], whose square equation 1 of the Ghost paper prints."""
         return gaussian_mean(self.derivative, self.kinks)
 
     @property
@@ -211,7 +211,7 @@ def maxpool_backward_ratio(n: int = 4) -> float:
 def relu_maxpool_forward_ratio(n: int = 4) -> float:
     """R_f of ReLU followed by max-pooling over n, from the input of ReLU to the output of the pool.
 
-    VGG pools behind its ReLU, so this pair is what stands between two of its convolutions (erratum
+    VGG pools behind its ReLU, so this pair lies between two of its convolutions (erratum
     E-G26). ReLU and the maximum commute, so the output is max(M, 0).
     """
     return _maximum_variance(n, lambda x: max(x, 0.0), (0.0,))

@@ -57,7 +57,7 @@ def bn_z_variance(batch: int) -> float:
 def bn_z_by_quadrature(batch: int) -> tuple[float, float]:
     """E[z] and Var[z] by quadrature over the sample correlation r, with z = B r^2.
 
-    For two independent vectors of which one is Gaussian, the density of r is proportional to
+    For two independent vectors, one of them Gaussian, the density of r is proportional to
     (1 - r^2)^((B-4)/2). It is normalized by its own integral.
     """
     edges = (-1.0, -0.3, 0.0, 0.3, 1.0)
@@ -91,7 +91,7 @@ def shifted_relu_gap(law: Law, shift: float) -> float:
 def shifted_relu_slope(law: Law) -> float:
     """The derivative of `shifted_relu_gap` with respect to b at b = 0: p(0) - E|X|/2.
 
-    Prop. C.2 prints the negative of this, because it stands on the side of the variance there.
+    Prop. C.2 prints the negative of this, because the term is on the side of the variance there.
     """
     return law.density(0.0) - law.absolute_mean / 2
 

@@ -60,7 +60,7 @@ def stream_batches(
         pin_memory=device.type == "cuda",
         # A forked worker shares the list of files with this process; a spawned one would copy it.
         multiprocessing_context="fork" if workers else None,
-        # Without a generator of its own the loader draws its base seed from torch's global one.
+        # Without its own generator the loader would draw its base seed from torch's global one.
         generator=torch.Generator(),
     )
     iterator = _batches_on_device(iter(loader), device)

@@ -135,7 +135,7 @@ class ClassifySpec(Spec):
     ] = False
     branch_norm: Annotated[
         Literal["none", "bias", "batch"],
-        Option("SeqNets: what stands before the ReLU of every module (Ghost tab. 3b)."),
+        Option("SeqNets: the normalization before the ReLU of every module (Ghost tab. 3b)."),
     ] = "none"
     position: Annotated[
         Literal["first", "second", "third"],
@@ -273,7 +273,7 @@ class ClassifySpec(Spec):
     # The update rule
     optimizer: Annotated[
         OptimizerName,
-        Option("Update rule; the formulas stand in ghostgrad/training/optimizers/__init__.py."),
+        Option("Update rule; the formulas are in ghostgrad/training/optimizers/__init__.py."),
     ] = "sgd"
     nesterov: Annotated[
         bool,
@@ -344,7 +344,7 @@ class ClassifySpec(Spec):
             minimum=0,
         ),
     ] = 0
-    # Parameters of the update rule and of regularization; they stand here because the order of the
+    # Parameters of the update rule and of regularization; they are declared here because the order of the
     # fields is that of spec.json.
     momentum: Annotated[float, Option("Momentum mu.", minimum=0, below=1)] = 0
     weight_decay: Annotated[float, Option("Weight decay beta.", minimum=0)] = 0
