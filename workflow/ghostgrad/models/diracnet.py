@@ -4,8 +4,8 @@ A plain network whose convolutions are an identity plus a normalized weight, dia
 diag(b) W_norm, with a = 1 and b = 0.1 per output channel at first. A block is ReLU, such a 3x3
 convolution, BN. The four stages have 64 to 512 channels and twice as many blocks as a ResNet of the
 same depth (18 or 34), because each has one convolution where a residual block has two. A 2x2
-max-pool follows every stage but the last; ReLU, average and linear layer come at the end. The stem has no
-ReLU.
+max-pool follows every stage but the last; ReLU, average and linear layer come at the end. The stem
+has no ReLU.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A probe at t sees the weights after t updates and the batch of the update that follows. It uses the
 first `micro_batch` images of the batch, as many as BN sees at a time. With `probe_batches` it is
-the mean over that batch and the next ones. In the formulas, l is the mean cross-entropy of these images and y_k the
-k-th output of `model.outputs`.
+the mean over that batch and the next ones. In the formulas, l is the mean cross-entropy of these
+images and y_k the k-th output of `model.outputs`.
 
 Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and
 BN's running statistics, and it touches no parameter's `grad`.

@@ -344,8 +344,8 @@ class ClassifySpec(Spec):
             minimum=0,
         ),
     ] = 0
-    # Parameters of the update rule and of regularization; they are declared here because the order of the
-    # fields is that of spec.json.
+    # Parameters of the update rule and of regularization; they are declared here because the
+    # order of the fields is that of spec.json.
     momentum: Annotated[float, Option("Momentum mu.", minimum=0, below=1)] = 0
     weight_decay: Annotated[float, Option("Weight decay beta.", minimum=0)] = 0
     orthogonal: Annotated[
