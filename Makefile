@@ -1,5 +1,5 @@
 # `make` builds everything at laptop scale, `make check` and `make test` check the code; `make help`
-# lists the rest. Each sets up ./.venv first.
+# lists the rest. Every target but help and clean sets up ./.venv first.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
@@ -70,7 +70,7 @@ format: setup ## formats the code and mends what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/snakefmt Snakefile workflow/rules
 
-lock: ## pins every dependency in requirements.lock, with hashes and without addresses of an index
+lock: setup ## pins every dependency in requirements.lock, with hashes and without addresses of an index
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	 "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	   --no-annotate --upgrade --extra dev pyproject.toml --output-file requirements.lock
@@ -78,12 +78,13 @@ lock: ## pins every dependency in requirements.lock, with hashes and without add
 snapshot: setup ## copies the tables and figures built at SCALE into docs/snapshots/
 	@$(BIN)/ghostgrad snapshot --scale $(SCALE) --target docs/snapshots/$(SCALE)
 
-findings: setup ## writes docs/findings.md from the claims decided at SCALE
-	@$(BIN)/ghostgrad findings --scale $(SCALE) --target docs/findings.md
+# The text of the findings is written for the paper's scale, and shows figures of its snapshot.
+findings: setup ## writes docs/findings.md from the claims decided at the paper's scale
+	@$(BIN)/ghostgrad findings --scale paper --target docs/findings.md
 
 bench: setup ## measures the ratios of docs/performance.md, each within one run
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
 
-clean: ## deletes .venv and the results of smoke and laptop, never those of other scales
+clean: ## deletes .venv, the shipped data sets and the results of smoke and laptop, never other results
 	@rm -rf $(VENV) $(foreach scale,smoke laptop,results/$(scale) "$(STATE)/$(scale)")
 	@rm -rf results/data/digits.* results/data/photographs.* results/data/digit_scenes*

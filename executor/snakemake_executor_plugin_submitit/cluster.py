@@ -20,6 +20,9 @@ TAKEN_AWAY = "PREEMPTED NODE_FAIL BOOT_FAIL REVOKED".split()
 ENDED = "COMPLETED FAILED TIMEOUT CANCELLED OUT_OF_MEMORY DEADLINE".split()
 
 UNLIMITED = 10**9  # minutes
+# The requeues that submitit allows. It counts some preemptions as reached time limits, so the task
+# counts those itself.
+NO_LIMIT = 10**6
 
 
 class ClusterError(Exception):

@@ -56,7 +56,7 @@ class Executor(RemoteExecutor):
         self._guard = threading.RLock()  # one round of the wait thread, or the cancellation
         self._closing = False
         # Ended jobs whose end Snakemake has not recorded yet.
-        self._reported: dict[object, SubmittedJob] = {}
+        self._unrecorded: dict[object, SubmittedJob] = {}
         self._workflow = cast("Workflow", workflow)
         self._log = cast("Logger", logger)
         super().__init__(workflow, logger)
@@ -146,7 +146,7 @@ class Executor(RemoteExecutor):
         Only now, and not when the end is reported: a controller that died in between would have
         neither record, and the next one would run the job again.
         """
-        submitted = self._reported.pop(job, None)
+        submitted = self._unrecorded.pop(job, None)
         if submitted is None:
             return
         try:
@@ -186,7 +186,7 @@ class Executor(RemoteExecutor):
                 continue
             self._jobs.remove(submitted.pending.key)
             # Before the report, since the scheduler's thread may react to it at once.
-            self._reported[info.job] = submitted
+            self._unrecorded[info.job] = submitted
             if submitted.outcome.is_success:
                 self.report_job_success(info)
             else:

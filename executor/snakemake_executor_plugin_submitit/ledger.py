@@ -7,16 +7,16 @@
         <n>.claim         who owns job n: "task …" once a task has started it, "withdrawn" where no
                           task may start it
         <n>.json          the result of job n
-        <n>.lives         one line per start of job n: when it started and when it stopped
+        <n>.starts        one line per start of job n: when it started and when it stopped
         <n>.stop          asks job n to save itself and exit (SNAKEMAKE_SUBMITIT_STOP_FILE)
         <n>.cancel        asks the task to end job n
         task<i>.saved     task i has stopped its jobs for a requeue
         cancelled         the controller has cancelled the whole array
-        told              one line per job whose end Snakemake has recorded
+        reported          one line per job whose end Snakemake has recorded
         *.pkl, *.sh, …    submitit's own files
 
-Every file except `told` and `<n>.lives` is written once or replaced as a whole, so that a reader
-never sees half of it. A damaged file is treated as missing.
+Every file except `reported` and `<n>.starts` is written once or replaced as a whole, so that a
+reader never sees half of it. A damaged file is treated as missing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,24 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 COMMENT_PREFIX = "snakemake-submitit:"  # of the comment that each job has in Slurm
+
+
+def _values_of(kind: type[DataclassInstance], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass in a JSON object, without those that may be left at their default;
+    KeyError where another one is missing."""
+    return {
+        item.name: body[item.name]
+        for item in fields(kind)
+        if item.name in body or item.default is MISSING
+    }
 
 
 @dataclass(frozen=True)
@@ -49,23 +62,10 @@ class JobRecord:
     resubmits: int = 0
     requeues: int = 0  # at the time limit, in earlier submissions of the job
 
-    def to_json(self) -> dict[str, Any]:
-        body = asdict(self)
-        return {"n": body.pop("number"), "params": body.pop("params_hash"), **body}
-
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> JobRecord:
         """Raise KeyError where a value is missing."""
-        return cls(
-            number=body["n"],
-            task=body["task"],
-            key=body["key"],
-            params_hash=body["params"],
-            name=body["name"],
-            log=body["log"],
-            resubmits=body.get("resubmits", 0),
-            requeues=body.get("requeues", 0),
-        )
+        return cls(**_values_of(cls, body))
 
 
 @dataclass(frozen=True)
@@ -82,33 +82,10 @@ class JobResult:
     out_of_memory: bool = False
     hit_own_limit: bool = False  # the job's own time limit within a task of several jobs
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "rc": self.exit_code,
-            "began": self.started_at,
-            "seconds": self.seconds,
-            "lives": self.starts,
-            "rss_mb": self.max_rss_mb,
-            "node": self.node,
-            "reason": self.reason,
-            "out_of_memory": self.out_of_memory,
-            "late": self.hit_own_limit,
-        }
-
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> JobResult:
         """Raise KeyError where a value is missing."""
-        return cls(
-            exit_code=body["rc"],
-            started_at=body["began"],
-            seconds=body["seconds"],
-            starts=body["lives"],
-            max_rss_mb=body["rss_mb"],
-            node=body["node"],
-            reason=body.get("reason", ""),
-            out_of_memory=body.get("out_of_memory", False),
-            hit_own_limit=body.get("late", False),
-        )
+        return cls(**_values_of(cls, body))
 
 
 @dataclass
@@ -164,7 +141,7 @@ class Batch:
             "single": self.is_single_task,
             "cluster": self.cluster,
             "request": asdict(self.request),
-            "entries": [record.to_json() for record in self.records],
+            "jobs": [asdict(record) for record in self.records],
         }
         write_atomically(self.folder / "batch.json", json.dumps(body))
 
@@ -188,12 +165,12 @@ class Batch:
 
         The file is the only one that grows: one short line per call, appended in a single write.
         """
-        with (self.folder / "told").open("a") as stream:
+        with (self.folder / "reported").open("a") as stream:
             stream.write(f"{record.number}\n")
 
     def reported(self) -> set[int]:
         with contextlib.suppress(OSError):
-            lines = (self.folder / "told").read_text().splitlines()
+            lines = (self.folder / "reported").read_text().splitlines()
             return {int(line) for line in lines if line.isdigit()}
         return set()
 
@@ -337,7 +314,7 @@ def read_batch(folder: Path) -> Batch | None:
         body = json.loads((folder / "batch.json").read_text())
         return Batch(
             folder,
-            [JobRecord.from_json(entry) for entry in body["entries"]],
+            [JobRecord.from_json(record) for record in body["jobs"]],
             bool(body["single"]),
             BatchRequest.from_json(body["request"]),
             str(body["cluster"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -12,14 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from snakemake_executor_plugin_submitit.cluster import UNLIMITED, Capacity, ClusterError, State
+from snakemake_executor_plugin_submitit.cluster import (
+    NO_LIMIT,
+    UNLIMITED,
+    Capacity,
+    ClusterError,
+    State,
+)
 from snakemake_executor_plugin_submitit.ledger import Batch
 from snakemake_executor_plugin_submitit.processes import start_time
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.task import Task
-
-NO_LIMIT = 10**6  # of requeues by submitit; the task counts them itself
 
 
 @dataclass
@@ -43,6 +48,7 @@ class LocalCluster:
 
     def __init__(self, settings: ExecutorSettings) -> None:
         self._signal_delay = settings.signal_delay
+        self._slots = settings.slots
         self._cpus = settings.local_cpus or os.cpu_count() or 1
         if settings.local_gpus >= 0:
             self._gpus = [str(index) for index in range(settings.local_gpus)]
@@ -52,7 +58,7 @@ class LocalCluster:
         self._timed_out: set[str] = set()
 
     def capacity(self, request: Request) -> Capacity:
-        return Capacity(max(1, self._cpus // request.cpus), UNLIMITED)
+        return Capacity(self._slots or max(1, self._cpus // request.cpus), UNLIMITED)
 
     def fits(self, request: Request) -> bool:
         """Return True where the CPUs and GPUs are free.
@@ -189,7 +195,9 @@ def visible_gpus() -> list[str]:
     """Return the GPUs of this machine that CUDA_VISIBLE_DEVICES allows, by number or name."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        # CUDA ignores everything from the first invalid entry on; -1 is how users hide all GPUs.
+        return list(itertools.takewhile(lambda name: name != "-1", names))
     try:
         done = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False

@@ -154,7 +154,7 @@ class Monitor:
                 job.outcome = Outcome(message)
 
     def _patience(self, state: State | None) -> float:
-        """Return the seconds for which a task without result may be not alive."""
+        """Return how many seconds to wait for the result of a task that is no longer alive."""
         grace = self._settings.grace
         if state is None or state.word not in ENDED:
             return grace  # unknown, or taken away and perhaps requeued by Slurm
@@ -182,7 +182,7 @@ class Monitor:
         # Without Slurm nobody else ends the processes of a task that was killed.
         end_leftovers(job.batch.claim_text(number))
         loss = classify_loss(job.batch, number, job.record.task, state)
-        word = (state.word or state.reason) if state else "gone from the queue and the accounts"
+        word = (state.word or state.reason) if state else "gone from the queue and from accounting"
         if state is None or state.word not in ENDED:
             # Slurm may still requeue it. It must not run beside the next submission of its jobs.
             self._cancel_lost_task(job.external_id)
@@ -213,7 +213,8 @@ class Monitor:
         job.batch.mark_reported(job.record)
         # Resubmissions at the job's own time limit are bounded by max_requeues already.
         if pending.resubmits >= self._settings.max_resubmits + pending.requeues:
-            times = f"{pending.resubmits + 1} times (--submitit-max-resubmits)"
+            count = pending.resubmits + 1
+            times = f"{'once' if count == 1 else f'{count} times'} (--submitit-max-resubmits)"
             job.outcome = Outcome(f"{pending.name}: {reason}, {times}. ")
             return
         self._log.info(f"submitit: {pending.name}: {reason}; submitting it again")
@@ -228,7 +229,7 @@ def classify_loss(batch: Batch, number: int, task: int, state: State | None) -> 
 
     A task that has ended by itself, or was cancelled, before any of its jobs started is a failure
     of each of them: to submit them again would end in the same way. Where other jobs of the task
-    have started, the one that ran is to blame, and those behind it are not.
+    have started, the one that ran is to blame, and those after it are not.
     """
     word = state.word if state else ""
     task_has_started = any(

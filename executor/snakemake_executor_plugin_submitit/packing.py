@@ -41,9 +41,9 @@ class JobArray:
 class PackLimits:
     """The settings of packing."""
 
-    pack: int = 0  # jobs per task; 0 chooses, 1 never packs
-    pack_runtime: int = 10  # minutes, of a job that is packed
-    pack_minutes: int = 30  # of a task
+    pack: int  # jobs per task; 0 chooses, 1 never packs
+    pack_runtime: int  # minutes, of a job that is packed
+    pack_minutes: int  # of a task
 
     @classmethod
     def from_settings(cls, settings: ExecutorSettings) -> PackLimits:
@@ -54,14 +54,13 @@ def build_arrays(
     pending: Iterable[PendingJob],
     capacity: Callable[[Request], Capacity],
     array_size: int,
-    limits: PackLimits | None = None,
+    limits: PackLimits,
 ) -> list[JobArray]:
     """Distribute jobs over as few arrays as there are kinds of requests.
 
-    `capacity` tells for a request how many tasks run at a time and how long each may be. No array
+    `capacity` returns for a request how many tasks run at a time and how long each may be. No array
     has more than `array_size` tasks.
     """
-    limits = limits or PackLimits()
     groups: dict[tuple[bool, Hashable], list[PendingJob]] = {}
     for job in pending:
         is_packed = _is_packed(job, limits)

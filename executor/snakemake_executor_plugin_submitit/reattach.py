@@ -7,6 +7,7 @@ would compute something else now is ended first, and then submitted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,8 +135,9 @@ class EarlierJobs:
                 return False
             if not batch.is_pickled(record):
                 # Its controller died between sbatch and the renaming of the pickles. The task
-                # cannot start its jobs, now or later.
-                self._cluster.cancel_tasks([batch.external_id(record)])
+                # cannot start its jobs, now or later, even if the cluster does not cancel it.
+                with contextlib.suppress(ClusterError):
+                    self._cluster.cancel_tasks([batch.external_id(record)])
                 self._abandon(batch, record)
                 return False
             if batch.was_cancelled or not is_same:
@@ -206,9 +208,12 @@ class EarlierJobs:
             batch.request_cancel(record.number)
         # The other jobs of the task may still be wanted. The task itself ends this one then.
         is_alone = sum(other.task == record.task for other in batch.records) == 1
-        if is_alone and not batch.was_cancelled:
-            self._cluster.cancel_tasks([task_id])
-        is_cancelled = is_alone or batch.was_cancelled
+        is_cancelled = batch.was_cancelled
+        if is_alone and not is_cancelled:
+            # Where the cluster does not answer, `_has_ended` cancels the task later.
+            with contextlib.suppress(ClusterError):
+                self._cluster.cancel_tasks([task_id])
+                is_cancelled = True
         self._replaced.append(ReplacedJob(pending, batch, record, time.monotonic(), is_cancelled))
         return True
 
@@ -220,8 +225,9 @@ class EarlierJobs:
             ids = ", ".join(dict.fromkeys(task_id.partition("_")[0] for _, task_id in reattached))
             self._log.info(f"submitit: {what}: taken over from an earlier run, job {ids}")
         if self._idle_tasks:
-            self._cluster.cancel_tasks(self._idle_tasks)
-            self._idle_tasks = []
+            with contextlib.suppress(ClusterError):  # the next call tries again
+                self._cluster.cancel_tasks(self._idle_tasks)
+                self._idle_tasks = []
 
     def take_replaced(self) -> list[PendingJob]:
         """Return the pending jobs whose earlier versions have ended by now."""

@@ -127,7 +127,7 @@ class Request:
     mem_mb: int = 0  # 0 for the partition's default
     gpus: int = 0
     nodes: int = 1
-    tasks: int = 1  # more where the job itself starts steps with srun or mpirun
+    tasks: int = 1  # in all; more than one where the job itself starts steps with srun or mpirun
 
     def warning_seconds(self, delay: int) -> int:
         """Return how many seconds before the limit the task is warned, `delay` at most.
@@ -170,7 +170,7 @@ def build_request(
     mem_mb = _memory(options, numbers, max(1, numbers.get("cpus_per_task") or threads))
     gpus = _gpus(options, numbers, resources.get("gpu_model"), nodes)
     has_gpu = bool(gpus)
-    tasks = _mpi_tasks(options, numbers) if is_mpi else _tasks(options, numbers, has_gpu)
+    tasks = _mpi_tasks(options, numbers, nodes) if is_mpi else _tasks(options, numbers, gpus)
     cpus = _cpus(options, numbers, threads, has_gpu)
     for word in _extra_options(resources.get("slurm_extra")):
         name, _, value = word.removeprefix("--").partition("=")
@@ -199,8 +199,8 @@ def _text_options(
     return options
 
 
-def _mpi_tasks(options: dict[str, str], numbers: Mapping[str, int]) -> int:
-    """Set the option for the tasks of an MPI job; return 2, which means several."""
+def _mpi_tasks(options: dict[str, str], numbers: Mapping[str, int], nodes: int) -> int:
+    """Set the option for the tasks of an MPI job; return their number on all nodes."""
     tasks, per_node = numbers.get("tasks") or 0, numbers.get("tasks_per_node") or 0
     if bool(tasks) == bool(per_node):
         given = f"they are {tasks} and {per_node}"
@@ -210,19 +210,19 @@ def _mpi_tasks(options: dict[str, str], numbers: Mapping[str, int]) -> int:
             raise RequestError(f"{name}: 1 is too few for mpi")
     if per_node:
         options["ntasks-per-node"] = str(per_node)
-    else:
-        options["ntasks"] = str(tasks)
-    return 2
+        return per_node * nodes
+    options["ntasks"] = str(tasks)
+    return tasks
 
 
-def _tasks(options: dict[str, str], numbers: Mapping[str, int], has_gpu: bool) -> int:
-    """Set the option for the tasks of a job without MPI; return their number, per GPU if it has."""
+def _tasks(options: dict[str, str], numbers: Mapping[str, int], gpus: int) -> int:
+    """Set the option for the tasks of a job without MPI; return their number on all nodes."""
     tasks = numbers.get("tasks") or 0
-    if has_gpu:
+    if gpus:
         per_gpu = numbers.get("tasks_per_gpu") or tasks
         if per_gpu:
             options["ntasks-per-gpu"] = str(per_gpu)
-        return max(1, per_gpu)
+        return per_gpu * gpus if per_gpu else 1
     options["ntasks"] = str(tasks or 1)
     return tasks or 1
 

@@ -40,8 +40,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     logdir: str = _setting(
         "",
-        "Folder of the jobs' logs, named <rule>/<wildcards>.log. If empty, the subfolder logs of "
-        "the folder setting.",
+        "Folder of the jobs' logs, named <rule>/<wildcards>.log, with the job's key behind several "
+        "wildcards. If empty, the subfolder logs of the folder setting.",
     )
     keep_logs: str = _setting(
         "failed",
@@ -83,7 +83,7 @@ class ExecutorSettings(ExecutorSettingsBase):
     signal_delay: int = _setting(
         90,
         "Seconds before the time limit at which jobs are asked to save themselves; fewer for "
-        "limits below 4 minutes.",
+        "limits below twice this delay plus a minute.",
     )
     stop_signal: str = _setting(
         "TERM",

@@ -1,4 +1,7 @@
-"""The end of the controller: signals, detaching from the jobs, the summary, and tidying up."""
+"""The end of the controller: signals, detaching from the jobs, and tidying up.
+
+What happens to a job at its time limit or at SIGTERM is in `task.py`.
+"""
 
 from __future__ import annotations
 

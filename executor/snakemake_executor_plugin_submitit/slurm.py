@@ -8,15 +8,18 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from snakemake_executor_plugin_submitit import slurm_commands
-from snakemake_executor_plugin_submitit.cluster import UNLIMITED, Capacity, ClusterError, State
+from snakemake_executor_plugin_submitit.cluster import (
+    NO_LIMIT,
+    UNLIMITED,
+    Capacity,
+    ClusterError,
+    State,
+)
 from snakemake_executor_plugin_submitit.ledger import Batch
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.task import Task
 
-# submitit bounds requeues at the time limit too, and counts some preemptions as such. The task
-# counts them itself.
-NO_LIMIT = 10**6
 LONGEST_COMPLAINT = 500  # characters
 # A site's defaults for sbatch: environment variable -> option.
 SITE_DEFAULTS = {

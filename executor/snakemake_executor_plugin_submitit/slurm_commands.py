@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from snakemake_executor_plugin_submitit.cluster import UNLIMITED, WAITING, ClusterError, State
 
 COMMAND_SECONDS = 60  # that a command of Slurm may take
-QUEUE_CHECK_ROUNDS = 5  # every so many rounds, the queue confirms what the accounts call alive
+QUEUE_CHECK_ROUNDS = 5  # every so many rounds, the queue confirms what accounting calls alive
 IDS_PER_SCANCEL = 200
 DEFAULT_ARRAY_SIZE = 1000
 NOT_QUEUED = "not in the queue any more"
@@ -59,7 +59,7 @@ class SlurmStates:
 
     Three commands know something, and none knows everything:
 
-    - sacct has tasks that have ended too, but only where the site keeps accounts, and it takes some
+    - sacct has tasks that have ended too, but only where the site has accounting, and it takes some
       tasks for alive that are not (see `_confirm`);
     - squeue has exactly the tasks that wait or run;
     - scontrol has them too, and for slurm.conf's MinJobAge those that have ended.
@@ -75,8 +75,8 @@ class SlurmStates:
         self._options: tuple[str, ...] = ()
         self._complaints: dict[str, str] = {}  # of the commands that failed when last asked
         self._rounds = 0
-        self._not_in_queue: set[str] = set()  # alive in the accounts only, in the last round
-        self._not_in_accounts: set[str] = set()  # in the last round
+        self._not_in_queue: set[str] = set()  # alive for accounting only, in the last round
+        self._not_in_accounting: set[str] = set()  # in the last round
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -108,11 +108,11 @@ class SlurmStates:
             states |= answer
             if query is sacct:
                 states = self._confirm(states)
-                # A new task appears in the accounts within seconds. Only one that is missing for
+                # A new task appears in accounting within seconds. Only one that is missing for
                 # the second time is worth a query to the queue.
                 unknown = missing - states.keys()
-                unknown_twice = self._not_in_accounts & unknown
-                self._not_in_accounts = unknown
+                unknown_twice = self._not_in_accounting & unknown
+                self._not_in_accounting = unknown
                 if not unknown_twice:
                     return states
         if not has_answer:
@@ -139,9 +139,9 @@ class SlurmStates:
         return states
 
     def _confirm(self, states: dict[str, State]) -> dict[str, State]:
-        """Return the states of the accounts, corrected by the queue where they may be wrong.
+        """Return the states of accounting, corrected by the queue where they may be wrong.
 
-        The accounts keep a task alive for ever in three cases: PENDING where it is cancelled alone,
+        Accounting keeps a task alive for ever in three cases: PENDING where it is cancelled alone,
         before it starts, while the rest of its array waits; REQUEUED where it is cancelled between
         its requeue and its next start; RUNNING where slurmdbd has missed its end.
 
@@ -166,7 +166,7 @@ class SlurmStates:
 
 
 def _left_queue(state: State) -> State:
-    """Return the state of a task that is alive in the accounts and missing in the queue.
+    """Return the state of a task that is alive for accounting and missing in the queue.
 
     One that was waiting has been cancelled. How one that was running has ended is not known.
     """
@@ -175,7 +175,7 @@ def _left_queue(state: State) -> State:
 
 
 def sacct(ids: Iterable[str], options: Sequence[str] = ()) -> TaskStates:
-    """Return the states of these arrays' tasks in the accounts."""
+    """Return the states of these arrays' tasks in accounting."""
     fields = ["-o", "JobID,State,ExitCode,NodeList,Reason", "-j", ",".join(array_ids(ids))]
     for line in run_command("sacct", *options, "-X", "-n", "-P", *fields).splitlines():
         tasks, words, exit_code, node, reason = (line.split("|", 4) + [""] * 5)[:5]

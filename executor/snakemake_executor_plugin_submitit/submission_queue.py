@@ -66,7 +66,7 @@ class SubmissionQueue:
         self._delayed: list[DelayedArray] = []  # used by the wait thread and `close`
 
     def add(self, jobs: Sequence[PendingJob], delay: float = 0.0) -> None:
-        """Add jobs to submit, not before `delay` seconds have passed."""
+        """Add jobs to submit, after about `delay` seconds or together with jobs added later."""
         with self._lock:
             self._last_added = time.monotonic() + delay
             if delay or not self._pending:

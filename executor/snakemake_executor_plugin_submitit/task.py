@@ -25,7 +25,7 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -96,9 +96,9 @@ class Task:
     jobs: list[PackedJob]
     cwd: str
     minutes: int
-    signal_delay: int = 90
-    stop_signal: str = "TERM"
-    max_requeues: int = 100
+    signal_delay: int  # seconds before the limit at which the jobs are asked to save themselves
+    stop_signal: str
+    max_requeues: int
     preload: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)  # of the jobs
     requeues: int = 0  # at the time limit
@@ -177,7 +177,7 @@ class Task:
         # From now on `end_leftovers` finds the group, should this process be killed.
         write_atomically(self._path(job, "claim"), claim_of_group(group))
         child = self._wait(job, group, signals)
-        with self._path(job, "lives").open("a") as stream:
+        with self._path(job, "starts").open("a") as stream:
             stream.write(f"{started_at:.2f} {time.time():.2f}\n")
         was_stopped = self._save_requested or self._termination_requested
         if child.exit_code and was_stopped and not self._path(job, "cancel").exists():
@@ -207,7 +207,7 @@ class Task:
         out_of_memory: bool = False,
     ) -> None:
         """Write how a job ended; its times are summed over all its starts."""
-        lines = [line.split() for line in read_text(self._path(job, "lives")).splitlines()]
+        lines = [line.split() for line in read_text(self._path(job, "starts")).splitlines()]
         # A line that was cut short, by a kill for example, is left out.
         spans = [(float(line[0]), float(line[1])) for line in lines if len(line) == 2]
         result = JobResult(
@@ -221,7 +221,7 @@ class Task:
             out_of_memory=out_of_memory,
             hit_own_limit=child.hit_own_limit if child else False,
         )
-        write_atomically(self._path(job, "json"), json.dumps(result.to_json()))
+        write_atomically(self._path(job, "json"), json.dumps(asdict(result)))
 
     def _wait(self, job: PackedJob, group: int, signals: SignalQueue) -> ChildExit:
         """Wait for the end of a started job; ask it to stop, and kill it, where necessary.
@@ -324,7 +324,8 @@ class Task:
         if self.requeues > self.max_requeues:
             for job in self.jobs:
                 if not self._has_result(job) and self._path(job, "claim").exists():
-                    limit = f"reached its time limit of {self.minutes} min {self.requeues} times"
+                    times = "once" if self.requeues == 1 else f"{self.requeues} times"
+                    limit = f"reached its time limit of {self.minutes} min {times}"
                     reason = f"{limit} (--submitit-max-requeues)"
                     self._write_result(job, 1, time.time(), reason=reason)
             return

@@ -21,7 +21,7 @@ def test_the_ledger_forgets_a_job_once_snakemake_has_recorded_its_end(tmp_path):
     batch = Ledger(tmp_path).create([record], True, BatchRequest(), "local")
     executor, job, submissions, successes = object.__new__(Executor), object(), [], []
     executor._ready, executor._guard = threading.Event(), threading.RLock()
-    executor._closing, executor._reported = False, {}
+    executor._closing, executor._unrecorded = False, {}
     executor._jobs = SubmittedJobs(submissions.append)
     executor.report_job_success = successes.append
     pending = SimpleNamespace(job=job, key="key", name="one", log="log", submission=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -17,10 +18,10 @@ from snakemake_executor_plugin_submitit.ledger import (
 )
 
 RECORD = {
-    "n": 0,
+    "number": 0,
     "task": 3,
     "key": "key",
-    "params": "hash",
+    "params_hash": "hash",
     "name": "one (i=1)",
     "log": "/logs/one/1.log",
     "resubmits": 1,
@@ -28,15 +29,15 @@ RECORD = {
 }
 REQUEST = {"gpus": 1, "mem_mb": 400, "minutes": 30, "clusters": None}
 RESULT = {
-    "rc": 1,
-    "began": 5.0,
+    "exit_code": 1,
+    "started_at": 5.0,
     "seconds": 7.5,
-    "lives": 2,
-    "rss_mb": 90,
+    "starts": 2,
+    "max_rss_mb": 90,
     "node": "n1",
     "reason": "reached its time limit of 3 min",
     "out_of_memory": False,
-    "late": True,
+    "hit_own_limit": True,
 }
 
 
@@ -48,7 +49,7 @@ def batch(tmp_path) -> Batch:
 
 def test_the_form_of_a_batch(batch):
     body = json.loads((batch.folder / "batch.json").read_text())
-    assert body["entries"] == [RECORD]
+    assert body["jobs"] == [RECORD]
     assert (body["single"], body["cluster"]) == (False, "slurm")
     assert body["request"].items() >= REQUEST.items()
     assert read_batch(batch.folder) == batch
@@ -65,11 +66,11 @@ def test_the_form_of_a_result(batch):
     (batch.folder / "0.json").write_text(json.dumps(RESULT))
     result = batch.result(0)
     assert result == JobResult(1, 5.0, 7.5, 2, 90, "n1", RESULT["reason"], hit_own_limit=True)
-    assert result.to_json() == RESULT
+    assert asdict(result) == RESULT
     assert batch.finished_jobs() == {0}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "{}", '{"rc": 0}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "{}", '{"exit_code": 0}'])
 def test_a_damaged_file_counts_as_missing(batch, text):
     (batch.folder / "0.json").write_text(text)
     (batch.folder / "batch.json").write_text(text)
@@ -92,5 +93,5 @@ def test_a_job_is_started_or_withdrawn(batch):
 def test_a_batch_is_open_until_every_end_is_recorded(batch, tmp_path):
     assert Ledger(tmp_path).open_batches() == ([batch], [])
     batch.mark_reported(batch.records[0])
-    assert (batch.folder / "told").read_text() == "0\n"
+    assert (batch.folder / "reported").read_text() == "0\n"
     assert Ledger(tmp_path).open_batches() == ([], [])

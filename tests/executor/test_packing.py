@@ -14,6 +14,13 @@ from snakemake_executor_plugin_submitit.packing import MAX_PACK_SIZE, PackLimits
 from snakemake_executor_plugin_submitit.request import build_request
 from tests.unit.fabricate import STEADY
 
+LIMITS = PackLimits(pack=0, pack_runtime=10, pack_minutes=30)
+
+
+def arrays_of(jobs, capacity, array_size: int, limits: PackLimits = LIMITS):
+    """The arrays of jobs, with the default settings unless others are given."""
+    return build_arrays(jobs, capacity, array_size, limits)
+
 
 def pending_job(
     name: str, threads: int = 1, can_be_packed: bool = True, attempt: int = 1, **resources
@@ -34,7 +41,7 @@ def names(arrays) -> list[list[list[str]]]:
 
 
 def test_equal_jobs_are_one_array_across_rules():
-    arrays = build_arrays(
+    arrays = arrays_of(
         [pending_job(f"j{i}", can_be_packed=False) for i in range(200)], capacity(10), 1000
     )
     assert [len(array.tasks) for array in arrays] == [200]
@@ -46,42 +53,40 @@ def test_other_requests_are_other_arrays():
         pending_job("b", runtime=90, mem_mb=900),
         pending_job("c", runtime=90),
     ]
-    assert names(build_arrays(jobs, capacity(9), 1000)) == [[["a"], ["c"]], [["b"]]]
+    assert names(arrays_of(jobs, capacity(9), 1000)) == [[["a"], ["c"]], [["b"]]]
 
 
 def test_arrays_are_no_longer_than_slurm_allows():
-    arrays = build_arrays(
+    arrays = arrays_of(
         [pending_job(f"j{i}", can_be_packed=False) for i in range(25)], capacity(4), 10
     )
     assert [len(array.tasks) for array in arrays] == [10, 10, 5]
 
 
 def test_short_jobs_are_packed_so_that_every_slot_gets_work():
-    (array,) = build_arrays([pending_job(f"j{i}") for i in range(200)], capacity(10), 1000)
+    (array,) = arrays_of([pending_job(f"j{i}") for i in range(200)], capacity(10), 1000)
     assert [len(task) for task in array.tasks] == [20] * 10
     assert array.request.minutes == 20, "the sum of its jobs"
     assert array.request.option("mem") == "600M", "the largest and the interpreter"
 
 
 def test_a_pack_asks_for_no_more_time_than_the_setting():
-    (array,) = build_arrays(
+    (array,) = arrays_of(
         [pending_job(f"j{i}", runtime=7) for i in range(40)],
         capacity(1),
         1000,
-        PackLimits(pack_minutes=30),
+        PackLimits(pack=0, pack_runtime=10, pack_minutes=30),
     )
     assert max(len(task) for task in array.tasks) == 4
     assert array.request.minutes == 28
 
 
 def test_a_pack_asks_for_no_more_time_than_the_partition_allows():
-    (array,) = build_arrays(
+    (array,) = arrays_of(
         [pending_job(f"j{i}", runtime=7) for i in range(40)], capacity(1, 15), 1000
     )
     assert array.request.minutes == 14
-    (array,) = build_arrays(
-        [pending_job(f"j{i}", runtime=7) for i in range(3)], capacity(1, 5), 1000
-    )
+    (array,) = arrays_of([pending_job(f"j{i}", runtime=7) for i in range(3)], capacity(1, 5), 1000)
     assert len(array.tasks) == 3, "Slurm itself refuses what asks for more"
 
 
@@ -96,15 +101,16 @@ NOT_PACKED = {
 
 @pytest.mark.parametrize("properties", NOT_PACKED.values(), ids=NOT_PACKED)
 def test_what_is_never_packed(properties):
-    (array,) = build_arrays(
-        [pending_job(f"j{i}", **properties) for i in range(20)], capacity(2), 1000
-    )
+    (array,) = arrays_of([pending_job(f"j{i}", **properties) for i in range(20)], capacity(2), 1000)
     assert [len(task) for task in array.tasks] == [1] * 20
 
 
 def test_packing_can_be_switched_off():
-    (array,) = build_arrays(
-        [pending_job(f"j{i}") for i in range(20)], capacity(2), 1000, PackLimits(pack=1)
+    (array,) = arrays_of(
+        [pending_job(f"j{i}") for i in range(20)],
+        capacity(2),
+        1000,
+        PackLimits(pack=1, pack_runtime=10, pack_minutes=30),
     )
     assert len(array.tasks) == 20
 
@@ -121,7 +127,7 @@ def test_packing_can_be_switched_off():
 def test_every_job_is_in_one_task(kinds, slots, size):
     """Every job is in exactly one task, which has at least the time and memory that it requests."""
     jobs = [pending_job(f"j{i}", runtime=t, mem_mb=m, gpu=g) for i, (t, m, g) in enumerate(kinds)]
-    arrays = build_arrays(jobs, capacity(slots), size)
+    arrays = arrays_of(jobs, capacity(slots), size)
     seen = Counter(job.name for array in arrays for task in array.tasks for job in task)
     assert seen == Counter(job.name for job in jobs)
     for array in arrays:

@@ -60,7 +60,7 @@ def test_one_query_for_all_jobs(answers):
 
 
 def test_cancelled_between_a_requeue_and_the_next_start(answers):
-    """A task cancelled after its requeue stays REQUEUED in the accounts, so the queue decides."""
+    """A task cancelled after its requeue stays REQUEUED in accounting, so the queue decides."""
     answers[0]["sacct"] = (
         "20_0|REQUEUED|0:0|node1|None\n20_1|REQUEUED|0:0|node1|None\n22|REQUEUED|0:0|node2|None\n"
     )
@@ -70,8 +70,8 @@ def test_cancelled_between_a_requeue_and_the_next_start(answers):
     assert (states["22"].word, states["22"].node) == ("CANCELLED", "node2")
 
 
-def test_running_in_the_accounts_only(answers):
-    """If slurmdbd has missed the end of a task, it stays RUNNING in the accounts.
+def test_running_in_accounting_only(answers):
+    """If slurmdbd has missed the end of a task, it stays RUNNING in accounting.
 
     Every fifth round asks the queue as well, and a task that is missing there is not alive.
     """
@@ -94,8 +94,8 @@ def test_without_sacct_the_others_answer(answers):
     assert "50" not in states, "unknown is not ended"
 
 
-def test_accounts_that_are_silent(answers):
-    """A task that is missing in the accounts twice is looked for in the queue.
+def test_accounting_that_is_silent(answers):
+    """A task that is missing in accounting twice is looked for in the queue.
 
     While the queue does not answer, the task counts as alive.
     """
@@ -192,7 +192,7 @@ def test_a_list_that_slurm_has_cut_short(answers):
 
 
 def test_a_pending_task_that_the_queue_does_not_know(answers):
-    """A task cancelled before its start may stay PENDING in the accounts, so the queue decides."""
+    """A task cancelled before its start may stay PENDING in accounting, so the queue decides."""
     answers[0]["sacct"] = (
         "20_[0-1]|PENDING|0:0|None assigned|None\n22_0|PENDING|0:0|None assigned|None\n"
     )

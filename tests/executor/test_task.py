@@ -17,7 +17,7 @@ folder, stop_signal = sys.argv[1:]
 wait = "while ! test -e $SNAKEMAKE_SUBMITIT_STOP_FILE; do sleep 0.1; done"
 command = f"touch {folder}/job.started; {wait}; echo saw the file; exit 75"
 job = PackedJob(0, "one", command, f"{folder}/log")
-Task(folder, 0, [job], folder, 10, stop_signal=stop_signal)()
+Task(folder, 0, [job], folder, 10, 90, stop_signal, 3)()
 """
 
 

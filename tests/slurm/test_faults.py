@@ -269,7 +269,7 @@ def test_sbatch_complains_twice(training, taken):
     assert [starts(flow, i) for i in range(4)] == [["begin"]] * 4
 
 
-def test_accounts_that_answer_nothing(training):
+def test_accounting_that_answers_nothing(training):
     """An empty answer of sacct does not mean that a job has ended."""
     flow = training(jobs=2, steps=60, seconds=0.4)
     (flow.folder / ".bin" / "sacct").write_text("#!/bin/sh\nexit 0\n")

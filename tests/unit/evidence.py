@@ -76,7 +76,7 @@ class Computed(Evidence):
         super().__init__(load_registry(), "test", [])
         object.__setattr__(self, "changes", dict(changes or {}))
 
-    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[Path, pd.DataFrame]]:
         name, _, point = variant.partition("/")
         experiment = self.registry.experiments[name]
         scale = "paper" if experiment.task in REPEATS else "laptop"
@@ -85,6 +85,7 @@ class Computed(Evidence):
             enough = WIDE_REPEATS.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
             spec = replace(spec, repeats=min(spec.repeats, enough))
         spec = spec.expand({**spec.values(), **self.changes.get(variant, {})})
-        self.used.append((f"results/test/runs/{variant}-s0/{file}", rows))
+        path = f"results/test/runs/{variant}-s0/{file}"
+        self.used.append((path, rows))
         text = series_and_probes(spec.canonical())[file]
-        yield pd.read_csv(io.StringIO(text))
+        yield Path(path), pd.read_csv(io.StringIO(text))

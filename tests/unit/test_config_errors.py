@@ -20,7 +20,12 @@ from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, regis
 CLASSIFIER = {"task": "classify", **CLASSIFY, "seed": 0}
 SPECS = {
     "no JSON": ("{", "--spec: not valid JSON"),
-    "no object": ("[]", "--spec: task: '[]' is not allowed; valid: classify"),
+    "no object": ("[]", "--spec: expected a JSON object with the key 'task'"),
+    "a number": ("5", "--spec: expected a JSON object with the key 'task'"),
+    "a list for the task": (
+        '{"task": [1]}',
+        "--spec: task: '[1]' is not allowed; valid: classify",
+    ),
     "no task": ("{}", "--spec: task: 'None' is not allowed; valid: classify"),
     "unknown task": (
         '{"task": "simulat"}',

@@ -316,13 +316,13 @@ def test_a_network_that_cannot_run_on_the_images_is_refused_before_training():
     """Otherwise torch reports only that the output of some layer is too small."""
     text = refused(build_network, spec(model="vgg19_bn"), 2, (3, 28, 28))
     assert text.startswith(
-        "model: vgg19_bn cannot run on images of 28 x 28 pixels; set the spec's key size: to 32"
+        "model: vgg19_bn cannot run on images of 28 x 28 pixels; set size in the spec to 32"
     )
     vit = expand(
         "initialize", {"model": "vit_b_16", "data": "images", "batch": 2, "repeats": 2, "seed": 0}
     )
     assert refused(build_network, vit, 2, (3, 32, 40)).endswith(
-        "32 pixels; set the spec's key size: to a multiple of 16"
+        "32 pixels; set size in the spec to a multiple of 16"
     )
     mlp = build_network(spec(model="mlp", depth=2, width=4, size=5), 2, (3, 28, 28))
     assert mlp(torch.zeros(2, 3, 5, 5)).shape == (2, 2)

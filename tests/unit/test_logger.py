@@ -77,7 +77,7 @@ def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
     """Ctrl-C reaches the run too; it saves itself and exits with 75, which Snakemake reports as an
     error."""
     (tmp_path / "1.log").write_text(
-        "line\n2026-11-22 10:00:00 stopped by SIGINT; saved in state/smoke/net/a-s1@0\n"
+        "line\n2026-11-22 10:00:00 stopped by SIGINT; state folder state/smoke/net/a-s1@0\n"
     )
     handler.emit(job(1))
     handler.emit(

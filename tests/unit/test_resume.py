@@ -239,7 +239,7 @@ def test_a_stop_signal_saves_and_exits_75(number, undisturbed, tmp_path, manifes
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
     assert runner.start(signal_at_step=11, signal=int(number)) == 75
-    assert f"stopped by {signal.Signals(number).name}; saved in" in runner.output.read_text()
+    assert f"stopped by {signal.Signals(number).name}; state folder" in runner.output.read_text()
     assert runner.start() == 0
     assert runner.files == expected
     assert runner.starts[-1] == 11

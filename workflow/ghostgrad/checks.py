@@ -141,9 +141,8 @@ def _one_line(error: ValidationError, where: str) -> str:
             known = schema.get("properties", {})
             unknown = next(key for key in value if key not in known)
             return f"{place}: unknown key '{unknown}'{nearest(unknown, known)}"
-        case "propertyNames" | "pattern":
-            pattern = rule if isinstance(rule, str) else rule.get("pattern")
-            return f"{place}: '{value}' is not of the form {pattern}"
+        case "pattern":
+            return f"{place}: '{value}' is not of the form {rule}"
         case "enum":
             return f"{place}: '{value}' is not allowed{nearest(str(value), rule)}"
         case "type":
@@ -152,7 +151,8 @@ def _one_line(error: ValidationError, where: str) -> str:
         case "multipleOf":
             return f"{place}: {value} is not a multiple of {rule}"
         case "oneOf":
-            return f"{place}: expected {schema['description']}, found {value!r}"
+            kinds = schema["description"].partition(". ")[0]  # a sentence on the values comes first
+            return f"{place}: expected {kinds}, found {value!r}"
         case "required":
             missing = next(key for key in rule if key not in value)
             return f"{place}: key '{missing}' is missing"

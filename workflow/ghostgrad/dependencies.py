@@ -45,7 +45,8 @@ def is_bookkeeping(module: str) -> bool:
 
 @cache
 def module_file(module: str) -> Path | None:
-    """The file of `training.optim`, or of a package such as `models`; None where there is none."""
+    """The file of a module such as `training.schedules`, or the `__init__.py` of a package; None
+    where there is none."""
     path = PACKAGE.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
@@ -61,7 +62,8 @@ def all_modules() -> list[str]:
 
 
 def is_type_checking(node: ast.AST) -> bool:
-    """True for `if TYPE_CHECKING:`, whose imports serve annotations only."""
+    """True for `if TYPE_CHECKING:`, whose imports serve annotations only. Its `else` branch, which
+    no module that is hashed has, would be left out too."""
     return (
         isinstance(node, ast.If)
         and isinstance(node.test, ast.Name)

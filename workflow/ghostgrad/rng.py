@@ -1,8 +1,9 @@
 """Random streams.
 
-Every draw comes from a generator that is made from the spec's seed, the name of a stream and a
-position in it. No draw depends on what was drawn before, so a resumed run needs no generator state
-in its checkpoint, and changing what one stream draws leaves all other streams as they were.
+Every draw of a run comes from a generator that is made from a seed (the spec's, or 0 for the stream
+`repeat`), the name of a stream and a position in it. No draw depends on what was drawn before, so a
+resumed run needs no generator state in its checkpoint, and changing what one stream draws leaves
+all other streams as they were.
 
 The streams of runs:
 
@@ -13,6 +14,9 @@ The streams of runs:
     regions/<rank>   the regions that a detector samples, by step         (detect)
     repeat           everything in a repeat, by the repeat's number in the experiment, with seed 0
                      (simulate, sample, initialize)
+
+Outside of runs, claims and digit scenes draw from numpy generators with fixed seeds, and
+`ghostgrad calibrate` from the stream `calibrate` of seed 0.
 """
 
 from __future__ import annotations

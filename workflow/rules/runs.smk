@@ -1,5 +1,6 @@
 """
-This part computes runs: one rule per task, all from one template.
+This part computes runs: one rule per task, and `pretrain` for the `classify` runs that publish
+their weights, all from one template.
 
 REQUIRED INPUTS: results/data/<name>.json for a run that reads images; another run's weights.pt for
 one that starts from it.

@@ -18,6 +18,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from ghostgrad.files import read_single_row
+from ghostgrad.registry.spec import SCALES
 from ghostgrad.registry.tasks import RUN_RULES, TASKS
 
 LOG_LINES = 12  # of a failed job's log
@@ -63,12 +64,18 @@ class Job:
         return self.rule in RUN_RULES
 
     @property
-    def name(self) -> str:
-        """`<experiment>/<variant>-s<seed>` of a run; else the rule, with artifact or data set."""
+    def target(self) -> str:
+        """`<experiment>/<variant>-s<seed>` of a run; else the artifact or the data set, if any."""
         if self.is_run:
             return "{experiment}/{variant}-s{seed}".format_map(self.wildcards)
-        names = [self.wildcards[key] for key in ("artifact", "name") if key in self.wildcards]
-        return " ".join([self.rule, *names])
+        return " ".join(
+            self.wildcards[key] for key in ("artifact", "name") if key in self.wildcards
+        )
+
+    @property
+    def name(self) -> str:
+        """The target of a run; else the rule with its target."""
+        return self.target if self.is_run else f"{self.rule} {self.target}".rstrip()
 
 
 class LogHandler(LogHandlerBase):
@@ -127,7 +134,8 @@ class LogHandler(LogHandlerBase):
             asked = " ".join(
                 f"{key}={value}" for key, value in resources.items() if value is not None
             )
-            self._print(f"{job.rule:10} {job.wildcards.get('scale', '')}/{job.name:40} {asked}")
+            place = "/".join(filter(None, (job.wildcards.get("scale"), job.target)))
+            self._print(f"{job.rule:10} {place:46} {asked}".rstrip())
 
     def _on_job_finished(self, record: JobFinished) -> None:
         job = self.jobs.pop(record.job_id, None)
@@ -172,7 +180,7 @@ class LogHandler(LogHandlerBase):
         command = getattr(record, "shellcmd", None)
         if command:
             self._print(f"  command: {command.strip()}")
-        settings = " ".join([*_scale_setting(job), "partial=true"])
+        settings = " ".join([*_scale_setting(job, record.log or ()), "partial=true"])
         self._print(
             f"  other jobs continue; to build from what exists: snakemake --config {settings}"
         )
@@ -188,11 +196,16 @@ class LogHandler(LogHandlerBase):
             self._print(text)
 
 
-def _scale_setting(job: Job | None) -> list[str]:
-    """`scale=<scale>` of a job, or of the command line for a job of no scale, such as `data`."""
+def _scale_setting(job: Job | None, logs: Sequence[str]) -> list[str]:
+    """`scale=<scale>` of a job, from its wildcards or from its log, `results/<scale>/logs/…`; that of
+    the command line for a job of no scale, such as `data`."""
     if job and "scale" in job.wildcards:
         return [f"scale={job.wildcards['scale']}"]
-    return [word for word in sys.argv if word.startswith("scale=")][:1]
+    folders = [Path(path).parts for path in logs]
+    scales = [parts[1] for parts in folders if parts[0] == "results" and parts[1] in SCALES]
+    return [f"scale={scale}" for scale in scales[:1]] or [
+        word for word in sys.argv if word.startswith("scale=")
+    ][:1]
 
 
 def run_result(job: Job) -> str:

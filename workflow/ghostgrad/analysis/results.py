@@ -24,6 +24,23 @@ from ghostgrad.registry.spec import published
 TEXT_COLUMNS = ("row", "column", "experiment", "variant", "code", "commit")
 
 
+def column_by_repeat(frame: pd.DataFrame, column: str, path: Path) -> FloatArray:
+    """The values of a column of one run's series.csv, (repeats, layers + 1) or (repeats, places).
+
+    The first column is the repeat, the second the layer (or the place of a network), which counts
+    fastest: one repeat is one contiguous group of rows. InputError, with the `path` of the file, if
+    there is no such column or the file is cut short.
+    """
+    if column not in frame:
+        raise InputError(f"{path}: no column '{column}'{nearest(column, frame.columns)}")
+    places = int(frame.iloc[:, 1].max()) + 1
+    # A file cut at the end of a line would shift all later repeats by some layers.
+    if len(frame) % places:
+        raise damaged_file(path, "cut short")
+    values: FloatArray = frame[column].to_numpy()
+    return values.reshape(-1, places)
+
+
 @dataclass(frozen=True)
 class Results:
     """An artifact at a scale, read lazily.
@@ -82,7 +99,7 @@ class Results:
         return self._frames[cell, name]
 
     def probe(self, cell: Cell, name: str, position: float) -> pd.DataFrame:
-        """The rows of probes.csv of one probe, over all seeds.
+        """The rows of probes.csv of one quantity, over all seeds.
 
         `position` is a position in training in the paper's unit (the column `at`), not in steps of
         this run.
@@ -102,15 +119,15 @@ class Results:
             run = f"{cell.experiment}/{cell.variant}"
             hint = nearest(column, frame.columns)
             raise InputError(f"artifact {self.artifact.id}: {run} has no '{column}'{hint}")
-        # The first column is the repeat, the second the layer (or the place of a network), which
-        # counts fastest: one repeat is one contiguous group of rows.
-        places = int(frame.iloc[:, 1].max()) + 1
-        for run_spec in self.registry.cell_runs(self.scale, cell):
-            # A file cut at the end of a line would shift all later repeats by some layers.
-            if (frame["seed"] == run_spec.seed).sum() % places:
-                raise damaged_file(Path(run_spec.directory, "series.csv"), "cut short")
-        values: FloatArray = frame[column].to_numpy()
-        return values.reshape(-1, places)
+        runs = self.registry.cell_runs(self.scale, cell)
+        blocks = [(run, frame[frame["seed"] == run.seed]) for run in runs]
+        return np.concatenate(
+            [
+                column_by_repeat(block, column, Path(run.directory, "series.csv"))
+                for run, block in blocks
+                if len(block)
+            ]
+        )
 
     def repeats(self, cell: Cell) -> np.ndarray:
         """The number of the repeat in each row of `layers`, (repeats,)."""

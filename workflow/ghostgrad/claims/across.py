@@ -1,6 +1,6 @@
 """Where the papers contradict each other, one function per contradiction.
 
-The statements are in workflow/claims/across.yaml. The number of the contradicting paper stands as
+The statements are in workflow/claims/across.yaml. The number of the contradicting paper is given as
 "paper", that of the others as "corrected".
 """
 

@@ -2,7 +2,7 @@
 
 The statements, the runs and the corrected forms are in workflow/claims/bnres.yaml. The formulas of
 the paper, as printed and as corrected, are in `ghostgrad.theory.residual`; a = beta/gamma is the
-offset of a BN, y = relu(z + a) its output behind ReLU. C = pi/(pi-1) is RELU_GROWTH_RATE.
+offset of a BN, y = relu(z + a) its output after ReLU. C = pi/(pi-1) is RELU_GROWTH_RATE.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OFFSETS = (0.0, 0.5, 1.0)  # values of a
 def eq4(_: Evidence) -> Iterator[Comparison]:
     """Eq. 4, the gradient through BN, against its derivative."""
     x, z, dy, dx = layers.differentiate_batch_norm()
-    formula = 1.7 / x.std() * ((dy - dy.mean()) - z * (dy * z).mean())
+    formula = layers.GAMMA / x.std() * ((dy - dy.mean()) - z * (dy * z).mean())
     difference, largest = float(np.abs(dx - formula).max()), float(np.abs(formula).max())
     yield Comparison("largest difference of dx from the formula", difference, 0.0, tolerance=1e-12)
     yield Comparison("largest |dx|", float(np.abs(dx).max()), largest, tolerance=1e-12)
@@ -40,7 +40,7 @@ def eq5(_: Evidence) -> Iterator[Comparison]:
     """Eq. 5, mean and variance of the gradient through BN."""
     x, z, dy, dx = layers.differentiate_batch_norm()
     yield Comparison("E dx", float(dx.mean()), 0.0, tolerance=1e-12)
-    formula = 1.7**2 / x.var() * (dy.var() - (dy * z).mean() ** 2)
+    formula = layers.GAMMA**2 / x.var() * (dy.var() - (dy * z).mean() ** 2)
     yield Comparison("Var dx", float(dx.var()), float(formula), tolerance=1e-12)
 
 
@@ -69,14 +69,14 @@ def eq9(_: Evidence) -> Iterator[Comparison]:
     yield from _compare_at_offsets("E(y^2)", lambda relu: relu.second_moment, *formulas)
 
 
-def _compare_each_row(name: str, ratios: FloatArray, batch: int = 500) -> Iterator[Comparison]:
+def _compare_each_row(name: str, ratios: FloatArray) -> Iterator[Comparison]:
     """The ratios of a fixed W, (repeats, rows): their mean is 1, and so is each of them.
 
     A mean of 1 alone would also hold for dependent elements. For independent ones each row's ratio
     leaves 1 only by the sampling error of a variance over the batch, whose square is 2/(B - 1).
     """
     yield average(name, ratios.mean(1), 1.0)
-    squares = ((ratios - 1) ** 2).mean(1) * (batch - 1) / 2
+    squares = ((ratios - 1) ** 2).mean(1) * (layers.LINEAR_BATCH - 1) / 2
     yield average(f"{name}: its square over rows, over 2/(B-1)", squares, 1.0)
 
 

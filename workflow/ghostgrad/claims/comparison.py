@@ -74,7 +74,7 @@ class Comparison:
         return not delta > self.tolerance + self.noise
 
     def agrees(self, number: float, relation: Relation) -> bool:
-        """True if our number stands in `relation` to `number`."""
+        """True if our number has the given relation to `number`."""
         delta, slack = self.ours - number, self.tolerance + self.noise
         match relation:
             case "<":

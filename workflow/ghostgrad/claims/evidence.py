@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.analysis.results import read_frame
+from ghostgrad.analysis.results import column_by_repeat, read_frame
 from ghostgrad.analysis.statistics import FloatArray, fit_growth_rate, jackknife
 from ghostgrad.registry.artifact import Cell
-from ghostgrad.registry.datasets import is_shipped
+from ghostgrad.registry.config import exported_data
 from ghostgrad.registry.registry import Registry
-from ghostgrad.registry.spec import RunSpec, missing_reason, published
+from ghostgrad.registry.spec import RunSpec, missing_reason, published, unset_data
 
 
 class MissingEvidence(Exception):
     """A run on which a claim depends is not there. The text of the exception is the reason."""
-
-
-def _unset_data_reason(run: RunSpec) -> str | None:
-    """The reason why a run waits for a data set whose path is not configured, if it does.
-
-    The workflow gives the configured paths as environment variables GHOSTGRAD_DATA_<NAME>.
-    """
-    if run.data is None or is_shipped(run.data):
-        return None
-    if f"GHOSTGRAD_DATA_{run.data.upper()}" in os.environ:
-        return None
-    return f"data.{run.data} is not set in config.yaml"
 
 
 @dataclass(frozen=True)
@@ -56,26 +43,29 @@ class Evidence:
         # All of them or none: a verdict over some of the blocks would change as more are finished.
         missing = [run for run in runs if not published(run)]
         if missing:
-            unset = next(filter(None, map(_unset_data_reason, missing)), None)
-            raise MissingEvidence(unset or missing_reason(missing))
+            configured = exported_data()
+            unset = [key for run in missing if (key := unset_data(run, configured))]
+            if unset:
+                raise MissingEvidence(f"data.{unset[0]} is not set in config.yaml")
+            raise MissingEvidence(missing_reason(missing))
         return runs
 
-    def _frames(self, variant: str, file: str, rows: str) -> Iterator[pd.DataFrame]:
+    def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[Path, pd.DataFrame]]:
         for run in self._runs(variant):
             path = Path(run.directory, file)
             self.used.append((str(path), rows))
-            yield read_frame(path)
+            yield path, read_frame(path)
 
     def layers(self, variant: str, column: str) -> FloatArray:
         """The values of a column of series.csv in every repeat, all blocks pooled.
 
         (repeats, layers + 1) of a simulation, (repeats, places) of a network; index 0 is the input.
         """
-        frame = pd.concat(self._frames(variant, "series.csv", column))
-        # The second column is the layer or place, which counts fastest.
-        places = int(frame.iloc[:, 1].max()) + 1
-        values: FloatArray = frame[column].to_numpy()
-        return values.reshape(-1, places)
+        blocks = [
+            column_by_repeat(frame, column, path)
+            for path, frame in self._frames(variant, "series.csv", column)
+        ]
+        return np.concatenate(blocks)
 
     def growth_rate(
         self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)
@@ -97,7 +87,7 @@ class Evidence:
         Raises MissingEvidence if a seed ended (diverged) before that position.
         """
         seeds = []
-        for frame in self._frames(variant, "probes.csv", f"{quantity} at {position:g}"):
+        for _, frame in self._frames(variant, "probes.csv", f"{quantity} at {position:g}"):
             probed = frame[(frame["probe"] == quantity) & (frame["at"] == position)]
             seeds.append(probed.sort_values("index")["value"].to_numpy())
         if len({len(values) for values in seeds}) > 1 or not len(seeds[0]):
@@ -110,7 +100,7 @@ class Evidence:
     def final(self, variant: str, metric: str) -> FloatArray:
         """A column of metrics.csv, (seeds,)."""
         frames = self._frames(variant, "metrics.csv", metric)
-        return np.array([frame[metric].iloc[0] for frame in frames], dtype=float)
+        return np.array([frame[metric].iloc[0] for _, frame in frames], dtype=float)
 
     def mean_accuracy(self, variant: str, column: str, after: float, until: float) -> FloatArray:
         """The mean of an accuracy of series.csv, in percent, between two positions, (seeds,).
@@ -121,7 +111,7 @@ class Evidence:
         `until` or, if there is none, with its first row.
         """
         means = []
-        for frame in self._frames(variant, "series.csv", column):
+        for _, frame in self._frames(variant, "series.csv", column):
             values, positions = frame[column], frame["at"]
             between = values[(positions > after) & (positions <= until)]
             last = max(0, int((positions <= until).sum()) - 1)

@@ -91,7 +91,8 @@ def e_g7(evidence: Evidence) -> Iterator[Comparison]:
     """E-G7: without BN the pre-activations of Tanh settle at another variance than 1.
 
     With weights N(0, 2/d) they settle at q, where the gradient's variance grows by
-    2 E[s'(sqrt(q) X)^2] per layer. The first layers are left out, in which they still move there.
+    2 E[s'(sqrt(q) X)^2] per layer. The fit leaves out the first layers, where the variance has not
+    settled yet.
     """
     value, se = evidence.growth_rate("plainnet_init/tanh", layers=slice(10, None))
     tanh = ACTIVATIONS["Tanh"]
@@ -138,7 +139,7 @@ def e_g4(_: Evidence) -> Iterator[Comparison]:
 def e_g5(_: Evidence) -> Iterator[Comparison]:
     """E-G5: the threshold on |b| of Prop. C.2, at which the linear term is half the gap.
 
-    Not of the Gaussian, whose linear term vanishes.
+    The Gaussian is left out, because its linear term vanishes.
     """
     b = 1e-3
     for name in ("uniform", "Laplace"):
@@ -291,7 +292,7 @@ def e_g10(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def e_g26(evidence: Evidence) -> Iterator[Comparison]:
-    """E-G26: VGG pools behind its ReLU, so both lie between two of its convolutions."""
+    """E-G26: VGG pools after its ReLU, so both lie between two of its convolutions."""
     numbers = (
         ("forward", 0.492, relu_maxpool_forward_ratio()),
         ("backward", 0.25, relu_maxpool_backward_ratio()),

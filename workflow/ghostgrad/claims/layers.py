@@ -18,6 +18,10 @@ from ghostgrad.theory.activations import ACTIVATIONS
 # --- batch normalization and linear layers (BN-ResNet paper sec. 3 and 4) ---
 
 
+GAMMA = 1.7  # of the BN that is differentiated
+LINEAR_BATCH = 500  # inputs of each repeat of `linear_variance_ratios`
+
+
 def batch_norm(x: NDArray[Any], gamma: float) -> NDArray[Any]:
     """Batch normalization of one feature over a batch, (B,), without the shift.
 
@@ -29,7 +33,7 @@ def batch_norm(x: NDArray[Any], gamma: float) -> NDArray[Any]:
 
 
 def differentiate_batch_norm(
-    batch: int = 16, gamma: float = 1.7
+    batch: int = 16, gamma: float = GAMMA
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """A batch x, its normalized variate z, a gradient dl/dy, and dl/dx, each (B,).
 
@@ -50,7 +54,7 @@ def draw_elements(rng: np.random.Generator, batch: int, count: int) -> FloatArra
 
 
 def linear_variance_ratios(
-    inputs: int, outputs: int, seed: int = 0, repeats: int = 64, batch: int = 500
+    inputs: int, outputs: int, seed: int = 0, repeats: int = 64, batch: int = LINEAR_BATCH
 ) -> FloatArray:
     """Measured Var(W y) over the sum W^2 Var(y) of equation 10, (repeats, outputs).
 
@@ -108,7 +112,7 @@ def compute_amplification(
 
     S = sum_i Var(x_i) Var(g_i) / sum_j Var(x'_j) Var(g'_j), from the input x with gradient g to the
     output x' with gradient g', of which `gradient_variances` are the variances, (outputs,).
-    The probability that ReLU passes a signal and the variance behind it come from quadrature.
+    The probability that ReLU passes a signal and the variance after it come from quadrature.
     """
     relu = ACTIVATIONS["ReLU"]
     shifted = [relu.with_input(float(m), float(s)) for m, s in zip(means, stds, strict=True)]

@@ -172,7 +172,7 @@ def _random_objects(
 
 def _clear_device(device: torch.device) -> None:
     """Drop what the last network has left: its memory, and compiled code, of which torch keeps only
-    a few versions before it stops to compile."""
+    a few versions before it stops compiling."""
     torch.compiler.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -6,7 +6,6 @@ and work on login nodes without torch.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from ghostgrad.cli.show import show
 from ghostgrad.cli.status import status
 from ghostgrad.cli.steps import STEPS
 from ghostgrad.registry.compatibility import check_together
-from ghostgrad.registry.config import load_config, machine_facts
+from ghostgrad.registry.config import export_machine_facts, load_config
 from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.spec import SCALES, RunSpec, parse_spec
 
@@ -102,10 +101,12 @@ def forget(
     for folder in folders:
         if State(folder).busy():
             raise InputError(f"{run}: a process is computing this run; stop it first")
-    for folder in [*folders, Path(spec.directory)]:
-        if folder.exists():
-            shutil.rmtree(folder)
-            print(f"deleted {folder}")
+    existing = [folder for folder in [*folders, Path(spec.directory)] if folder.exists()]
+    if not existing:
+        print(f"nothing to delete: {run} has no files at scale {scale}")
+    for folder in existing:
+        shutil.rmtree(folder)
+        print(f"deleted {folder}")
 
 
 @app.command()
@@ -140,9 +141,7 @@ def run(
         if scale not in SCALES:
             raise InputError(f"run: '{scale}' is not a scale{nearest(scale, SCALES)}")
         named = load_registry().run(scale, name)
-        # A variable that is set already wins over config.yaml, as in a job of the workflow.
-        for key, value in machine_facts(load_config()).items():
-            os.environ.setdefault(key, value)
+        export_machine_facts(load_config())
         spec, out = named.canonical, out or Path(named.directory)
         gpus = named.gpus
         inputs, weights = [Path(path) for path in named.inputs], named.publishes_weights

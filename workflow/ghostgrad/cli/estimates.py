@@ -32,7 +32,7 @@ TrainingSpec: TypeAlias = ClassifySpec | DetectSpec
 
 NETWORKS = Path(__file__).resolve().parents[2] / "networks.csv"
 
-# Of the data sets whose sizes are known beforehand:
+# Only data sets whose sizes are known in advance are listed.
 TRAIN_IMAGES = {name: row.counts.train for name, row in DATA_SETS.items() if row.counts}
 CLASSES = {name: row.counts.classes for name, row in DATA_SETS.items() if row.counts}
 SIDE = {name: row.side for name, row in DATA_SETS.items() if row.side}

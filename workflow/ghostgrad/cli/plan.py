@@ -136,7 +136,7 @@ def with_upstream(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
 
 def plan_groups(registry: Registry, scale: str, by: str) -> dict[str, tuple[RunSpec, ...]]:
     """The runs of each row: of every artifact or experiment, then `all`, in which each run counts
-    once, and `optional`, the runs that only a target of their own builds."""
+    once, and `optional`, the runs that are built only when they are named."""
     runs = registry.runs(scale)
     if by == "artifact":
         groups = {
@@ -174,7 +174,7 @@ def plan(
 ) -> None:
     """Show what a scale takes: runs, GPU-hours, hours and disk of every artifact.
 
-    The last rows count runs that several artifacts share once.
+    The last rows count a run once even if several artifacts share it.
     """
     config, scale = configured(scale)
     if by not in ("artifact", "experiment"):

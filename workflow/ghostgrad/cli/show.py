@@ -1,7 +1,7 @@
 """`ghostgrad show`: one artifact from whatever runs exist. It writes nothing.
 
-Heavy packages are imported only where they are needed, so that a table that is built already shows
-at once.
+Heavy packages are imported only where they are needed, so that an already built table is shown at
+once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ghostgrad import dependencies
 from ghostgrad.analysis.tidy import tidy_table
 from ghostgrad.checks import InputError
 from ghostgrad.cli.options import Scale, configured, results_of
 from ghostgrad.cli.status import computed_by_other_code, other_code_advice
 from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.config import export_machine_facts
 from ghostgrad.registry.registry import PAPERS, Registry, load_registry
 from ghostgrad.registry.spec import RunSpec, published
 
-TableRow = Mapping[str, object]
+CsvRow = Mapping[str, object]
 
 
 def show(
@@ -35,6 +37,7 @@ def show(
 ) -> None:
     """Show the paper's numbers beside ours for one artifact, from the runs that exist."""
     config, scale = configured(scale)
+    export_machine_facts(config)
     registry = load_registry()
     if artifact == "claims":
         from ghostgrad.report.claim_list import show_claim_list
@@ -65,7 +68,7 @@ def _print_artifact(
     registry: Registry,
     artifact: Artifact,
     scale: str,
-    rows: Sequence[TableRow],
+    rows: Sequence[CsvRow],
     done: Sequence[RunSpec],
 ) -> None:
     from ghostgrad.report.cells import footer
@@ -74,6 +77,8 @@ def _print_artifact(
     print(f"{artifact.id}: {artifact.title} ({artifact.section})")
     if needed := registry.artifact_runs(scale, artifact):
         print(f"{len(done)}/{len(needed)} runs at scale {scale}")
+    if artifact.has_table:
+        print(_sources(registry, artifact))
     figure = results_of(scale) / "figures" / f"{artifact.id}.svg"
     if figure.exists():
         print(f"figure: {figure}")
@@ -87,22 +92,38 @@ def _print_artifact(
         print("\n" + "\n".join(f"- {note}" for note in notes))
 
 
+def _sources(registry: Registry, artifact: Artifact) -> str:
+    """Where the numbers of a table come from: the function and the file of the paper's numbers."""
+    if artifact.table == "claim":
+        module = registry.claims[artifact.id].module
+        return (
+            f"comparisons: ghostgrad/claims/{module}.py, {registry.claims[artifact.id].function}; "
+            f"statement: workflow/claims/{module}.yaml"
+        )
+    text = f"ours: ghostgrad/analysis/measures.py, {artifact.table}"
+    reference = registry.workflow / "reference" / f"{artifact.source}.csv"
+    return f"{text}; paper: workflow/reference/{reference.name}" if reference.exists() else text
+
+
 def _table_rows(
     registry: Registry,
     artifact: Artifact,
     scale: str,
     config: Mapping[str, Any],
     done: Sequence[RunSpec],
-) -> Sequence[TableRow]:
+) -> Sequence[CsvRow]:
     """The rows of an artifact's table.
 
     They are read from the built table if all of its runs exist and the table is newer than the
-    runs, the registry and the paper's numbers; else they are computed from the runs that exist.
+    runs, the registry, the claims, the paper's numbers and the code that makes it; else they are
+    computed from the runs that exist.
     """
     path = results_of(scale) / "tables" / f"{artifact.id}.csv"
     sources = [Path(run.directory, "metrics.csv") for run in done]
     sources += [registry.workflow / "experiments" / f"{paper}.yaml" for paper in PAPERS]
+    sources += registry.workflow.glob("claims/*.yaml")
     sources += [registry.workflow / "reference" / f"{artifact.source}.csv"]
+    sources += dependencies.files(registry.table_modules(artifact))
     newest = max(source.stat().st_mtime for source in sources if source.exists())
     is_whole = len(done) == len(registry.artifact_runs(scale, artifact))
     if is_whole and path.exists() and path.stat().st_mtime >= newest:
@@ -116,7 +137,7 @@ def _table_rows(
     return tables.records(tables.build(registry, artifact, scale, why_not))
 
 
-def _print_table(rows: Sequence[TableRow]) -> None:
+def _print_table(rows: Sequence[CsvRow]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

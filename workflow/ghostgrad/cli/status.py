@@ -82,17 +82,20 @@ def status(
         raise InputError(f"--paper: '{paper}' is not allowed{nearest(paper, PAPERS)}")
     registry = load_registry()
     state_dir = Path(config["state_dir"])
-    states = {run: run_state(run, state_dir) for run in registry.runs(scale)}
+    artifacts = [a for a in registry.artifacts.values() if not paper or a.paper == paper]
+    needed = {run for artifact in artifacts for run in registry.artifact_runs(scale, artifact)}
+    # Without --paper, the runs that no artifact shows are listed too.
+    runs_shown = [run for run in registry.runs(scale) if not paper or run in needed]
+    states = {run: run_state(run, state_dir) for run in runs_shown}
     other_code = computed_by_other_code(run for run in states if states[run] in FINISHED)
     width = max(map(len, registry.artifacts))
-    for artifact in registry.artifacts.values():
-        if not paper or artifact.paper == paper:
-            needed = registry.artifact_runs(scale, artifact)
-            done = sum(states[run] in FINISHED for run in needed)
-            count = f"{done}/{len(needed)} runs" if needed else ""
-            verdicts = _verdicts(registry, artifact, scale, config)
-            verdicts += _run_notes(needed, states, other_code)
-            print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {verdicts}")
+    for artifact in artifacts:
+        its_runs = registry.artifact_runs(scale, artifact)
+        done = sum(states[run] in FINISHED for run in its_runs)
+        count = f"{done}/{len(its_runs)} runs" if its_runs else ""
+        verdicts = _verdicts(registry, artifact, scale, config)
+        verdicts += _run_notes(its_runs, states, other_code)
+        print(f"{artifact.id:{width}}  {artifact.kind:6}  {count:11}  {verdicts}")
     if runs:
         print()
         for run, state in states.items():

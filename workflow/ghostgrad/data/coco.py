@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
-# Pixels, the smallest side of a box that can be learned. Where the largest images end, the steps of
-# float32 are nearly as large (2**-7), and a box is stored there by its corners.
+# Pixels, the smallest side of a box that can be learned. Boxes are stored by their corners, and at
+# twice the largest side of an image, which a corner may reach, the steps of float32 are 2**-7.
 MIN_BOX_SIDE = 0.01
 
 
@@ -146,7 +146,8 @@ def with_objects(split: Split) -> Split:
 
 def read_target(scenes: Scenes, split: Split, image_id: int) -> dict[str, Tensor]:
     """The usable objects of an image as torchvision's detectors take them: boxes (n, 4) as x1, y1,
-    x2, y2 in pixels, labels (n,) and masks (n, H, W), uint8."""
+    x2, y2 in pixels, labels (n,) and masks (n, H, W), uint8. ValueError for an image without usable
+    objects; see `with_objects`."""
     import torch
 
     annotations = [entry for entry in split.index.imgToAnns[image_id] if is_usable(entry)]

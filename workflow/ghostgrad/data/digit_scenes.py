@@ -22,8 +22,8 @@ INK = 48  # grey level from which a pixel belongs to the digit
 
 
 def make(root: Path, train_count: int, test_count: int) -> None:
-    """Write so many scenes of both splits below `root`, all or none. A digit of the training scenes
-    is in no test scene."""
+    """Write `train_count` training and `test_count` test scenes below `root`, all or none. A digit
+    of the training scenes is in no test scene."""
     grey, labels, test = grey_digits()
     building = root.with_name(f".{root.name}")
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed

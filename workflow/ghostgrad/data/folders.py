@@ -93,9 +93,8 @@ class Files:
                 f"{len(self)} images need {needed / 2**30:.0f} GiB of memory and the machine has "
                 f"{memory / 2**30:.0f}"
             )
-            raise InputError(
-                f"{self.path(0).parent.parent}: {message}; set input: files in the spec"
-            )
+            remedy = "set a smaller size, or input: files (classify only)"
+            raise InputError(f"{self.path(0).parent.parent}: {message}; {remedy}")
         images = np.empty(self.shape, dtype=np.uint8)
         # Decoding releases the interpreter's lock, so that threads of this process are enough.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:

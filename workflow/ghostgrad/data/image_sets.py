@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,8 +80,8 @@ def _arrays_manifest(name: str, images: Images) -> dict[str, Any]:
 
 
 def make_arrays(name: str, manifest: Path) -> None:
-    """Read and check a data set of the form `arrays` and write its manifest. Of a shipped one the
-    arrays are stored beside it, so that no run needs the package that ships it."""
+    """Read and check a data set of the form `arrays` and write its manifest. The arrays of a
+    shipped one are stored beside the manifest, so that no run needs the package that ships it."""
     images = read_arrays(name)
     if DATA_SETS[name].shipped:
         (train_x, test_x), buffer = images.in_memory(), io.BytesIO()
@@ -97,7 +96,7 @@ def _load_arrays(name: str, manifest: Path) -> Images:
     arrays = manifest.with_suffix(".npz")
     stored = [arrays] if arrays.exists() else []
     try:
-        expected = json.loads(manifest.read_text(encoding="utf-8"))
+        expected = manifests.read_manifest(manifest)
         if stored:
             with np.load(arrays) as parts:
                 mean_std = DATA_SETS[name].mean_std
@@ -134,7 +133,7 @@ def load_folder(name: str, manifest: Path, root: str) -> tuple[Folder, MeanStd]:
     """The images below `root`, which `manifest` describes, and their channels' mean and deviation;
     InputError where they have changed."""
     try:
-        expected = json.loads(manifest.read_text(encoding="utf-8"))
+        expected = manifests.read_manifest(manifest)
         folder = folders.scan(name, root, frozenset(expected.get("skipped", ())))
         # A folder that was renamed holds the same data: its title is the one that was recorded.
         folder.title = expected["title"]

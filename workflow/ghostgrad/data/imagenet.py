@@ -55,11 +55,11 @@ def _unpack_split(root: Path, split: str, archive: str, report: Callable[[str], 
     _check_space(root, archive)
     report(f"unpacking {root / archive}")
     if split == "train":
-        with _one_line_errors():
+        with _one_line_errors(root / archive):
             imagenet.parse_train_archive(str(root), folder=building)
     else:
         classes = _val_classes(root)
-        with _one_line_errors():
+        with _one_line_errors(root / archive):
             imagenet.parse_val_archive(str(root), wnids=classes, folder=building)
     folder = (root / building).rename(root / split)
     report(f"{folder}: {sum(1 for _ in folder.iterdir())} classes")
@@ -83,14 +83,16 @@ def _check_space(root: Path, archive: str) -> None:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn the errors of torchvision's functions into InputError, with what to do."""
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of torchvision's functions on an archive into InputError, with what to do."""
     try:
         yield
     except (RuntimeError, tarfile.TarError, EOFError) as error:
-        raise InputError(f"{str(error).splitlines()[0]} Download it again") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"{path}: {reason}; download it again") from None
     except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; fix it and start again") from None
+        where = error.filename or path
+        raise InputError(f"{where}: {error.strerror or error}; fix it and start again") from None
 
 
 def _val_classes(root: Path) -> list[str]:
@@ -106,7 +108,7 @@ def _val_classes(root: Path) -> list[str]:
         except (RuntimeError, EOFError, OSError, UnpicklingError):
             # It was cut off while it was written, and is made again from the devkit.
             (root / imagenet.META_FILE).unlink()
-    with _one_line_errors():
+    with _one_line_errors(root / DEVKIT):
         imagenet.parse_devkit_archive(str(root))
     return _load_classes(root)
 

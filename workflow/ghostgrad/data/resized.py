@@ -15,7 +15,7 @@ from pathlib import Path
 from ghostgrad.checks import InputError
 from ghostgrad.data import decoding, folders
 from ghostgrad.data.image_sets import folder_manifest, load_folder
-from ghostgrad.data.manifests import configured_path, write_manifest
+from ghostgrad.data.manifests import configured_path, read_manifest, write_manifest
 from ghostgrad.files import write_atomically
 
 JPEG_QUALITY = 95
@@ -32,7 +32,7 @@ def make(name: str, short_side: int, source: Path, manifest: Path, threads: int 
     """
     target = manifest.with_suffix("")
     folder, _ = load_folder(name, source, configured_path(name))
-    expected = json.loads(source.read_text(encoding="utf-8"))
+    expected = read_manifest(source)
     kept = target / SOURCE_MANIFEST
     if target.exists() and not (
         kept.exists() and json.loads(kept.read_text(encoding="utf-8")) == expected

@@ -79,7 +79,7 @@ def resize_center_crop(x: Tensor, size: int, short_side: int = 0) -> Tensor:
     """The centre (3, size, size) of an image (3, H, W) whose short side is first resized to
     `short_side` (0: to `size`), bilinearly with antialias, as in torchvision's recipes.
 
-    Of a uint8 image the result is uint8: a quarter of a float's memory between the processes that
+    The result for a uint8 image is uint8: a quarter of a float's memory between the processes that
     decode and the one that trains.
     """
     from torchvision.transforms.v2 import functional

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.manifests import configured_path, write_manifest
+from ghostgrad.data.manifests import configured_path, damage, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +28,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
         variances = [name for name in weights if name.endswith(".running_var")]
     except OSError as error:
         raise InputError(f"{KEY}: {path}: {error.strerror}; set it to the file {FILE}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, AttributeError):
         message = f"{path} is not a state dict of torch; download {FILE} again"
         raise InputError(f"{KEY}: {message}") from None
     if len(variances) != NORM_LAYERS:
@@ -53,7 +52,12 @@ def make_weights(name: str, manifest: Path) -> None:
 def load_weights(name: str, manifest: Path) -> dict[str, Tensor]:
     """The state dict that `manifest` describes; InputError where the file is another one."""
     path = configured_path(name)
-    if json.loads(manifest.read_text())["sha256"] != _sha256(path):
+    weights = read_weights(path)
+    try:
+        is_same = read_manifest(manifest)["sha256"] == _sha256(path)
+    except (ValueError, TypeError, KeyError):
+        raise damage(manifest, name) from None
+    if not is_same:
         message = f"{path} is not the file that {manifest} describes"
         raise InputError(f"config.yaml: data.{name}: {message}; delete {manifest} and build again")
-    return read_weights(path)
+    return weights

@@ -30,7 +30,7 @@ from ghostgrad.theory.activations import ACTIVATIONS
 
 LAYER_LABEL = "layer (input 1, output L)"
 NORM_LABEL = "gradient norm of the layer's weight"
-# The paper (fig. 1 right) names the layers behind a max-pool, whose sigma is to decrease.
+# The paper (fig. 1 right) names the layers after a max-pool, whose sigma is to decrease.
 BEHIND_MAX_POOL = (5, 9, 13)
 
 
@@ -99,7 +99,8 @@ def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]) ->
     axes.set_xticks([1, *range(5, layers[-1] + 1, 5)])
     axes.set(xlabel=LAYER_LABEL, ylabel=NORM_LABEL)
     color = style.line_look(cell.label)[0]
-    _write_legend_line(axes, 1.0, f"○ predicted, α = √(π/(π−1)) = {alpha:.4f}")
+    closed_form = "√(π/(π−1))" if activation == "ReLU" else "√r"
+    _write_legend_line(axes, 1.0, f"○ predicted, α = {closed_form} = {alpha:.4f}")
     _write_legend_line(axes, 0.92, f"-- fitted, {growth_rate:.4f} a layer")
     _write_legend_line(axes, 0.84, f"— measured, {cell.label}", color)
     exponentials = [
@@ -140,7 +141,7 @@ def weights_schematic(results: Results) -> Drawing:
 def blocks_schematic(results: Results) -> Drawing:
     """Residual blocks and their SeqNet counterparts (fig. 3). In a residual block, BN and ReLU
     follow each convolution, and ReLU follows the sum. In a SeqNet block, ReLU is inside each pair
-    of convolutions and BN behind it."""
+    of convolutions and BN after it."""
     seq_basic = ["3x3: 64 → 128", "ReLU", "1x1: 128 → 64"]
     return draw_diagrams(
         _residual_block("BasicBlock", ["3x3: 64 → 64", "3x3: 64 → 64"]),
@@ -169,7 +170,7 @@ def _seq_block(title: str, texts: Sequence[str]) -> Diagram:
 
 def running_variance(results: Results) -> Drawing:
     """sigma, the root of the mean running variance, of each BN layer of a trained VGG19-BN, to be
-    read from right to left (fig. 1 right). Hollow circles mark the layers behind a max-pool that
+    read from right to left (fig. 1 right). Hollow circles mark the layers after a max-pool that
     the paper names, where sigma is to decrease."""
     cell = results.measured_cells[0]
     layers = results.frame(cell, "series.csv")

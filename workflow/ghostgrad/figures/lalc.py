@@ -95,7 +95,7 @@ def histograms(results: Results) -> Drawing:
 
 
 def layer_statistics(results: Results, at: list[float]) -> Drawing:
-    """Statistics of signals and gradients behind each convolution, BN and ReLU, and of the weights,
+    """Statistics of signals and gradients after each convolution, BN and ReLU, and of the weights,
     against the layer counted from the output; a curve per position of `at`, mean and range over
     seeds (fig. 3)."""
     cell = results.measured_cells[0]

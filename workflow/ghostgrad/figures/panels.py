@@ -78,7 +78,7 @@ def scale_note(results: Results) -> str:
 
 def _value_text(key: str, value: object) -> str:
     if isinstance(value, list):
-        return "+".join(value) or "none"
+        return "+".join(map(str, value)) or "none"
     if key == "data":
         return data_title(str(value))
     return str(value)

@@ -24,7 +24,7 @@ VIT_PATCH = 16  # pixels
 
 def _check_size(model: str, height: int, width: int) -> None:
     problem = f"model: {model} cannot run on images of {width} x {height} pixels"
-    remedy = "set the spec's key size: to"
+    remedy = "set size in the spec to"
     minimum = MIN_IMAGE_SIDE.get(model, 1)
     if min(height, width) < minimum:
         raise InputError(f"{problem}; {remedy} {minimum} or more")

@@ -1,4 +1,5 @@
-"""Parameters, multiply-adds and weight layers of a network, counted on torch's meta device.
+"""Parameters, multiply-adds, and the number of convolutions and matrix products of a network,
+counted on torch's meta device.
 
 Nothing is computed there, so networks of any size take neither time nor memory.
 """
@@ -20,11 +21,11 @@ PRODUCTS = ("convolution", "mm", "addmm", "bmm")  # names in torch.ops.aten
 
 
 class NetworkCounts(NamedTuple):
-    """What one image costs in a forward pass."""
+    """The size of a network, and the cost of one image in a forward pass."""
 
     parameters: int
     multiply_adds: int
-    """Of convolutions and matrix products."""
+    """Those of convolutions and matrix products."""
     products: int
     """How many convolutions and matrix products there are."""
 

@@ -3,8 +3,8 @@
 A ResNet without shortcuts, BN and biases, whose convolutions start as identities and whose
 activation is a shifted ReLU, max(x, b), with a trained b per channel that is -1 at first. A block
 has two 3x3 convolutions (ISONet18, 34), or 1x1, 3x3, 1x1 (50, 101), each followed by an activation;
-the first 3x3 of a stage has stride 2. A 7x7 stem is drawn as torch draws it. The Dropout of 0.1
-before the classifier, which improves the paper's accuracies by 0.2 to 0.6 %, is left out.
+the first 3x3 of stages 2 to 4 has stride 2. A 7x7 stem is drawn as torch draws it. The Dropout of
+0.1 before the classifier, which improves the paper's accuracies by 0.2 to 0.6 %, is left out.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ The pyramid takes the outputs of a network's four stages. Those of a SeqNet are 
 without ReLU and may be negative; `backbone_relu` puts a ReLU there. With `heads: gn` there is group
 normalization in the pyramid, in a box head of four convolutions and one linear layer, and in the
 mask head (Wu and He 2018); with `heads: 2fc` a box head of two linear layers and no normalization.
-Stem and first stage are not trained. BN of the other stages is not trained either
-(`FrozenBatchNorm2d`), or with `backbone_norm: sync` over the images of all processes
+Stem and first stage are not trained. With `backbone_norm: frozen`, BN of the other stages is not
+trained either (`FrozenBatchNorm2d`); with `sync` it is, over the images of all processes
 (`SyncBatchNorm`).
 """
 

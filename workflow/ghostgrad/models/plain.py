@@ -98,7 +98,7 @@ def vgg(classes: int, depth: int, filters: int, norm: str, activation: str) -> P
     """A VGG-like network (LALC fig. 1b) with `depth` weight layers, if 5 divides depth - 1.
 
     (depth - 1)/5 convolutions 3x3 in each of five groups, which have 64, 128, 256, 512, 512
-    channels at 64 filters, a 2x2 max-pool behind each group (without effect on a single position),
+    channels at 64 filters, a 2x2 max-pool after each group (without effect on a single position),
     the global average, and the classifier.
     """
     layers, into = [], 3

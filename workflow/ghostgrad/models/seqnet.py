@@ -4,7 +4,7 @@ transpose of W.
     SeqBasic(d)   3x3 d -> 2d, ReLU, 1x1 2d -> d, BN
     SeqBottle(d)  the same, then 1x1 d -> 4d, ReLU, 1x1 4d -> d, BN
 
-There is no ReLU behind a BN. The position of the 3x3 in a SeqBottle (tab. 3c) is `first`; `second`,
+There is no ReLU after a BN. The position of the 3x3 in a SeqBottle (tab. 3c) is `first`; `second`,
 with 1x1 d -> 2d and 3x3 2d -> d; or `third`, with the 4d module before the other one. The paper is
 silent on what joins the stages. As in its author's code, every convolution has stride 1, the first
 module of stages 2 to 4 pools before its ReLU, the last convolution of a stage gives the next width,
@@ -137,7 +137,7 @@ class SeqBlock(nn.Module):
     """One or two modules and, in a Skip-SeqNet (Ghost fig. 9), the shortcut around them.
 
     The shortcut pools as the block does, and is a 1x1 convolution with BN where the block widens.
-    There is no ReLU behind the sum. `ties` says by expansion k whether a module is tied.
+    There is no ReLU after the sum. `ties` says by expansion k whether a module is tied.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def stem_convolution(filters: int, cifar_stem: bool, small_stem: bool) -> nn.Con
 
 
 def stem_pool(cifar_stem: bool) -> nn.Module:
-    """The pool behind the first convolution, which halves the side; none with `cifar_stem`."""
+    """The pool after the first convolution, which halves the side; none with `cifar_stem`."""
     return nn.Identity() if cifar_stem else nn.MaxPool2d(3, 2, padding=1)
 
 

@@ -37,7 +37,7 @@ class WatchedNetwork(ProbedNetwork):
 
         def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             seen.append(output)
-            return output.clone()  # the module behind works in place
+            return output.clone()  # the next module works in place
 
         hooks = [module.register_forward_hook(keep) for module in self._watched]
         try:

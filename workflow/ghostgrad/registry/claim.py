@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
+from ghostgrad.registry.inherit import resolve_like
 from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
 
@@ -70,7 +71,8 @@ def load_claims(workflow: Path) -> dict[str, Claim]:
 
 
 def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
-    source, body = _resolve_like(name, bodies, where)
+    # A claim that repeats another is no second artifact.
+    source, body = resolve_like("claim", name, bodies, where, ("title", "artifact"))
     for key in ("section", "statement"):
         if key not in body:
             raise InputError(f"{where}: key '{key}' is missing")
@@ -89,24 +91,6 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
     for key in ("runs", "quotes"):
         body[key] = tuple(body.get(key, ()))
     return Claim(id=name, module=module, function=function, where=where, **body)
-
-
-def _resolve_like(name: str, bodies: Bodies, where: str) -> tuple[str, dict[str, Any]]:
-    """The claim that `name` repeats in the end (itself without `like`), and the merged keys.
-
-    Title and artifact are not inherited: a claim that repeats another is no second artifact.
-    """
-    source, body = name, dict(bodies[name])
-    seen = {name}
-    while like := body.pop("like", None):
-        if like not in bodies:
-            raise InputError(f"{where}.like: no claim '{like}'{nearest(like, bodies)}")
-        if like in seen:
-            raise InputError(f"{where}.like: '{like}' leads back to itself")
-        seen.add(like)
-        inherited = {k: v for k, v in bodies[like].items() if k not in ("title", "artifact")}
-        source, body = like, {**inherited, **body}
-    return source, body
 
 
 def read_claims_csv(path: Path) -> list[Row]:

@@ -12,6 +12,7 @@ from ghostgrad.registry.specs.base import Spec
 from ghostgrad.registry.specs.classify import SELF_INITIALIZED, ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.registry.specs.initialize import InitializeSpec
+from ghostgrad.registry.specs.sample import SampleSpec
 from ghostgrad.registry.specs.simulate import SimulateSpec
 from ghostgrad.registry.tasks import TASKS
 
@@ -146,6 +147,14 @@ def _simulate_problems(spec: SimulateSpec) -> Iterator[str]:
         yield f"width: {spec.width} is not a multiple of 2; looks-linear stacks W = [R; -R]"
 
 
+def _sample_problems(spec: SampleSpec) -> Iterator[str]:
+    if spec.quantity == "correlated" and spec.correlation not in (0, 1):
+        yield (
+            f"correlation: {spec.correlation:g} is not allowed for correlated; "
+            "0 has independent inputs, 1 perfectly correlated ones"
+        )
+
+
 def _detect_problems(spec: DetectSpec, gpus: int) -> Iterator[str]:
     if spec.batch % max(1, gpus):
         yield f"batch: {spec.batch} images cannot be divided among {gpus} GPUs"
@@ -167,6 +176,8 @@ def _problems(spec: Spec, gpus: int) -> Iterator[str]:
         yield f"{gpus} GPUs for a run of {task.name}; only {able} can use more than one"
     if isinstance(spec, SimulateSpec):
         yield from _simulate_problems(spec)
+    if isinstance(spec, SampleSpec):
+        yield from _sample_problems(spec)
     if isinstance(spec, ClassifySpec | InitializeSpec):
         yield from _architecture_problems(spec)
     if isinstance(spec, ClassifySpec):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, display_path, load_yaml, validate
-from ghostgrad.registry.datasets import DATA_SETS
+from ghostgrad.registry.datasets import CONFIG_KEYS, DATA_SETS
 from ghostgrad.registry.schemas import config_schema
 
 
@@ -32,13 +33,31 @@ def check_config(config: Mapping[str, Any], where: str = "config.yaml") -> None:
             )
 
 
+def export_machine_facts(config: Mapping[str, Any]) -> None:
+    """Set `machine_facts` in this process for a command that is used by hand.
+
+    A variable that is set already wins over config.yaml, as in a job of the workflow.
+    """
+    for key, value in machine_facts(config).items():
+        os.environ.setdefault(key, value)
+
+
+def exported_data() -> dict[str, str]:
+    """Data set -> configured path, as the environment of a job has them."""
+    paths = {name: os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}") for name in CONFIG_KEYS}
+    return {name: path for name, path in paths.items() if path}
+
+
 def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
     """The environment variables that carry config.yaml's facts about the machine to a run: the
-    state folder, how often to write a checkpoint, and where the data are."""
+    state folder, how often to write a checkpoint, what to do with damaged images, and where the
+    data are."""
     data = config.get("data") or {}
-    return {
+    facts = {
         "GHOSTGRAD_STATE_DIR": str(Path(config["state_dir"]).absolute()),
-        "GHOSTGRAD_CHECKPOINT_MINUTES": str(config.get("checkpoint_minutes", 5)),
         "GHOSTGRAD_DAMAGED_IMAGES": config.get("damaged_images", "refuse"),
         **{f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in data.items() if path},
     }
+    if minutes := config.get("checkpoint_minutes"):  # the default is that of runs/state.py
+        facts["GHOSTGRAD_CHECKPOINT_MINUTES"] = str(minutes)
+    return facts

@@ -21,14 +21,10 @@ from ghostgrad.registry.tasks import TASKS
 Layer: TypeAlias = Mapping[str, Any]
 """One block of parameters and settings, as YAML has it."""
 
-SETTINGS = (
-    "seeds",
-    "resources",
-    "expect",
-    "optional",
-)  # merge at every level and never enter the spec
-# What a run's numbers do not hang on when a cell is compared with the paper: more of the same gives
-# the same mean.
+# Keys that are merged at every level and never enter the spec.
+SETTINGS = ("seeds", "resources", "expect", "optional")
+# Parameters that may differ from the paper's scale without making a cell incomparable: more repeats
+# have the same mean.
 REPLICATION = ("repeats", "seed")
 
 
@@ -57,8 +53,8 @@ class Experiment:
         # Blocks are read once; the merge of every variant at every scale looks them up by identity,
         # which is safe because `body` holds them as long as the experiment lives.
         self._parameters_of: dict[int, dict[str, Any]] = {}
-        for place, layer, beside in self._layers():
-            spec = self._parameters(layer, beside, place)
+        for place, layer, other_keys in self._layers():
+            spec = self._parameters(layer, other_keys, place)
             self._parameters_of[id(layer)] = spec
             if "seed" in spec:
                 raise InputError(
@@ -156,7 +152,7 @@ class Experiment:
         )
 
     def _chain(self, variant: str) -> list[Layer]:
-        """The variant's own settings, those it is `like` first."""
+        """The settings of the variant, preceded by those of the variants that it is `like`."""
         if variant in self._points:
             points = self._points[variant]
             return [self.body["axes"][axis][point] or {} for axis, point in points.items()]
@@ -240,8 +236,8 @@ class Experiment:
         )
 
     def scaled(self, variant: str, scale: str) -> dict[str, Any]:
-        """What the scale changes of the paper's spec beside repeats and seeds; cells without such
-        are judged."""
+        """The parameters, other than repeats and seed, that the scale sets differently from the
+        paper; only cells without any get a verdict."""
         ours, paper = (
             self._spec.expand({**self.merge(variant, at)[0], "seed": 0}).values()
             for at in (scale, "paper")

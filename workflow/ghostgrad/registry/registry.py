@@ -17,6 +17,7 @@ from ghostgrad.registry.artifact import Artifact, Cell, paper_of
 from ghostgrad.registry.cells import artifact_cells, check_probes, check_run
 from ghostgrad.registry.claim import Claim, load_claims
 from ghostgrad.registry.experiment import Experiment
+from ghostgrad.registry.inherit import resolve_like
 from ghostgrad.registry.reference import check_references
 from ghostgrad.registry.schemas import registry_schema
 from ghostgrad.registry.signatures import check_functions
@@ -134,7 +135,8 @@ class Registry:
         )
 
     def _artifact(self, name: str, body: Body, declared: Declared, where: str) -> Artifact:
-        source, body = _resolve_like(name, body, declared, where)
+        bodies = {other: declared_body for other, (declared_body, *_) in declared.items()}
+        source, body = resolve_like("artifact", name, bodies, where)
         if not (body.get("table") or body.get("figure")):
             raise InputError(f"{where}: has neither table nor figure; name one")
         cells = tuple(artifact_cells(body, self.experiments, where))
@@ -258,21 +260,6 @@ class Registry:
 def _artifact_schema() -> dict[str, Any]:
     artifact: dict[str, Any] = registry_schema()["$defs"]["artifact"]
     return artifact
-
-
-def _resolve_like(name: str, body: Body, declared: Declared, where: str) -> tuple[str, Body]:
-    """The artifact that `name` repeats in the end (itself without `like`), and the merged keys."""
-    source = name
-    seen = {name}
-    while like := body.get("like"):
-        if like not in declared:
-            raise InputError(f"{where}.like: no artifact '{like}'{nearest(like, declared)}")
-        if like in seen:
-            raise InputError(f"{where}.like: '{like}' leads back to itself")
-        seen.add(like)
-        own = {key: value for key, value in body.items() if key != "like"}
-        source, body = like, {**declared[like][0], **own}
-    return source, body
 
 
 @cache

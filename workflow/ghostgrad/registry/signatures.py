@@ -46,7 +46,7 @@ class Signature:
 def _option_schema(annotation: ast.expr) -> Schema:
     """The JSON schema of str, int, float, bool, Literal[...] and lists of them."""
     match annotation:
-        case ast.Name(id=name):
+        case ast.Name(id=name) if name in TYPES:
             return {"type": TYPES[name]}
         case ast.Subscript(value=ast.Name(id="list"), slice=item):
             return {"type": "array", "items": _option_schema(item), "minItems": 1}

@@ -104,13 +104,15 @@ def parse_spec(text: str) -> Spec:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"--spec: not valid JSON ({error})") from None
-    if not isinstance(values, dict) or values.get("task") not in TASKS:
-        task = values.get("task") if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise InputError("--spec: expected a JSON object with the key 'task'")
+    task = values.pop("task", None)
+    if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"--spec: task: '{task}' is not allowed{nearest(str(task), TASKS)}")
-    spec = TASKS[values.pop("task")].spec
+    spec = TASKS[task].spec
     values = spec.renamed(values, "--spec")
     validate(values, spec.schema(), "--spec")
-    return spec.expand(values)
+    return expand(task, values)
 
 
 def short_hash(*parts: str) -> str:

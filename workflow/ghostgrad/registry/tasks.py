@@ -23,7 +23,6 @@ class Task:
     """One kind of run. Its function is `ghostgrad.tasks.<name>.<name>`."""
 
     spec: type[Spec]
-    meaning: str
     trains: bool = False
     """Trains a network, so that its runs have a series by step and a duration that `ghostgrad
     calibrate` can measure."""
@@ -42,12 +41,11 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task(spec=SimulateSpec, meaning="random fully-connected networks at initialization"),
-        Task(spec=SampleSpec, meaning="a single random operator"),
-        Task(spec=InitializeSpec, meaning="image networks at initialization"),
+        Task(spec=SimulateSpec),
+        Task(spec=SampleSpec),
+        Task(spec=InitializeSpec),
         Task(
             spec=ClassifySpec,
-            meaning="training of an image classifier",
             trains=True,
             data_parallel=True,
             publishing_rule="pretrain",
@@ -55,12 +53,11 @@ TASKS = {
         ),
         Task(
             spec=DetectSpec,
-            meaning="fine-tuning of Mask R-CNN",
             trains=True,
             data_parallel=True,
             result=("box_ap", "box AP"),
         ),
-        Task(spec=WeightsSpec, meaning="statistics of published weights"),
+        Task(spec=WeightsSpec),
     )
 }
 

@@ -1,8 +1,7 @@
 """docs/findings.md: the text of workflow/report/findings.md with numbers from claims.csv.
 
 A place {{claim|comparison|column}} is filled with a number, {{claim|verdict}} with the verdict of a
-claim, and {{scale}} with its scale. The text and its numbers cannot drift apart: a
-place that claims.csv does not have is an error.
+claim, and {{scale}} with the scale. A place that claims.csv does not have is an error.
 """
 
 from __future__ import annotations
@@ -60,6 +59,9 @@ def _place_text(place: str, claims: Claims, where: str) -> str:
         hint = nearest(comparison, comparisons)
         raise InputError(f"{where}: {name} has no comparison '{comparison}'{hint}")
     row = comparisons[comparison]
+    columns = ("paper", "ours", "corrected")
+    if column not in columns:
+        raise InputError(f"{where}: {name}: no column '{column}'{nearest(column, columns)}")
     if column == "ours":
         return ours_text(row)
     return format_estimate(float(row[column])) if row[column] else ""

@@ -26,7 +26,7 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
     if target.exists():
         if not index.exists() or not index.read_text(encoding="utf-8").startswith(heading):
             raise InputError(
-                f"{target}: holds something else than a snapshot of scale {scale};"
+                f"{target}: contains something other than a snapshot of scale {scale};"
                 " name another folder"
             )
         shutil.rmtree(target)

@@ -1,5 +1,10 @@
 """The paper's numbers beside ours, with a verdict for each: the table of an artifact as a frame.
 
+Our number comes from series.csv, probes.csv or metrics.csv of the artifact's runs, through the
+function of `analysis/measures.py` that the artifact names as `table`, as a `Measured`. The paper's
+is a row of workflow/reference/<artifact>.csv, a `ReferenceRow`. `_compare_number` puts the two
+beside each other. The table of a claim shows its comparisons, from `claims/`, instead.
+
 `report/verdicts.py` has the closed list of verdicts and the rule by which a cell is judged.
 """
 

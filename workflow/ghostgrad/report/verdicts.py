@@ -32,7 +32,8 @@ GLYPHS = {"match": "✓", "close": "≈", "off": "✗", "no paper value": ""}
 LEGEND = (
     "Each cell: the paper's number / ours ± one standard error. "
     "✓ match, ≈ close (within twice the tolerance), ✗ off; "
-    "scaled: data, size or length are smaller than the paper's, shown but not judged."
+    "scaled: this scale changes more of the paper's settings than repeats and seeds; shown but "
+    "not judged."
 )
 
 

@@ -19,8 +19,9 @@ from ghostgrad.dependencies import dependencies, is_type_checking, parse
 
 PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
 
-# Positions, contexts (load or store) and what only type checkers read. Python versions differ in
-# `type_params` and in whether empty lists are stored, so absent and empty values are skipped.
+# Contexts (load or store), prefixes of strings, and what only type checkers read. Python versions
+# differ in `type_params` and in whether empty lists are stored, so absent and empty values are
+# skipped. Positions are no fields. Of an `if TYPE_CHECKING:`, `else` is not hashed either.
 IGNORED_FIELDS = frozenset({"annotation", "ctx", "kind", "returns", "type_comment", "type_params"})
 DEFINITIONS = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -59,7 +60,8 @@ def _tokens(node: ast.AST) -> Iterator[str]:
 @cache
 def module_digest(module: str) -> bytes:
     """SHA-256 over what a module does: its syntax tree without imports, docstrings, comments and
-    annotations. Moving a module, formatting it or adding types does not change the digest."""
+    annotations. Moving or formatting a module, or annotating parameters and return values, does not
+    change the digest; annotating an assignment does."""
     return hashlib.sha256("\0".join(_tokens(parse(module))).encode()).digest()
 
 

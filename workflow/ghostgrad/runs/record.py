@@ -34,7 +34,10 @@ class Record:
     weights: Mapping[str, Any] | None = None
 
     def files(self, spec: Mapping[str, Any]) -> dict[str, str]:
-        """Name -> text of every file but env.json."""
+        """Name -> text of the four files that follow from the record.
+
+        The other two, env.json and weights.pt, are written by `State`.
+        """
         metrics = CsvTable(self.metrics, [list(self.metrics.values())])
         return {
             "spec.json": json.dumps(dict(spec), indent=2) + "\n",
@@ -48,7 +51,8 @@ def publish(source: Path, target: Path) -> None:
     """Copy the record in `source` beside `target`'s files, then rename, metrics.csv last.
 
     The two may lie on different file systems. OSError (a full disk) leaves no temporary file and no
-    half-written one.
+    half-written one. A process that is killed here leaves a directory without metrics.csv, which
+    counts as missing, and never the files of two runs beside each other.
     """
     target.mkdir(parents=True, exist_ok=True)
     names = [name for name in FILES if (source / name).exists()]
@@ -58,6 +62,8 @@ def publish(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, copy)
             with copy.open("rb+") as stream:
                 os.fsync(stream.fileno())
+        # Until metrics.csv is back, the directory counts as missing.
+        (target / FILES[-1]).unlink(missing_ok=True)
         for name, copy in copies.items():
             copy.replace(target / name)
     finally:

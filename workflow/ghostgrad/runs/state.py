@@ -14,10 +14,14 @@
 Snakemake does not know this folder: it deletes a job's declared outputs when the job starts or
 fails.
 
-A stop. SIGTERM, SIGINT, SIGUSR2 or the stop-file only set a `StopRequest`. The task asks it between
-two steps (`State.checkpoint_if_due`), which saves a checkpoint and raises `Stopped`;
+How a run stops: SIGTERM, SIGINT, SIGUSR2 or the stop-file only set a `StopRequest`. The task asks
+it between two steps (`State.checkpoint_if_due`), which saves a checkpoint and raises `Stopped`;
 `tasks.run.execute` logs that, and the command line exits with EXIT_STOPPED. Started again, the run
-loads the checkpoint (`State.load`) and goes on.
+loads the checkpoint (`State.load`) and goes on. `detect` also asks before each test image, tasks of
+random repeats ask between their chunks, and `weights` never asks. A process that waits for the lock
+stops without saving, and the workers and the processes of further GPUs leave the signals to
+process 0. On a cluster, the executor's `task.py` sends SIGTERM and, if the job has not ended by its
+deadline, SIGKILL.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ STOP_FILE = "SNAKEMAKE_SUBMITIT_STOP_FILE"
 # The exit code of a run that has saved itself, EX_TEMPFAIL of sysexits.h: "try again later". It is
 # neither 0, for the outputs do not exist, nor 1, for nothing is wrong.
 EXIT_STOPPED = 75
+CHECKPOINT_MINUTES = 5.0  # between two checkpoints, by default
 
 
 class Stopped(Exception):
@@ -105,7 +110,10 @@ class State:
     """The state folder of one run, locked while the context lasts."""
 
     def __init__(
-        self, folder: Path, stop: StopRequest | None = None, checkpoint_minutes: float = 5
+        self,
+        folder: Path,
+        stop: StopRequest | None = None,
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ):
         self.folder = folder
         self.stop = StopRequest() if stop is None else stop  # `or` would replace it: it is false

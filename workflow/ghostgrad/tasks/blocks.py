@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import CsvTable
+from ghostgrad.registry.specs.blocks import BLOCK
 from ghostgrad.rng import generator
 from ghostgrad.runs.record import PROBE_COLUMNS
 from ghostgrad.runs.state import State
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1024
 # Bytes of weights, signals and gradients that the repeats computed at once may take. On a CPU a few
 # repeats at a time stay in its cache and are fastest.
 MEMORY = {"cpu": 96 * 2**20, "cuda": 8 * 2**30}
@@ -73,7 +73,7 @@ def run_block(
         first = spec.seed * BLOCK + done
         numbers = range(first, first + min(chunk, total - done))
         part = measure([generator(0, "repeat", number, device) for number in numbers]).cpu()
-        # A checkpoint has no names of columns; other code shows in their number.
+        # A checkpoint has no names of columns; only their number reveals that other code wrote it.
         if parts and part.shape[1:] != parts[0].shape[1:]:
             raise InputError(
                 f"{state.folder}: the checkpoint was written by a different version of the code;"

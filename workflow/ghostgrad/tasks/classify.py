@@ -33,7 +33,7 @@ from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks.progress import Progress
 from ghostgrad.training import probes
-from ghostgrad.training.checkpoint import restore_checkpoint
+from ghostgrad.training.checkpoint import restore_checkpoint, training_state
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
 from ghostgrad.training.engine import Network, configure
 from ghostgrad.training.loader import InMemoryLoader, StreamingLoader, open_loader
@@ -71,7 +71,7 @@ def load_data(spec: ClassifySpec, manifest: Path) -> Images:
 
 
 @torch.no_grad()
-def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
+def evaluate(network: Network, loader: Loader) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in percent on the test images, with BN's running statistics.
 
     Every process computes its share of the images and returns the result for all of them.
@@ -81,7 +81,7 @@ def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
     network.group.broadcast_buffers(network.model)
     network.model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=network.device)
-    for x, y in batches.test_batches():
+    for x, y in loader.test_batches():
         logits = network(x)
         sums[0] += F.cross_entropy(logits, y, reduction="sum")
         sums[1] += (logits.argmax(1) == y).sum()
@@ -94,7 +94,7 @@ def evaluate(network: Network, batches: Loader) -> tuple[float, float]:
 def new_model(spec: ClassifySpec, images: Images) -> ProbedNetwork:
     """The network with its initial weights, the same in every process."""
     rng = generator(spec.seed, "init")
-    # torch's and torchvision's own initialization draws from torch's global generator while the
+    # torch's and torchvision's own initialization draws from torch's global CPU generator while the
     # network is built; it starts from the same stream and is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.initial_seed())
@@ -117,11 +117,14 @@ def classify(
     `diverged`. Raises Stopped where the run is asked to stop; it has saved itself then.
     """
     configure(spec)
-    batches = open_loader(spec, images, device, group)
-    schedule = StepSchedule(spec, batches.steps_per_epoch)
+    loader = open_loader(spec, images, device, group)
+    schedule = StepSchedule(spec, loader.steps_per_epoch)
+    # `network` computes (precision, compilation, processes); `model` holds the parameters that are
+    # trained and saved.
     network = Network(spec, new_model(spec, images), device, group)
     model = network.model.train()
     optimizer = build_optimizer(spec, model)
+    # CLARS needs the mean norm of the samples' gradients, which hooks collect in the backward pass.
     sample_norms = SampleNorms(model) if spec.optimizer == "clars" else None
 
     progress = Progress.start(SERIES_COLUMNS, RUNNING_TOTALS)
@@ -133,44 +136,42 @@ def classify(
     log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
     def checkpoint() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "spec": spec.canonical(),
-            "processes": group.size,
-            **progress.state_dict(),
-        }
+        return training_state(spec, model, optimizer, group.size) | progress.state_dict()
 
     while True:
         step = progress.step  # updates made so far; every random draw below follows from it
 
         # The checkpoint comes before the probe. It holds no row of a probe at this step, so a
         # resumed run, which begins here, measures it again: no row is lost and none is there
-        # twice. A request to stop is answered here and nowhere else in a step.
+        # twice. A request to stop is answered here and nowhere else in a step: if an evaluation
+        # outlasts the notice, the run falls back to its last periodic checkpoint.
         state.checkpoint_if_due(checkpoint, step, schedule.length)
 
         # The probe at t sees the weights after t updates and the batch of the update that follows.
-        # After the last update there is still a probe to take, so the loop ends only behind it.
+        # After the last update there is still a probe to take, so the loop ends after it.
+        # `position` is the same moment in the spec's unit, the column `at`.
         position = schedule.probe_positions.get(step)
         if position is not None:
-            for probe, index, value in probe_on_rank_zero(network, spec, batches, step):
-                progress.probes.add(position, step, probe, index, value)
+            for quantity, index, value in probe_on_rank_zero(network, spec, loader, step):
+                progress.probes.add(position, step, quantity, index, value)
         if step == schedule.length:
             break
 
-        # This process's share of the batch: streams `shuffle` at the epoch, `augment` at the step.
-        x, y = batches(step)
+        # This process's share of the batch, x (batch/processes, 3, H, W) augmented and standardized
+        # and y (batch/processes,): streams `shuffle` at the epoch, `augment` at the step.
+        x, y = loader(step)
 
         # The learning rate is a function of the step, not a state that would have to be saved.
-        # It must be in place before optimizer.step(), where lars and clars put it into the
-        # momentum buffer together with the gradient.
+        # Every rule reads it in optimizer.step(); lars and clars also put it into the momentum
+        # buffer (formulas: training/optimizers/__init__.py). `scale` is the factor of a group.
         learning_rate = schedule.learning_rate(step)
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = learning_rate * parameters["scale"]
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = learning_rate * param_group["scale"]
 
         # Gradients of micro-batches add up, so those of the step before must be gone. Loss and
-        # gradient are those of the weights before the update, averaged over all processes;
-        # Dropout draws its masks from the stream `dropout/<rank>` at the step.
+        # gradient are those of the weights before the update, averaged over all processes; the
+        # gradient includes the orthogonal penalty, the loss does not. `correct` counts over all
+        # processes. Dropout draws its masks from the stream `dropout/<rank>` at the step.
         optimizer.zero_grad(set_to_none=True)
         with sample_norms.collect() if sample_norms else nullcontext():
             loss, correct = network.forward_backward(x, y, step)
@@ -179,28 +180,31 @@ def classify(
 
         # Weight decay, momentum and trust ratios are applied inside optimizer.step(). The probe
         # `updates` compares the weights before it with those after it.
-        measures_update = position is not None and "updates" in spec.probes
+        is_probed = position is not None and group.rank == 0
+        measures_update = is_probed and "updates" in spec.probes
         weights_before = probes.copy_weights(model) if measures_update else None
         optimizer.step()
         if weights_before is not None:
-            for probe, index, value in probes.measure_update(weights_before, model, optimizer):
-                progress.probes.add(position, step, probe, index, value)
+            for quantity, index, value in probes.measure_update(weights_before, model, optimizer):
+                progress.probes.add(position, step, quantity, index, value)
 
+        # These are sums over the images of the batch; the next row of the series divides them by
+        # the number of images.
         progress.step += 1
         progress.add({"train_loss": loss * spec.batch, "train_accuracy": 100 * correct}, spec.batch)
 
         # A loss that is not finite ends the run, in every process: all have the same mean loss.
         # The network is evaluated once more, because the result of a diverged run is the accuracy
-        # of the network that it ended with.
+        # of the network that it ended with, which the update with this loss's gradient has changed.
         if not math.isfinite(loss):
             diverged_at = progress.step
         if diverged_at is not None or schedule.evaluates_at(progress.step):
-            _evaluate_and_record(progress, schedule, learning_rate, network, batches)
+            _evaluate_and_record(progress, schedule, learning_rate, network, loader)
         if diverged_at is not None:
             break
 
     if not progress.series.rows:  # length 0: the network as it was initialized
-        _evaluate_and_record(progress, schedule, None, network, batches)
+        _evaluate_and_record(progress, schedule, None, network, loader)
     if diverged_at is None and not math.isfinite(progress.numbers("test_loss")[-1]):
         # The loss of a step is that of the weights before its update, so that what the last
         # update broke shows on the test images only.
@@ -214,17 +218,17 @@ def _evaluate_and_record(
     schedule: StepSchedule,
     learning_rate: float | None,
     network: Network,
-    batches: Loader,
+    loader: Loader,
 ) -> None:
     """Evaluate the network and add a row to the series: the training's means since the last one,
     and the learning rate of the last update."""
     means = progress.take_means()
-    test_loss, test_accuracy = evaluate(network, batches)
+    test_loss, test_accuracy = evaluate(network, loader)
     step = progress.step
     progress.series.add(
         step,
         schedule.position(step),
-        step / batches.steps_per_epoch,
+        step / loader.steps_per_epoch,
         learning_rate,
         means["train_loss"],
         means["train_accuracy"],
@@ -242,9 +246,9 @@ def _evaluate_and_record(
 
 
 def probe_on_rank_zero(
-    network: Network, spec: ClassifySpec, batches: Loader, step: int
+    network: Network, spec: ClassifySpec, loader: Loader, step: int
 ) -> list[tuple[str, int, float]]:
-    """(probe, index, value) of every quantity that the spec's probes measure.
+    """(quantity, index, value) of everything that the spec's probes measure.
 
     Each is the mean over `probe_batches` batches, those of `step` and of the steps that follow. Of
     a batch only the first micro-batch counts, which is what BN sees at a time, so that the values
@@ -254,15 +258,15 @@ def probe_on_rank_zero(
         return []
     means: dict[tuple[str, int], float] = defaultdict(float)
     for batch_step in range(step, step + spec.probe_batches):
-        x, y = batches(batch_step)
+        x, y = loader(batch_step)
         # The masks that Dropout will draw, or would draw, in the update with this batch.
         with network.dropout_rng(batch_step):
             measured = probes.measure(
                 spec.probes, network.model, x[: network.micro_batch], y[: network.micro_batch]
             )
-            for probe, index, value in measured:
-                means[probe, index] += value / spec.probe_batches
-    return [(probe, index, mean) for (probe, index), mean in means.items()]
+            for quantity, index, value in measured:
+                means[quantity, index] += value / spec.probe_batches
+    return [(quantity, index, mean) for (quantity, index), mean in means.items()]
 
 
 def final_metrics(progress: Progress, diverged_at: int | None, model: nn.Module) -> dict[str, Cell]:

@@ -35,7 +35,7 @@ from ghostgrad.rng import fork_global_rng, stream_seed
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State
 from ghostgrad.tasks.progress import Progress
-from ghostgrad.training.checkpoint import restore_checkpoint
+from ghostgrad.training.checkpoint import restore_checkpoint, training_state
 from ghostgrad.training.distributed import SINGLE_PROCESS, Follower, ProcessGroup
 from ghostgrad.training.engine import configure
 from ghostgrad.training.loader import EpochSampler
@@ -61,17 +61,17 @@ class TrainingScenes(Dataset[Any]):
     lines.
     """
 
-    def __init__(self, scenes: Scenes, split: Split, order: EpochSampler):
-        self.scenes, self.split, self.order = scenes, split, order
+    def __init__(self, scenes: Scenes, split: Split, sampler: EpochSampler):
+        self.scenes, self.split, self.sampler = scenes, split, sampler
 
     def __getitem__(self, step: int) -> tuple[list[Tensor], list[dict[str, Tensor]]] | InputError:
-        chosen, draws = self.order(step)
+        indices, draws = self.sampler(step)
         images, targets = [], []
         try:
-            for place, index in enumerate(chosen.tolist()):
-                number = self.split.ids[index]
-                x = coco.read_image(self.split, number)
-                y = coco.read_target(self.scenes, self.split, number)
+            for place, index in enumerate(indices.tolist()):
+                image_id = self.split.ids[index]
+                x = coco.read_image(self.split, image_id)
+                y = coco.read_target(self.scenes, self.split, image_id)
                 if "flip" in draws and draws["flip"][place]:
                     x, y = flipped(x, y)
                 images.append(x)
@@ -88,9 +88,9 @@ class TestScenes(Dataset[Any]):
         self.split = split
 
     def __getitem__(self, place: int) -> tuple[int, Tensor] | InputError:
-        number = self.split.ids[place]
+        image_id = self.split.ids[place]
         try:
-            return number, coco.read_image(self.split, number)
+            return image_id, coco.read_image(self.split, image_id)
         except InputError as error:
             return error
 
@@ -137,7 +137,7 @@ def read_weights(path: Path, spec: DetectSpec) -> PublishedWeights:
 def new_model(spec: DetectSpec, scenes: Scenes, published: PublishedWeights | None) -> nn.Module:
     """The detector with its initial weights, the same in every process; `published` weights are put
     into the backbone."""
-    # torchvision initializes layers from torch's global generator while they are built.
+    # torchvision initializes layers from torch's global CPU generator while they are built.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
         classifier = mask_rcnn.build_classifier(spec, published.classes if published else 1)
@@ -152,7 +152,7 @@ def new_model(spec: DetectSpec, scenes: Scenes, published: PublishedWeights | No
 def synchronize_batch_norm(
     model: nn.Module, device: torch.device, group: ProcessGroup
 ) -> nn.Module:
-    """The model with any BN that is trained computed over the images of all processes."""
+    """The model; if a BN in it is trained, it normalizes over the images of all processes."""
     trains_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     if group.size == 1 or not trains_batch_norm:
         return model
@@ -181,10 +181,11 @@ def evaluate(
     model.eval()
     share = range(group.rank, len(scenes.val.ids), group.size)
     results = []
-    for number, x in stream_batches(TestScenes(scenes.val), share, device, loader_worker_count()):
+    test_scenes = TestScenes(scenes.val)
+    for image_id, x in stream_batches(test_scenes, share, device, loader_worker_count()):
         checkpoint_if_due()
         (detections,) = model([x.float() / 255])
-        results += detection_results(scenes, number, detections)
+        results += detection_results(scenes, image_id, detections)
     model.train()
     all_results = list(itertools.chain.from_iterable(group.gather(results)))
     precisions = average_precision(scenes.val, all_results) if group.rank == 0 else {}
@@ -210,8 +211,8 @@ def detect(
         log.info("%s: the run that it comes from diverged", weights)
         return Record(final_metrics({}, 0, 0, None, "upstream"), CsvTable(SERIES_COLUMNS))
     split = coco.with_objects(scenes.train)
-    order = EpochSampler(spec, len(split.ids), group)
-    schedule = StepSchedule(spec, order.steps_per_epoch)
+    sampler = EpochSampler(spec, len(split.ids), group)
+    schedule = StepSchedule(spec, sampler.steps_per_epoch)
     model = synchronize_batch_norm(new_model(spec, scenes, published), device, group)
     model = model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -227,13 +228,7 @@ def detect(
     log.info("%d of %d steps done on %s", progress.step, schedule.length, device)
 
     def checkpoint() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "spec": spec.canonical(),
-            "processes": group.size,
-            **progress.state_dict(),
-        }
+        return training_state(spec, model, optimizer, group.size) | progress.state_dict()
 
     while True:
         step = progress.step  # updates made so far; every random draw below follows from it
@@ -244,20 +239,20 @@ def detect(
         checkpoint_if_due()
         if schedule.evaluates_at(step):
             precisions = evaluate(model, scenes, device, group, checkpoint_if_due)
-            _add_row(progress, schedule, order, precisions)
+            _add_row(progress, schedule, sampler, precisions)
         if step == schedule.length:
             break
 
         # Worker processes read images ahead, from the step at which this process begins. They are
         # started here, when it is certain that a step is left to do.
         if batches is None:
-            training = TrainingScenes(scenes, split, order)
+            training = TrainingScenes(scenes, split, sampler)
             batches = stream_batches(training, itertools.count(step), device, loader_worker_count())
         images, targets = next(batches)
 
         # The learning rate is a function of the step, not a state that would have to be saved.
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = schedule.learning_rate(step) * parameters["scale"]
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = schedule.learning_rate(step) * param_group["scale"]
 
         # torchvision samples anchors and regions from the global generators, which therefore start
         # from this step's position in the stream. A region belongs to one image: every process has
@@ -285,7 +280,7 @@ def detect(
         progress.add(dict(zip(LOSSES, values, strict=True)), 1)
         if not math.isfinite(sum(values)):
             diverged_at = progress.step
-            _add_row(progress, schedule, order, dict.fromkeys(METRICS))
+            _add_row(progress, schedule, sampler, dict.fromkeys(METRICS))
             break
 
     metrics = final_metrics(progress.last_row(), progress.step, diverged_at, model)
@@ -295,7 +290,7 @@ def detect(
 def _add_row(
     progress: Progress,
     schedule: StepSchedule,
-    order: EpochSampler,
+    sampler: EpochSampler,
     precisions: Mapping[str, float | None],
 ) -> None:
     """Add a row to the series: the losses' means since the last one, the learning rate of the last
@@ -308,7 +303,7 @@ def _add_row(
     progress.series.add(
         step,
         schedule.position(step),
-        step / order.steps_per_epoch,
+        step / sampler.steps_per_epoch,
         learning_rate,
         loss,
         *means,

@@ -58,6 +58,9 @@ def measure_repeat(
     positions. feature_variance: of dl/dy over the batch (1/B), averaged over features.
     image_gradient: norm of the gradient of an image's own loss, mean over images.
     """
+    # On a GPU, torch computes convolutions in TF32 unless it is told not to; the task has no
+    # `precision`, and its numbers are those of float32.
+    torch.backends.cudnn.allow_tf32 = False
     x, y = (part.to(device) for part in draw_batch(spec, images, rng))
     x.requires_grad_()
     # torchvision's initialization and Dropout draw from torch's global generators.

@@ -72,19 +72,19 @@ class Progress:
     def restore(self, saved: Mapping[str, Any], folder: Path) -> None:
         """Go on from a checkpoint of the state folder `folder`.
 
-        Raises InputError where the checkpoint holds other quantities than this code records: to
-        put them under today's names would be to guess.
+        Raises InputError where the checkpoint holds other quantities than this code records, whose
+        meaning could only be guessed.
         """
         try:
             totals, rows = saved["running_totals"], saved["series"]
             known = totals.keys() == self.running_totals.keys()
             if not known or any(len(row) != len(self.series.columns) for row in rows):
-                raise KeyError("other quantities")
+                raise ValueError("other quantities")
             self.step, self.count = saved["step"], saved["count"]
             self.running_totals = dict(totals)
             self.series = CsvTable(self.series.columns, rows)
             self.probes = CsvTable(self.probes.columns, saved["probes"])
-        except KeyError as error:
+        except (KeyError, ValueError) as error:
             raise InputError(
                 f"{folder}: the checkpoint was written by a different version of the code"
                 f" ({error}); delete it to start over"

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from ghostgrad.registry.specs.base import Spec
 from ghostgrad.registry.specs.detect import DetectSpec
 from ghostgrad.runs.provenance import environment
 from ghostgrad.runs.record import Record
-from ghostgrad.runs.state import State, Stopped, StopRequest
+from ghostgrad.runs.state import CHECKPOINT_MINUTES, State, Stopped, StopRequest
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,18 @@ def keep_memory() -> None:
             libc.mallopt(option, size)
 
 
+def _checkpoint_minutes() -> float:
+    """Minutes between two checkpoints; InputError where the environment has no number."""
+    text = os.environ.get("GHOSTGRAD_CHECKPOINT_MINUTES", str(CHECKPOINT_MINUTES))
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not minutes > 0:  # also where it is NaN
+        raise InputError(f"GHOSTGRAD_CHECKPOINT_MINUTES: '{text}' is not a number of minutes")
+    return minutes
+
+
 def execute(
     spec: Spec,
     out: Path,
@@ -100,7 +113,7 @@ def execute(
     """
     stop = StopRequest().listen()
     root = Path(os.environ.get("GHOSTGRAD_STATE_DIR", "state"))
-    minutes = float(os.environ.get("GHOSTGRAD_CHECKPOINT_MINUTES", "5"))
+    minutes = _checkpoint_minutes()
     for path in inputs:
         if not path.exists():
             raise InputError(f"{path} is missing; build it with: snakemake {path}")
@@ -124,7 +137,7 @@ def execute(
                 _compute(spec, state, inputs, threads, gpus, weights)
             state.publish(out)
     except Stopped as request:
-        log.info("stopped by %s; saved in %s", request, folder)
+        log.info("stopped by %s; state folder %s", request, folder)
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

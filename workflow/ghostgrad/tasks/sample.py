@@ -171,9 +171,10 @@ def blocked(spec: SampleSpec, generators: Generators) -> Tensor:
 
 
 def pool(spec: SampleSpec, generators: Generators) -> Tensor:
-    """2x2 max-pooling of independent N(0, 1), and the same behind a ReLU: the variance of the
+    """2x2 max-pooling of independent N(0, 1), and the same after a ReLU: the variance of the
     output, and the share of inputs that receive the derivative."""
     x = normal(generators, spec.batch, 4)
+    # The share of windows whose first input is the largest: by symmetry that of every input.
     largest, where = x.max(2)
     positive = largest.clamp(min=0)
     columns = [largest.var(1), positive.var(1), (where == 0).float().mean(1)]

@@ -6,7 +6,7 @@ Residual:  x' = act(x + s F(x)) or x + s F(x),  F = norm W2 act norm W1; a short
            layers
 Preact:    x' = x + s F(x),  F = W2 act norm W1 act norm; in the first block, the shortcut is
            W0 act norm x instead of x (BN-ResNet paper sec. 4)
-SeqNet:    y  = B(M relu(W x)),  W in R^{kd x d}
+SeqNet:    y  = B(M act(W x)),  W in R^{kd x d}; act is relu in the paper
 
 Inputs are x^(0) ~ N(0, I_d), the derivative at the top is dl/dx^(L) ~ N(0, I_d/d). Each repeat
 draws inputs, derivative and weights from its own generator (stream `repeat`, see tasks/blocks.py).
@@ -159,7 +159,7 @@ def preact(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
 
 
 def seqnet(spec: SimulateSpec, x: Tensor, weights: list[Tensor]) -> Signals:
-    """y = B(M relu(W x)); both weights of a module count as layers."""
+    """y = B(M act(W x)); both weights of a module count as layers."""
     act, norm = ACTIVATIONS[spec.activation], NORMS[spec.norm]
     layers = [x]
     for first, second in zip(weights[::2], weights[1::2], strict=True):
@@ -254,9 +254,8 @@ def measure(spec: SimulateSpec, generators: list[torch.Generator]) -> Tensor:
     gradient_norm         Frobenius norm of the gradient of the layer's weight, a sum over the batch
     forward_variance      Var[x^(k)] (Ghost Def. 3.1)
     backward_variance     Var[dl/dx^(k)]
-    block_*, branch_*     R_f and R_b of a residual block and of its branch F alone (Def. 3.1), in
-    the
-                          row of the block's last layer
+    block_*, branch_*     R_f and R_b (Def. 3.1) of a residual block and of its branch F alone, in
+                          the row of the block's last layer
     linear_*, …           see `dependence`
     """
     inputs, top, weights = draw(spec, generators)

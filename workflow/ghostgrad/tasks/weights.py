@@ -28,16 +28,12 @@ def weights(
 ) -> Record:
     """sigma = sqrt(mean_i running_var_i) of each BN layer, counted from 1 at the input."""
     series = CsvTable(("repeat", "layer", "sigma", "channels"))
-    for layer, (_, values) in enumerate(running_variances(parameters), start=1):
+    for layer, values in enumerate(running_variances(parameters), start=1):
         series.add(0, layer, values.double().mean().sqrt().item(), len(values))
     return Record({"status": "done", "layers": len(series.rows)}, series)
 
 
-def running_variances(parameters: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """(name, running variance (C,)) of each BN layer, in the order of the state dict, which is that
-    of the layers."""
-    return [
-        (name.removesuffix(SUFFIX), values)
-        for name, values in parameters.items()
-        if name.endswith(SUFFIX)
-    ]
+def running_variances(parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    """The running variance (C,) of each BN layer, in the order of the state dict, which is that of
+    the layers."""
+    return [values for name, values in parameters.items() if name.endswith(SUFFIX)]

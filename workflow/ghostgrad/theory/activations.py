@@ -2,7 +2,7 @@
 
 Source: Ghost paper sec. 3.1 and app. A. For a pre-activation X ~ N(0, 1) a nonlinearity s has the
 forward ratio R_f = Var[s(X)] and the backward ratio R_b = E[s'(X)^2]. BN sets the variance of the
-signal back to 1 in each layer, so behind it the variance of the gradient grows by r = R_b/R_f per
+signal back to 1 in each layer, so after it the variance of the gradient grows by r = R_b/R_f per
 layer toward the input, and the norm of the gradient by sqrt(r).
 
 The paper prints equation 1 as r = E[s'(X)]^2/Var[s(X)]. Its three numbers (1.072, 1.178 and 1.467)
@@ -73,12 +73,12 @@ class Activation:
 
     @property
     def growth_rate(self) -> float:
-        """r = E[s'(X)^2]/Var[s(X)], the growth of the gradient's variance per layer behind a BN."""
+        """r = E[s'(X)^2]/Var[s(X)], the growth of the gradient's variance per layer after a BN."""
         return self.mean_squared_derivative / self.variance
 
     @property
     def layernorm_growth_rate(self) -> float:
-        """E[s'(X)^2]/E[s(X)^2], the growth of the gradient's variance per layer behind a LayerNorm.
+        """E[s'(X)^2]/E[s(X)^2], the growth of the gradient's variance per layer after a LayerNorm.
 
         LayerNorm removes the mean over the features of one example, not the mean of each feature
         over the batch. The mean of s(X) therefore stays in the signal, and the second moment takes
@@ -211,7 +211,7 @@ def maxpool_backward_ratio(n: int = 4) -> float:
 def relu_maxpool_forward_ratio(n: int = 4) -> float:
     """R_f of ReLU followed by max-pooling over n, from the input of ReLU to the output of the pool.
 
-    VGG pools behind its ReLU, so this pair lies between two of its convolutions (erratum
+    VGG pools after its ReLU, so this pair lies between two of its convolutions (erratum
     E-G26). ReLU and the maximum commute, so the output is max(M, 0).
     """
     return _maximum_variance(n, lambda x: max(x, 0.0), (0.0,))

@@ -36,7 +36,7 @@ def seqnet50_cost() -> Cost:
     stages = zip(STAGE_BLOCKS, STAGE_CHANNELS, STAGE_SIDES, next_widths, strict=True)
     for stage, (blocks, d, side, next_width) in enumerate(stages):
         for block in range(blocks):
-            # From the second stage on, the first block halves the map by a pool behind its 3x3
+            # From the second stage on, the first block halves the map by a pool after its 3x3
             # convolution, which therefore still runs on the map of twice the side.
             input_side = 2 * side if stage and block == 0 else side
             out = next_width if block == blocks - 1 else d

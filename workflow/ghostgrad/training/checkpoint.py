@@ -1,4 +1,7 @@
-"""Continue a run from its checkpoint."""
+"""What a checkpoint holds of model and optimizer, and how a run continues from it.
+
+`runs/state.py` reads and writes the file and `tasks/progress.py` restores the step and the rows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,21 @@ from torch import nn
 from ghostgrad.checks import InputError
 from ghostgrad.registry.specs.classify import ClassifySpec
 from ghostgrad.registry.specs.detect import DetectSpec
+
+
+def training_state(
+    spec: ClassifySpec | DetectSpec,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    processes: int,
+) -> dict[str, Any]:
+    """What `restore_checkpoint` needs of a run with this number of processes."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "spec": spec.canonical(),
+        "processes": processes,
+    }
 
 
 def restore_checkpoint(

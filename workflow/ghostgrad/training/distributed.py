@@ -59,9 +59,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-GRACE = (
-    5  # seconds in which another process, which knows the cause of an error, can report it first
-)
+# Seconds in which another process, which knows the cause of an error, can report it first.
+GRACE = 5
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 class Follower:
-    """In place of the run's state in a process that is not process 0.
+    """Takes the place of the run's state in the processes other than process 0.
 
     It saves nothing and never stops: the process is ended by process 0.
     """
@@ -172,7 +171,7 @@ def _exit_when_any_ends(
 ) -> None:
     """Start a thread that ends this process once one of the processes of `sentinels` has ended.
 
-    It waits `grace` seconds first, and does nothing if `shutting_down` is set until then. The main
+    It waits `grace` seconds first, and does nothing if `shutting_down` is set by then. The main
     thread may be blocked inside nccl, where no exception reaches it; hence `os._exit`.
     """
     event = shutting_down or threading.Event()

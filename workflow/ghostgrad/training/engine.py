@@ -41,7 +41,7 @@ def configure(spec: ClassifySpec | DetectSpec) -> None:
 def check_channels_last(model: nn.Module) -> None:
     """Raise InputError for a model that torch cannot compute in channels_last on a CPU.
 
-    There, a narrow convolution (1x1 with stride) behind the stem makes torch end the process.
+    There, a narrow convolution (1x1 with stride) after the stem makes torch end the process.
     """
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     channels = [convolution.in_channels for convolution in convolutions[1:]]

@@ -1,9 +1,9 @@
 """Quantities that are recorded inside training.
 
-A probe at t sees the weights after t updates and the batch of the update that follows. It uses the
-first `micro_batch` images of the batch, as many as BN sees at a time. With `probe_batches` it is
-the mean over that batch and the next ones. In the formulas, l is the mean cross-entropy of these
-images and y_k the k-th output of `model.outputs`.
+A probe at t sees the weights after t updates and the batch of update t + 1, which follows. It uses
+the first `micro_batch` images of the batch, as many as BN sees at a time, in float32 whatever the
+run's precision. With `probe_batches` it is the mean over that batch and the next ones. In the
+formulas, l is the mean cross-entropy of these images and y_k the k-th output of `model.outputs`.
 
 Every probe leaves the run as it was: it restores torch's generators, from which Dropout draws, and
 BN's running statistics, and it touches no parameter's `grad`.
@@ -15,22 +15,24 @@ gradients     gradient_variance and gradient_norm of dl/dy_k at block output y_k
 activations   activation_variance of y_k, computed in the same way.
 bn_offset     bn_offset_mean and bn_offset_median of |beta/gamma| over the channels of BN layer k
               (BN-ResNet paper app. F).
-weight_norm   Frobenius norm of the weight of the k-th convolution, in the order of modules(); in a
-              network without convolutions, of the k-th linear layer.
+weight_norm   Frobenius norm of the weight of the k-th convolution, in the order of modules() and
+              without the projections of shortcuts (`downsample`); in a network without
+              convolutions, of the k-th linear layer.
 weight_gradient
               Frobenius norm of dl/dw for the same weights.
 bn_variance   Variance of BN layer k's input over batch and positions, averaged over channels
               (Ghost app. C.2).
-updates       Of the update that follows: update_ratio, |dw|/|w| of the weights of weight_norm, and
-              clipped_fraction, the fraction of all tensors whose learning rate a layer-wise rule
-              holds below that of the schedule.
-statistics    Of the output x of the k-th convolution, normalization and activation (conv_, norm_,
-              act_) and of g = dl/dx, per channel over batch and positions, then averaged over
-              channels (LALC paper fig. 3): activation_variance and gradient_variance;
-              activation_offset and gradient_offset, |mean|/std; activation_gradient_correlation,
-              |Corr(x_i, g_i)|; activation_correlation, |Corr(x_i, x_j)| over all pairs i != j.
-              Of each weight as a whole: weight_variance and weight_offset. Channels without
-              variance do not count, and of a layer at most MAX_CHANNELS are taken.
+updates       The update that follows is measured: update_ratio is |dw|/|w| of the weights of
+              weight_norm, and clipped_fraction the fraction of all tensors whose learning rate a
+              layer-wise rule holds below that of the schedule.
+statistics    The output x of the k-th convolution or linear layer but the classifier, of the k-th
+              normalization and of the k-th activation (conv_, norm_, act_) is measured, with
+              g = dl/dx, per channel over batch and positions, then averaged over channels (LALC
+              paper fig. 3): activation_variance and gradient_variance; activation_offset and
+              gradient_offset, |mean|/std; activation_gradient_correlation, |Corr(x_i, g_i)|;
+              activation_correlation, |Corr(x_i, x_j)| over all pairs i != j. Here the projections
+              of shortcuts count. Each weight as a whole has weight_variance and weight_offset.
+              Channels without variance do not count; at most MAX_CHANNELS of a layer are taken.
 """
 
 from __future__ import annotations
@@ -189,7 +191,7 @@ def _measure_statistics(model: nn.Module, x: Tensor, y: Tensor) -> ProbeValues:
 
     def keep(kind: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         signals[kind].append(output)
-        return output.clone()  # the module behind may work in place
+        return output.clone()  # the next module may work in place
 
     hooks = [
         module.register_forward_hook(partial(keep, kind))

@@ -66,7 +66,7 @@ def stream_batches(
     iterator = _batches_on_device(iter(loader), device)
     _open_iterators.add(iterator)
     # Functions registered last run first. torch registers one at the first worker that waits five
-    # seconds for each worker, so this one is registered behind it.
+    # seconds for each worker, so this one is registered after it.
     atexit.unregister(_close_iterators)
     atexit.register(_close_iterators)
     return iterator

@@ -29,6 +29,10 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 Schema: TypeAlias = dict[str, Any]
 """A JSON schema."""
 
+Activation: TypeAlias = Literal[
+    "relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear"
+]
+
 SIMPLE_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
@@ -84,6 +88,8 @@ def _schema_of_type(kind: object, option: Option) -> dict[str, JSON]:
         choices = [part for part in arguments if part is not type(None)]
         if len(choices) == 1:
             return _schema_of_type(choices[0], option)
+        if all(typing.get_origin(part) is Literal for part in choices):
+            return {"enum": [value for part in choices for value in typing.get_args(part)]}
         return {"oneOf": [_schema_of_type(part, option) for part in choices]}
     raise TypeError(f"a parameter cannot be of type {kind}")
 
@@ -112,12 +118,16 @@ def _default(field: Field[Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """The parameters of one run of a task; every task has the seed or the number of a block."""
+    """The parameters of one run of a task.
+
+    Every spec declares a field `seed` last: the seed of the run, or the number of its block.
+    """
 
     task: ClassVar[str]
     description: ClassVar[str]
     removed: ClassVar[Mapping[str, JSON]] = {}
-    """Parameters that runs were once stored with, and the only value with which they count."""
+    """Parameters that runs were once stored with, and the value at which such a run is still the
+    same run."""
 
     @classmethod
     @cache
@@ -136,7 +146,7 @@ class Spec:
     @classmethod
     @cache
     def required(cls) -> tuple[str, ...]:
-        """The parameters without a default but the seed, which is the number of a run."""
+        """The parameters without a default, except the seed, which is the number of a run."""
         names = (field.name for field in fields(cls))
         return tuple(name for name in names if name not in cls.defaults() and name != "seed")
 

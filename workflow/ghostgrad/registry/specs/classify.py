@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from ghostgrad.registry.datasets import readable_by
-from ghostgrad.registry.specs.base import JSON, Option, Spec
+from ghostgrad.registry.specs.base import JSON, Activation, Option, Spec
 
 Model: TypeAlias = Literal[
     "preact_resnet",
@@ -37,9 +37,6 @@ SELF_INITIALIZED = ("seqnet", "diracnet", "isonet")
 OptimizerName: TypeAlias = Literal["sgd", "lars", "clars", "larc", "lalc", "lamb"]
 """The update rules; `ghostgrad/training/optimizers/build.py` has a row for each."""
 
-Activation: TypeAlias = Literal[
-    "relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear"
-]
 Probe: TypeAlias = Literal[
     "gradients",
     "activations",
@@ -125,9 +122,8 @@ class ClassifySpec(Spec):
     tie_conv2: Annotated[
         bool | Literal["baseline"],
         Option(
-            "true, false, or baseline, which is true for SeqNet50 and 101 alone. Whether the "
-            "module "
-            "of the 3x3 convolution has one matrix in training (Ghost tab. 5).",
+            "true, false or baseline (true for SeqNet50 and 101). Whether the module of the 3x3 "
+            "convolution has one matrix in training (Ghost tab. 5).",
         ),
     ] = "baseline"
     tie_conv4: Annotated[
@@ -196,8 +192,7 @@ class ClassifySpec(Spec):
         Option(
             "Images are resized to this side bilinearly; those of images and imagenet while they "
             "are read (short side, with antialiasing, then the centre). 0 leaves them, and then "
-            "all must "
-            "have one size.",
+            "all must have one size.",
             unit="pixels",
             minimum=0,
         ),
@@ -313,7 +308,7 @@ class ClassifySpec(Spec):
         float,
         Option("lamb: decay of the second moment; its beta1 is momentum.", minimum=0, below=1),
     ] = 0.999
-    adam_eps: Annotated[float, Option("lamb: epsilon below the fraction.", above=0)] = 1.0e-6
+    adam_eps: Annotated[float, Option("lamb: epsilon in the denominator.", above=0)] = 1.0e-6
 
     # How a step is computed
     precision: Annotated[
@@ -326,8 +321,7 @@ class ClassifySpec(Spec):
     channels_last: Annotated[
         bool,
         Option(
-            "Memory format; on a CPU not with convolutions of fewer than 8 channels behind the "
-            "stem."
+            "Memory format; on a CPU not with convolutions of fewer than 8 channels after the stem."
         ),
     ] = False
     compile: Annotated[bool, Option("Compile the network with torch.compile.")] = False
@@ -338,8 +332,7 @@ class ClassifySpec(Spec):
         int,
         Option(
             "Images that BN sees at a time while gradients add up to those of the batch; it "
-            "divides "
-            "the share of each GPU. 0 is the whole batch, on one GPU.",
+            "divides the share of each GPU. 0 is the whole batch, on one GPU.",
             unit="images",
             minimum=0,
         ),

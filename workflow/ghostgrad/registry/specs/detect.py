@@ -47,8 +47,7 @@ class DetectSpec(Spec):
         str | None,
         Option(
             "Run whose weights the backbone starts from, <experiment>/<variant>-s<seed>; without "
-            "it "
-            "the backbone is initialized at random.",
+            "it the backbone is initialized at random.",
             pattern="^[a-z0-9_]+/[A-Za-z0-9_.-]+-s[0-9]+$",
         ),
     ] = None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from ghostgrad.registry.datasets import readable_by
-from ghostgrad.registry.specs.base import Option, Spec
+from ghostgrad.registry.specs.base import Activation, Option, Spec
+from ghostgrad.registry.specs.blocks import BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class InitializeSpec(Spec):
         Option("mlp, vgg: normalization before every activation."),
     ] = "batch"
     activation: Annotated[
-        Literal["relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear", "dropout"],
+        Activation | Literal["dropout"],
         Option("mlp, vgg: activation function; dropout has Dropout with p = 0.5 in place of it."),
     ] = "relu"
     cifar_stem: Annotated[
@@ -90,7 +91,7 @@ class InitializeSpec(Spec):
         Literal["none", "per_image", "per_channel"], Option("As in classify.")
     ] = "per_channel"
     batch: Annotated[int, Option("Images per repeat.", unit="images", minimum=2)]
-    repeats: Annotated[int, Option("Networks in this block.", minimum=2, maximum=1024)]
+    repeats: Annotated[int, Option("Networks in this block.", minimum=2, maximum=BLOCK)]
     seed: Annotated[int, Option("The number of the block.", minimum=0)]
 
     @property

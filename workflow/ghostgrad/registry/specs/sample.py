@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from ghostgrad.registry.specs.base import Option, Spec
+from ghostgrad.registry.specs.blocks import BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,10 @@ class SampleSpec(Spec):
         float,
         Option(
             "Correlation of what the proposition takes to be independent. bn: of dl/dy and y. "
-            "linear: of the dimensions. correlated: of the inputs.",
+            "linear: of the dimensions. correlated: of the inputs, 0 or 1.",
             minimum=0,
             maximum=1,
         ),
     ] = 0
-    repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=1024)]
+    repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=BLOCK)]
     seed: Annotated[int, Option("The number of the block.", minimum=0)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from ghostgrad.registry.specs.base import Option, Spec
+from ghostgrad.registry.specs.base import Activation, Option, Spec
+from ghostgrad.registry.specs.blocks import BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +23,27 @@ class SimulateSpec(Spec):
         Literal["plain", "residual", "preact", "seqnet"],
         Option(
             "plain, residual: Ghost sec. 2.1. preact: BN-ResNet paper sec. 4. seqnet: a stack of "
-            "y = B(M relu(W x)), Ghost sec. 4.2."
+            "y = B(M act(W x)), Ghost sec. 4.2, which has relu."
         ),
     ]
     depth: Annotated[int, Option("Number of weight layers, or of modules of a seqnet.", minimum=1)]
     width: Annotated[int, Option("Features d of every layer.", minimum=2)]
     batch: Annotated[int, Option("Inputs B per repeat.", minimum=2)]
     activation: Annotated[
-        Literal["relu", "leaky_relu", "selu", "elu", "gelu", "silu", "tanh", "linear"],
-        Option("Activation function of plain and residual networks."),
+        Activation,
+        Option("Activation function, act below."),
     ] = "relu"
     norm: Annotated[
         Literal["batch", "layer", "none"],
         Option(
             "Normalization after every weight layer, with gamma 1, beta 0 and eps 1e-5; a seqnet "
-            "has it after M only."
+            "has it after M only, and a preact network before every activation."
         ),
     ] = "batch"
     weight_variance: Annotated[
         str,
         Option(
-            "plain, residual: c/d for weights from N(0, c/d).",
+            "plain, residual, preact: c/d for weights from N(0, c/d).",
             pattern="^([0-9]+([.][0-9]+)?|[.][0-9]+)/d$",
         ),
     ] = "2/d"
@@ -69,5 +70,5 @@ class SimulateSpec(Spec):
             "Rem. 3.5, 3.9)."
         ),
     ] = False
-    repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=1024)]
+    repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=BLOCK)]
     seed: Annotated[int, Option("The number of the block.", minimum=0)]

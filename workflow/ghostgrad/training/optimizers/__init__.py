@@ -19,9 +19,13 @@ ratio of the tensor.
            u = m^ / (sqrt(v^) + eps) + beta w with the bias-corrected m^ and v^;
            w <- w - gamma |w| / |u| u (You et al. 2019).
 
+The learning rate gamma is inside the momentum buffer m in lars and clars, and outside of it in sgd,
+lalc and lamb. In larc gamma itself is outside, but the factor min(lambda / gamma, 1) inside the
+buffer depends on it.
+
 Where a norm is 0, a rule falls back to the plain learning rate: lambda = 1 for LARS, CLARS and
 LAMB, lambda = gamma for LARC and LALC. Otherwise a tensor that begins at 0, such as every beta of
-BN, would stay there under LARS, CLARS and LALC. With `adapt_vectors: false`, tensors of one
+BN, would stay there under each of these rules. With `adapt_vectors: false`, tensors of one
 dimension follow the plain learning rate too.
 
 All tensors of a group are updated together with torch's multi-tensor (foreach) functions, and their

@@ -21,8 +21,9 @@ from ghostgrad.training.optimizers.layerwise import (
 class LALC(LayerwiseOptimizer):
     """w <- w - min(gamma, lambda) h with lambda = eta |w| / |h|.
 
-    An update is thus at most eta |w| long (unless w is 0). LARS and LARC scale the gradient before
-    it enters the momentum buffer; here the bound applies to the whole step h behind the buffer.
+    An update is thus at most eta |w| long, unless w is 0, `raw_norm` is set or the tensor is not
+    adapted. LARS and LARC scale the gradient before it enters the momentum buffer; here the bound
+    applies to the whole step h, which is computed from the buffer.
     """
 
     def __init__(self, groups: list[dict[str, Any]], spec: ClassifySpec):

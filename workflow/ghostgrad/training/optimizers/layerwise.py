@@ -1,4 +1,7 @@
-"""What the layer-wise rules share: the loop over groups, norms, trust ratios."""
+"""What the layer-wise rules share: the loop over groups, norms, trust ratios.
+
+The formulas of all rules are in the docstring of the package.
+"""
 
 from __future__ import annotations
 

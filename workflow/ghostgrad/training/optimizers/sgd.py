@@ -1,4 +1,8 @@
-"""Stochastic gradient descent with momentum, torch's own."""
+"""Stochastic gradient descent with momentum, torch's own: m <- mu m + g + beta w; w <- w - gamma m.
+
+The learning rate gamma is outside the momentum buffer m. The formulas of all rules, and what their
+letters mean, are in `training/optimizers/__init__.py`.
+"""
 
 from __future__ import annotations
 
