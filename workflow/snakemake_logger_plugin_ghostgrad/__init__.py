@@ -197,8 +197,8 @@ class LogHandler(LogHandlerBase):
 
 
 def _scale_setting(job: Job | None, logs: Sequence[str]) -> list[str]:
-    """`scale=<scale>` of a job, from its wildcards or from its log, `results/<scale>/logs/…`; that of
-    the command line for a job of no scale, such as `data`."""
+    """`scale=<scale>` of a job, from its wildcards or from its log, `results/<scale>/logs/…`; that
+    of the command line for a job of no scale, such as `data`."""
     if job and "scale" in job.wildcards:
         return [f"scale={job.wildcards['scale']}"]
     folders = [Path(path).parts for path in logs]

@@ -1,8 +1,8 @@
 """The papers' numbers: workflow/reference/*.csv, each file for the table of one artifact.
 
 A misspelt label would add a row to the table and leave the row that was meant without its paper
-value, so every row is checked against what the table can contain. How the tolerances are chosen is in
-docs/architecture.md, "Verdicts". Imports no pandas.
+value, so every row is checked against what the table can contain. docs/architecture.md, "Verdicts",
+says how the tolerances are chosen. Imports no pandas.
 """
 
 from __future__ import annotations

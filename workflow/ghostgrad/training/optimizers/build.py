@@ -2,8 +2,8 @@
 
 A new rule is a module beside this one with a class that is made from parameter groups and a spec, a
 row in OPTIMIZERS, and its name in `OptimizerName` of `ghostgrad/registry/specs/classify.py`,
-together with the options that only this rule reads. The formulas of all rules are in the docstring of
-the package.
+together with the options that only this rule reads. The formulas of all rules are in the docstring
+of the package.
 """
 
 from __future__ import annotations
