@@ -271,7 +271,7 @@ def _number(name: str, value: object) -> int:
         number = float(value)
     except ValueError:
         hint = " of minutes (nor a time such as 2h or 1d)" if name == "runtime" else ""
-        raise RequestError(f"{name}: '{value}' is not a number{hint}") from None
+        raise RequestError(f"{name}: {value!r} is not a number{hint}") from None
     if not math.isfinite(number) or number != int(number):
         raise RequestError(f"{name}: {value} is not a whole number")
     return int(number)
@@ -284,8 +284,8 @@ def _text(name: str, value: object, form: re.Pattern[str]) -> str:
         return text
     bad_character = next((character for character in text if not form.fullmatch(character)), None)
     if form is GRES or bad_character is None:
-        raise RequestError(f"{name}: '{text}' is not of the form name[:model][:count]")
-    raise RequestError(f"{name}: '{text}' contains {bad_character!r}")
+        raise RequestError(f"{name}: {text!r} is not of the form name[:model][:count]")
+    raise RequestError(f"{name}: {text!r} contains {bad_character!r}")
 
 
 def _extra_options(value: object) -> list[str]:
@@ -315,7 +315,7 @@ def _long_option(word: str) -> str:
     if not re.fullmatch(r"-[A-Za-z].*", word):
         return word
     if word[1] not in SHORT_OPTIONS:
-        raise RequestError(f"slurm_extra: '{word}': use the long form of the option")
+        raise RequestError(f"slurm_extra: {word!r}: use the long form of the option")
     value = word[2:].removeprefix("=")
     return f"--{SHORT_OPTIONS[word[1]]}" + (f"={value}" if word[2:] else "")
 
@@ -323,7 +323,7 @@ def _long_option(word: str) -> str:
 def _check_extra_option(option: str) -> None:
     name, _, value = option.removeprefix("--").partition("=")
     if not option.startswith("--") or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise RequestError(f"slurm_extra: '{option}' is not of the form --option or --option=value")
+        raise RequestError(f"slurm_extra: {option!r} is not of the form --option or --option=value")
     # sbatch accepts every unambiguous beginning of an option's name for the option.
     for full_name, resource in RESOURCE_OPTIONS.items():
         if full_name.startswith(name):
