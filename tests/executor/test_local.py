@@ -84,10 +84,19 @@ def test_no_gpu_is_given_out_twice(tmp_path):
 
 
 def test_more_gpus_than_there_are(tmp_path):
-    """A job that requests more GPUs than the machine has fails with a message that says so."""
-    code, output = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--submitit-local-gpus", "2")
+    """A job that requests more GPUs than the machine has fails at once with a message that says so,
+    and is not started. One that requests all of them gets them."""
+    gpus = ("--submitit-local-gpus", "2")
+    code, output = run(tmp_path, GPUS.replace("gpu=1", "gpu=3"), "--retries", "2", *gpus)
     assert code == 1
-    assert "gpu: 3 requested, but this machine has 2" in output
+    refusal = "gpu: 3 requested, but this machine has 2 (--submitit-local-gpus)"
+    assert f"was not submitted: {refusal}" in output
+    assert "Trying to restart job" not in output, "it would be refused again"
+    assert not list((tmp_path / "out").glob("*"))
+    text = GPUS.replace("gpu=1", "gpu=2").replace("range(6)", "range(1)")
+    code, output = run(tmp_path, text, *gpus)
+    assert code == 0, output[-3000:]
+    assert (tmp_path / "out" / "0.txt").read_text().split()[0] == "0,1"
 
 
 def test_a_failure_is_named(tmp_path):

@@ -23,12 +23,15 @@ def arrays_of(jobs, capacity, array_size: int, limits: PackLimits = LIMITS):
 
 
 def pending_job(
-    name: str, threads: int = 1, can_be_packed: bool = True, attempt: int = 1, **resources
+    name: str,
+    threads: int = 1,
+    can_be_packed: bool = True,
+    attempt: int = 1,
+    rule: str = "rule",
+    **resources,
 ) -> PendingJob:
     request = build_request({"runtime": 1, "mem_mb": 500, **resources}, threads)
-    return PendingJob(
-        None, name, "", name, "rule", "log", "command", request, can_be_packed, attempt
-    )
+    return PendingJob(None, name, "", name, rule, "log", "command", request, can_be_packed, attempt)
 
 
 def capacity(slots: int, minutes: int = UNLIMITED):
@@ -40,11 +43,17 @@ def names(arrays) -> list[list[list[str]]]:
     return [[[job.name for job in task] for task in array.tasks] for array in arrays]
 
 
-def test_equal_jobs_are_one_array_across_rules():
-    arrays = arrays_of(
-        [pending_job(f"j{i}", can_be_packed=False) for i in range(200)], capacity(10), 1000
-    )
-    assert [len(array.tasks) for array in arrays] == [200]
+@pytest.mark.parametrize(("can_be_packed", "tasks"), [(False, 200), (True, 10)])
+def test_equal_jobs_are_one_array_across_rules(can_be_packed, tasks):
+    """Jobs of different rules with equal requests share an array, and packed ones also a task."""
+    jobs = [
+        pending_job(f"j{i}", can_be_packed=can_be_packed, rule=f"rule{i % 3}") for i in range(200)
+    ]
+    (array,) = arrays_of(jobs, capacity(10), 1000)
+    assert len(array.tasks) == tasks
+    assert {job.rule for job in array.jobs} == {"rule0", "rule1", "rule2"}
+    of_first = {job.rule for job in array.tasks[0]}
+    assert len(of_first) == (3 if can_be_packed else 1)
 
 
 def test_other_requests_are_other_arrays():

@@ -109,9 +109,11 @@ def test_fewer_jobs_at_a_time_than_there_are(workflow):
 
 
 def test_unpacked_arrays(workflow):
+    """Each job is a task of its own, although a single slot would make one pack of all of them."""
     flow = workflow(SOME_FAIL)
-    code, _ = flow.run("--keep-going", "--submitit-pack", "1")
+    code, output = flow.run("--keep-going", "--submitit-pack", "1", "--submitit-slots", "1")
     assert code == 1
+    assert "12 jobs in 12 tasks submitted as slurm job" in output, output[-3000:]
     assert len(list(flow.path("out").glob("*.txt"))) == 10
     assert flow.counts()["sbatch"] == 1
 

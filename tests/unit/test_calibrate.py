@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from ghostgrad.checks import InputError
 from ghostgrad.cli import calibrate, estimates
 from ghostgrad.registry.spec import RunSpec
+from ghostgrad.training.engine import Network
 from tests.unit.commands import REGISTRY, error_of, output_of, workload
 
 CPU = torch.device("cpu")
@@ -157,16 +159,67 @@ def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
 def test_every_update_rule_is_measured(rule):
     """Each update rule can do a step; CLARS also needs the norms of the per-sample gradients."""
-    assert calibrate.images_per_s(small(optimizer=rule).spec, CPU, 1) > 0
+    steps = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: steps.append(optimizer))
+    try:
+        assert calibrate.images_per_s(small(optimizer=rule).spec, CPU, 2) > 0
+    finally:
+        hook.remove()
+    assert len(steps) == calibrate.WARM_UP_STEPS + 2
+    assert {type(optimizer).__name__.lower() for optimizer in steps} == {rule}
 
 
 @pytest.mark.parametrize(
-    "changes", [{"precision": "bf16"}, {"channels_last": True}, {"deterministic": True}]
+    ("changes", "expected"),
+    [
+        ({}, (torch.float32, False, False)),
+        ({"precision": "bf16"}, (torch.bfloat16, False, False)),
+        ({"channels_last": True}, (torch.float32, True, False)),
+        ({"deterministic": True}, (torch.float32, False, True)),
+    ],
+    ids=["default", "bf16", "channels_last", "deterministic"],
 )
-def test_what_a_spec_computes_with_is_measured(changes):
+def test_what_a_spec_computes_with_is_measured(changes, expected):
+    """The options reach the measured step: the type and the memory format of the convolutions'
+    outputs, and whether torch uses deterministic algorithms, are those of the spec."""
+    seen = set()
+
+    def look(module: nn.Module, _inputs, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            is_channels_last = output.is_contiguous(memory_format=torch.channels_last)
+            is_deterministic = torch.are_deterministic_algorithms_enabled()
+            seen.add((output.dtype, is_channels_last, is_deterministic))
+
     changed = small(filters=8, **changes)
-    assert calibrate.images_per_s(changed.spec, CPU, 1) > 0
-    assert workload(changed) != workload(small(filters=8))
+    hook = nn.modules.module.register_module_forward_hook(look)
+    try:
+        assert calibrate.images_per_s(changed.spec, CPU, 1) > 0
+    finally:
+        hook.remove()
+        torch.use_deterministic_algorithms(False)
+    assert seen == {expected}
+    assert (workload(changed) != workload(small(filters=8))) == bool(changes)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "images"),
+    [(0, {}, 8), (2, {}, 4), (2, {"micro_batch": 2}, 2)],
+    ids=["the batch", "the share of a GPU", "a micro-batch"],
+)
+def test_the_images_that_a_process_computes_at_a_time_are_measured(
+    tmp_path, monkeypatch, gpus, changes, images
+):
+    """A process with micro-batches has only one of them in memory, so its step has that many
+    images."""
+    run = small(**changes)
+    run = replace(run, spec=replace(run.spec, batch=8), resources={**run.resources, "gpu": gpus})
+    seen, forward = [], Network.__call__
+    monkeypatch.setattr(
+        Network, "__call__", lambda self, x: seen.append(len(x)) or forward(self, x)
+    )
+    calibrate.calibrate([run], CPU, 1, tmp_path)
+    assert set(seen) == {images}
+    assert len(seen) == calibrate.WARM_UP_STEPS + 1
 
 
 def test_a_detector_is_measured(tmp_path):

@@ -99,7 +99,7 @@ def move_number(comparison: Comparison, name: str, relation: str) -> Comparison:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_another_number_changes_its_verdict(claim):
-    """Each number on which the verdict depends is moved, one at a time, and the verdict changes."""
+    """Each number on which the verdict depends is moved, one at a time, and the claim fails."""
     comparisons = compute(claim.id)[0]
     for index, comparison in enumerate(comparisons):
         if expected(claim) == "holds" or comparison.corrected is None:
@@ -109,7 +109,7 @@ def test_another_number_changes_its_verdict(claim):
         else:
             moved = move_number(comparison, "corrected", comparison.corrected_relation)
         changed = [*comparisons[:index], moved, *comparisons[index + 1 :]]
-        assert verdict(changed) != verdict(comparisons), comparison
+        assert verdict(changed) == "fails", comparison
 
 
 # The changes that take away the mechanism behind a claim: run -> changed spec keys.
@@ -161,13 +161,17 @@ MECHANISMS = {
 }
 
 
+# Errata for which the paper's own statement is true without the mechanism that it overlooks.
+HOLD_AS_PRINTED = {"E-B14", "E-G6", "E-G7", "E-G9", "E-G10", "E-G11", "E-G25", "E-G27", "X1", "X2"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_without_its_mechanism_its_verdict_changes(name):
     """The evidence is computed again, for example without BN, with untied weights or with
-    correlated inputs."""
-    claim = REGISTRY.claims[name]
-    assert verdict(compare(claim, Computed(MECHANISMS[name]))) != expected(claim)
+    correlated inputs. The claim fails, or the paper's statement needs no correction any more."""
+    changed = verdict(compare(REGISTRY.claims[name], Computed(MECHANISMS[name])))
+    assert changed == ("holds" if name in HOLD_AS_PRINTED else "fails")
 
 
 def tanh_of_law(law: Law) -> SimpleNamespace:
@@ -251,11 +255,11 @@ NO_MECHANISM = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMULAS)
 def test_without_its_nonlinearity_the_verdict_of_a_formula_changes(name, monkeypatch):
-    """For example, ReLU is made linear, BN loses its centring, or a pool loses the ReLU before
-    it."""
+    """The claim fails if, for example, ReLU is made linear, BN loses its centring, or a pool loses
+    the ReLU before it."""
     claim, (attribute, replacement) = REGISTRY.claims[name], FORMULAS[name]
     monkeypatch.setattr(f"ghostgrad.claims.{claim.module}.{attribute}", replacement)
-    assert verdict(compare(claim, Computed())) != expected(claim)
+    assert verdict(compare(claim, Computed())) == "fails"
 
 
 def test_a_claim_without_correction_has_the_papers_numbers():

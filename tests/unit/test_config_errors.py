@@ -10,7 +10,7 @@ import torch
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.compatibility import check_together
-from ghostgrad.registry.config import load_config
+from ghostgrad.registry.config import load_config, machine_facts
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import parse_spec
 from ghostgrad.registry.targets import check_target
@@ -204,6 +204,7 @@ def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
     assert code == 1
     assert err.startswith(f"ghostgrad: --spec: {expected}")
     assert err.count("\n") == 1
+    assert list(Path().rglob("*")) == [Path("config.yaml")], "nothing was started"
     body = experiment(task="classify", base={**CLASSIFY, **changes}, resources={"gpu": gpus})
     with pytest.raises(InputError) as error:
         registry(Path(), {"nets": body}).run("paper", "nets/a-s0")
@@ -297,11 +298,19 @@ def test_bad_configuration(tmp_path, monkeypatch, text, expected):
 
 def test_data_left_empty_are_no_mistake(tmp_path, monkeypatch):
     """An empty key, an empty block and no block at all are all valid: this machine does not have
-    the data."""
+    the data, and no environment variable tells a run where they are."""
     monkeypatch.chdir(tmp_path)
-    for data in ("data: {cifar10: }\n", "data:\n", "", f"data: {{cifar10: {tmp_path}}}\n"):
+    located = {"GHOSTGRAD_DATA_CIFAR10": str(tmp_path)}
+    for data, expected in (
+        ("data: {cifar10: }\n", {}),
+        ("data: {cifar10: ''}\n", {}),
+        ("data:\n", {}),
+        ("", {}),
+        (f"data: {{cifar10: {tmp_path}, imagenet: }}\n", located),
+    ):
         Path("config.yaml").write_text(f"scale: laptop\nstate_dir: s\n{data}")
-        assert load_config()["scale"] == "laptop"
+        facts = machine_facts(load_config())
+        assert {key: facts[key] for key in facts if "_DATA_" in key} == expected
 
 
 RULES = ("all", "ghost", "lalc", "bnres", "cpu")

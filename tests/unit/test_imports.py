@@ -3,6 +3,7 @@ torch, which new processes show. The layers of the library are checked on its im
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -178,6 +179,15 @@ def test_imports_are_seen_wherever_they_stand():
     assert "tasks.run" in dependencies.imports("cli.commands"), "imports inside functions count"
     assert "training.distributed" in dependencies.imports("tasks.run")
     assert "torch" not in dependencies.imports("rng"), "only the library's own modules"
+
+
+@pytest.mark.parametrize("module", MODULES_OF_ALL)
+def test_no_import_is_relative(module):
+    """`dependencies.imports` does not follow relative imports, so that one would escape the tests
+    above and the hash of the code."""
+    tree = dependencies.parse(module)
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [ast.unparse(node) for node in statements if node.level]
 
 
 def test_imports_for_annotations_do_not_count(monkeypatch, tmp_path):

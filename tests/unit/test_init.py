@@ -229,12 +229,17 @@ def test_a_model_depends_on_its_generator_alone(kind):
 
 @pytest.mark.parametrize("kind", ["xavier_uniform", "he_normal"])
 def test_biases_are_zero_and_batch_norm_is_left_alone(kind):
-    net = initialized(kind)
-    for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            assert not module.bias.any()
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.weight.eq(1).all()
-            assert not module.bias.any()
-            assert module.running_var.eq(1).all()
-            assert not module.running_mean.any()
+    """BN keeps whatever gamma, beta and running statistics it had, here 1.5, 2.5 and so on."""
+    net = model()
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert (len(norms), sum(layer.bias is not None for layer in layers)) == (2, 2)
+    for norm in norms:
+        for number, tensor in enumerate(norm.state_dict().values(), 1):
+            tensor.fill_(number + 0.5)  # of the norm itself: a state dict shares its memory
+    before = [{k: v.clone() for k, v in norm.state_dict().items()} for norm in norms]
+    init.initialize(net, kind, generator(0, "init"))
+    for layer in layers:
+        assert layer.bias is None or not layer.bias.any()
+    for norm, kept in zip(norms, before, strict=True):
+        assert all(torch.equal(value, kept[name]) for name, value in norm.state_dict().items())

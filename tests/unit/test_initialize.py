@@ -3,6 +3,8 @@ draws depend on."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -106,9 +108,37 @@ def test_repeats_are_networks_of_their_own():
     assert not torch.equal(measure(keys, 0), measure(keys, 1))
 
 
+def dropout_masks(keys: dict, repeat: int) -> list[torch.Tensor]:
+    """Which values each Dropout layer of a repeat's network lets through."""
+    masks = []
+
+    def keep_mask(module: nn.Module, _inputs, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Dropout):
+            masks.append(output != 0)
+
+    hook = nn.modules.module.register_module_forward_hook(keep_mask)
+    try:
+        measure(keys, repeat)
+    finally:
+        hook.remove()
+    return masks
+
+
 def test_dropout_masks_follow_from_the_repeat():
-    keys = spec("vgg", depth=11, filters=2, activation="dropout")
+    """The repeat's number decides the masks, whatever the state of torch's global generator. They
+    drop half of the values, and other ones in each layer and in each repeat."""
+    keys = spec("mlp", depth=4, width=256, activation="dropout")
+    first = dropout_masks(keys, 0)
+    torch.manual_seed(99)
+    again, other = dropout_masks(keys, 0), dropout_masks(keys, 1)
+    assert len(first) == 3
     assert torch.equal(measure(keys), measure(keys))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    different = [*zip(first, other, strict=True), *itertools.pairwise(first)]
+    for a, b in different:
+        assert (a != b).float().mean().item() == pytest.approx(0.5, abs=0.06)
+    for mask in first:
+        assert mask.float().mean().item() == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_global_generator_is_left_alone():

@@ -90,14 +90,23 @@ def test_its_losses_are_torchvisions_too(pair):
     ],
 )
 def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
-    net = detector(model=model)[1]
+    """Its levels have the sides of the four stages' outputs, the last one half of that, and
+    `fpn_channels` channels. A level depends on the output of its own stage and of the later ones,
+    of which the pyramid carries the content down."""
+    spec, net = detector(model=model)
     body = net.backbone.body
-    outputs = body(torch.randn(1, 3, 64, 64)).values()
-    assert [y.shape[1] for y in outputs] == widths
-    assert [y.shape[-1] for y in outputs] == [16, 8, 4, 2]
-    assert [len(level.shape) for level in net.backbone(torch.randn(1, 3, 64, 64)).values()] == [
-        4
-    ] * 5
+    outputs = body(torch.randn(1, 3, 64, 64))
+    assert [y.shape[1] for y in outputs.values()] == widths
+    assert [y.shape[-1] for y in outputs.values()] == [16, 8, 4, 2]
+    levels = net.backbone(torch.randn(1, 3, 64, 64))
+    shapes = [(1, spec.fpn_channels, side, side) for side in (16, 8, 4, 2, 1)]
+    assert [tuple(level.shape) for level in levels.values()] == shapes
+    before = list(net.backbone.fpn(outputs).values())
+    for stage in range(4):
+        changed = {**outputs, str(stage): outputs[str(stage)] + 1}
+        after = net.backbone.fpn(changed).values()
+        moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert moved == [level <= stage or (level, stage) == (4, 3) for level in range(5)]
 
 
 def test_a_relu_between_is_a_variant():

@@ -159,13 +159,12 @@ def test_a_narrow_resnet_begins_as_torchvisions_does():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
-    gammas = {
-        name.split(".")[-2]: value
-        for name, value in net.named_parameters()
-        if ".bn" in name and "weight" in name
-    }
-    assert gammas["bn3"].eq(0).all()
-    assert gammas["bn2"].eq(1).all()
+    norms = {name: m for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    last = [name for name in norms if name.endswith(".bn3")]
+    assert (len(last), len(norms)) == (16, 53)
+    for name, norm in norms.items():
+        assert norm.weight.eq(0 if name in last else 1).all(), name
+        assert not norm.bias.any(), name
 
 
 def test_probes_see_what_works_in_place_overwrites():

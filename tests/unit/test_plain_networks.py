@@ -111,6 +111,23 @@ def test_a_dirac_filter_has_no_length():
     torch.testing.assert_close(made(x), y)
 
 
+def test_a_diracnet_is_drawn_with_hes_variance_over_the_fan_in():
+    """The weights of all convolutions and of the classifier follow N(0, 2/fan_in) and its bias is
+    0. Each weight's variance is within four standard errors."""
+    net = build("diracnet18", stem_filters=16)
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert (len(layers), sum(isinstance(m, DiracConv) for m in layers)) == (18, 16)
+    for layer in layers:
+        weight = layer.weight.detach()
+        normal = weight / (2 / weight[0].numel()) ** 0.5
+        error = (2 / weight.numel()) ** 0.5
+        assert normal.var().item() == pytest.approx(1, abs=4 * error)
+        # The fourth moment tells a normal law, of which it is 3, from a uniform one with 1.8.
+        moment = normal.pow(4).mean().item()
+        assert moment == pytest.approx(3, abs=4 * (96 / weight.numel()) ** 0.5)
+    assert not net.head[-1].bias.any()
+
+
 def folded(convolution: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals `convolution` followed by `norm` in eval
     mode."""

@@ -290,19 +290,21 @@ def test_canonical_spec_is_sorted_and_leaves_defaults_out(tmp_path):
 
 @pytest.mark.parametrize("task", ["simulate", "classify"])
 def test_a_new_option_with_a_default_changes_no_canonical_spec(monkeypatch, task):
-    """Adding an option must cause no rerun. This is checked for all runs of this checkout at three
-    scales."""
-    scales = ("smoke", "laptop", "paper")
-    before = {(scale, run.id): run.canonical for scale in scales for run in Registry().runs(scale)}
+    """Adding an option must cause no rerun. This is checked for all runs of this checkout at every
+    scale."""
+    before = {(scale, run.id): run.canonical for scale in SCALES for run in Registry().runs(scale)}
+    assert {scale for scale, _ in before} == set(SCALES)
 
     @dataclass(frozen=True, kw_only=True)
     class Extended(TASKS[task].spec):
         a_new_option: Annotated[bool, Option("It did not exist before.")] = False
 
     monkeypatch.setitem(TASKS, task, replace(TASKS[task], spec=Extended))
-    runs = [run for scale in scales for run in Registry().runs(scale)]
+    runs = [run for scale in SCALES for run in Registry().runs(scale)]
     assert {(run.scale, run.id): run.canonical for run in runs} == before
-    assert all(run.spec.a_new_option is False for run in runs if run.task == task)
+    of_task = [run for run in runs if run.task == task]
+    assert of_task
+    assert all(run.spec.a_new_option is False for run in of_task)
 
 
 VALUES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,14 +113,24 @@ def test_a_definition_is_of_the_artifact(build):
     assert build.definitions(["ghost.x"]) != build.definitions([])
 
 
-def test_the_caption_is_escaped_for_restructuredtext(build):
-    caption = build.caption(wildcards())
-    assert caption.startswith("**Accuracies** (tab. 1).")
+def test_the_caption_is_escaped_for_restructuredtext(build, monkeypatch):
+    """What the registry says of an artifact is text: none of its characters is markup."""
+    assert build.caption(wildcards()).startswith("**Accuracies** (tab. 1).")
     assert rules._escape("a_b *c* `d` |e|") == r"a\_b \*c\* \`d\` \|e\|"
+    texts = {"title": "a_b", "section": "sec. *1*", "caption": "c_d"}
+    marked = replace(build.registry.artifact("ghost.x"), **texts)
+    monkeypatch.setitem(build.registry.artifacts, "ghost.x", marked)
+    monkeypatch.setattr(type(build.registry), "notes", lambda *_: ["e_f", "g|h"])
+    expected = [r"**a\_b** (sec. \*1\*). c\_d", "", r"- e\_f", r"- g\|h"]
+    assert build.caption(wildcards()).split("\n") == expected
 
 
 def test_report_labels_tell_a_table_from_a_figure():
-    assert rules.report_labels("table")(wildcards()) == {"artifact": "ghost.x", "form": "table"}
+    for form in ("table", "figure"):
+        labels = rules.report_labels(form)
+        for artifact in ("ghost.x", "ghost.y"):
+            expected = {"artifact": artifact, "form": form}
+            assert labels(wildcards(artifact=artifact)) == expected
 
 
 def test_the_announcement_counts_the_runs_among_the_jobs(build):

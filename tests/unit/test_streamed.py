@@ -106,14 +106,15 @@ def test_the_shares_of_two_processes_make_the_single_batch(root, changes, monkey
 
 def test_evaluation_with_resized_crop_is_the_centre_of_a_larger_image(root):
     """As in torchvision's recipe, the short side is resized to size * 256/224 before the crop."""
-    picture(root / "val/ant/20.png", 20, 16, 16)
-    images = loaded(root, input="files", size=7, augment=["resized_crop"])
+    picture(root / "val/ant/20.png", 20, 32, 32)
+    images = loaded(root, input="files", size=14, augment=["resized_crop"])
     x = decoding.decode(images.test_x.path(0))
     larger = torch.nn.functional.interpolate(
-        x[None].float(), size=(8, 8), mode="bilinear", antialias=True
+        x[None].float(), size=(16, 16), mode="bilinear", antialias=True
     )[0]
-    assert (images.test_x[0].float() - larger[:, :7, :7]).abs().max() <= 1
-    assert images.test_x.shape == (6, 3, 7, 7)
+    # One pixel is cut off at each side; at 7 of 8 pixels the centre would begin at the corner.
+    assert (images.test_x[0].float() - larger[:, 1:15, 1:15]).abs().max() <= 1
+    assert images.test_x.shape == (6, 3, 14, 14)
 
 
 def test_windows_have_the_area_and_the_ratio_of_random_resized_crop():

@@ -153,7 +153,8 @@ def test_dropout_draws_from_the_seed_and_the_step_alone(tmp_path, digits):
 
 
 def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
-    """Probes do not affect the training, and see the same masks in a run that was stopped."""
+    """Probes do not affect the training, and see the same masks in a run that was stopped, whatever
+    the state of torch's global generator."""
     changes = {"probes": ["gradients", "statistics"], "probe_at": [0, 2, 4], **DROPOUT}
     without, whole = (
         run(tmp_path / "without", digits, **DROPOUT),
@@ -161,8 +162,14 @@ def test_probes_of_a_network_with_dropout_change_nothing(tmp_path, digits):
     )
     with pytest.raises(Stopped):
         run(tmp_path / "parts", digits, stop_at=3, **changes)
+    torch.manual_seed(99)
     parts = run(tmp_path / "parts", digits, **changes)
     assert (whole.series.text(), whole.metrics) == (without.series.text(), without.metrics)
+    assert {row["step"] for row in csv.DictReader(io.StringIO(whole.probes.text()))} == {
+        "0",
+        "2",
+        "4",
+    }
     assert parts.probes.text() == whole.probes.text()
 
 

@@ -16,6 +16,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.data.make import make
 from ghostgrad.data.vgg19_bn import load_weights
 from ghostgrad.tasks.weights import weights
+from tests.unit.fabricate import one_line
 
 LAYERS = 16
 
@@ -67,8 +68,10 @@ BROKEN = {
 def test_a_damaged_file_is_one_line(manifest, tmp_path, content, expected):
     path = tmp_path / "vgg.pth"
     path.write_bytes(path.read_bytes()[:500] if content is None else content)
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError) as error:
         make("vgg19_bn", manifest)
+    text = one_line(error)
+    assert text.startswith(f"config.yaml: data.vgg19_bn: {path} {expected}; download vgg19_bn-")
 
 
 def test_weights_of_another_net(manifest, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from ghostgrad.registry.registry import load_registry
+from ghostgrad.runs.provenance import task_hash
 from tests.conftest import ROOT, Checkout
 
 BIN = Path(sys.executable).parent
@@ -42,8 +44,10 @@ def test_the_list_of_artifacts_says_of_each_whether_it_was_built(built: Checkout
         "not at scale smoke",
     )
     for row in rows.values():
-        for name in row["files"].split():
-            assert built.path(f"results/smoke/{name}").exists(), name
+        names = row["files"].split()
+        assert names, row["id"]
+        for name in names:
+            assert built.path(f"results/smoke/{name}").stat().st_size > 0, name
 
 
 def test_no_cell_is_filled_that_was_not_measured(built: Checkout):
@@ -75,8 +79,15 @@ def test_every_number_traces_back_to_spec_seed_commit_and_machine(built: Checkou
     assert {row["variant"] for row in rows} == {"model1", "model2", "model3"}
     for row in rows:
         assert row["seed"] == "0"
-        assert row["machine"]
-        assert re.fullmatch("[0-9a-f]{8}", row["code"])
+        run = load_registry().run("smoke", f"resnet15_cifar/{row['variant']}-s0")
+        folder = built.path(run.directory)
+        assert json.loads((folder / "spec.json").read_text()) == run.spec.stored()
+        (process,) = json.loads((folder / "env.json").read_text())
+        assert row["code"] == process["code"] == task_hash("classify")
+        # The copy of the checkout may have no git, so its commit may be None.
+        assert row["commit"] == (process["commit"] or "") + "-dirty" * bool(process["dirty"])
+        assert row["machine"] == f"{process['machine']}, {process['device']}"
+        assert all((process["machine"], process["device"], process["packages"]["torch"]))
 
 
 def test_snakemake_lint_is_clean(checkout: Checkout):
