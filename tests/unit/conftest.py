@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,21 +17,6 @@ from tests.unit.image_folder import CLASSES, picture
 CONFIG = "scale: smoke\nstate_dir: state\ncheckpoint_minutes: 5\ndata: {cifar10: }\n"
 ROWS = {"A": "nets/a", "B": "nets/b", "C": {"left": "nets/c", "right": "nets/d"}}
 VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
-
-QUICK_CPU_SECONDS = 10.0
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test of `make check` that computes for long without the mark `slow`.
-
-    What counts is CPU time, which is hardly longer on a busy machine.
-    """
-    started = sum(os.times()[:4])  # this process and its children that have ended
-    yield
-    seconds = sum(os.times()[:4]) - started
-    if "not slow" in item.config.option.markexpr and seconds > QUICK_CPU_SECONDS:
-        pytest.fail(f"computed for {seconds:.0f} s; mark it with @pytest.mark.slow")
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +40,16 @@ def ghostgrad(tmp_path, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["ghostgrad", *arguments])
+        # A command may set variables in its process, as `show` and `run` do.
+        variables = dict(os.environ)
         try:
             cli.main()
             code = 0
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            os.environ.clear()
+            os.environ.update(variables)
         out, err = capsys.readouterr()
         return code, out, err
 

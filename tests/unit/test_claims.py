@@ -75,6 +75,7 @@ def test_its_verdict_is_the_declared_one(claim):
     assert verdict(compute(claim.id)[0]) == expected(claim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_it_names_the_runs_that_decide_it(claim):
     """The runs that a claim uses are the declared ones, for which Snakemake waits."""
@@ -97,6 +98,7 @@ def move_number(comparison: Comparison, name: str, relation: str) -> Comparison:
     return replace(comparison, **{name: bound})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_another_number_changes_its_verdict(claim):
     """Each number on which the verdict depends is moved, one at a time, and the claim fails."""

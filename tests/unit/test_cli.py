@@ -170,10 +170,12 @@ def built_table(ghostgrad, artifact: str) -> Path:
 
 def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
     """If the built table is older than one of its runs, `show` computes the table from the runs,
-    although the table is newer than the registry."""
+    although the table is newer than the registry, the claims and the code."""
     finish_models(14.5, 9.25, 10.0)
     path = built_table(ghostgrad, "bnres.tab1")
-    sources = [*REGISTRY.workflow.glob("experiments/*"), *REGISTRY.workflow.glob("reference/*")]
+    sources = [
+        path for path in REGISTRY.workflow.rglob("*") if path.suffix in (".py", ".yaml", ".csv")
+    ]
     registry_time = max(source.stat().st_mtime for source in sources)
     run = REGISTRY.run("smoke", "resnet15_cifar/model2-s0")
     os.utime(path, (registry_time + 1, registry_time + 1))
@@ -184,6 +186,19 @@ def test_show_prefers_the_built_table_while_it_is_the_newest(ghostgrad):
         os.utime(Path(run.directory, "metrics.csv"), (run_time, run_time))
         out = output_of(ghostgrad("show", "bnres.tab1", "--csv"))
         assert ("from the file" in out) == is_shown
+
+
+def test_show_does_not_print_a_table_that_older_code_made(ghostgrad):
+    """Editing a table function has to show at once, as CONTRIBUTING.md promises."""
+    finish_models(14.5, 9.25, 10.0)
+    path = built_table(ghostgrad, "bnres.tab1")
+    code = REGISTRY.workflow / "ghostgrad" / "analysis" / "measures.py"
+    for run in Path("results/smoke/runs").rglob("metrics.csv"):
+        os.utime(run, (0, 0))
+    newest = max(source.stat().st_mtime for source in REGISTRY.workflow.rglob("*.*"))
+    for table_time, is_shown in ((newest + 1, True), (code.stat().st_mtime - 1, False)):
+        os.utime(path, (table_time, table_time))
+        assert ("from the file" in output_of(ghostgrad("show", "bnres.tab1", "--csv"))) == is_shown
 
 
 def test_a_run_of_another_spec_is_stale(ghostgrad):

@@ -106,6 +106,7 @@ def test_bn_that_is_trained_is_resumed_too(whole, manifest, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
     """The run is a process of its own, which is killed with SIGKILL after a checkpoint and later
     stopped with SIGTERM."""
@@ -126,6 +127,7 @@ def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_test_images(manifest, tmp_path):
     """Without training, two processes report the same metrics as one. With training, they
     finish."""
@@ -143,6 +145,7 @@ def test_two_processes_share_the_test_images(manifest, tmp_path):
     assert b"done" in runner.files["metrics.csv"]
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_within_an_evaluation(manifest, tmp_path):
     outcomes = []
     for name, plan in (
@@ -270,6 +273,7 @@ def test_it_starts_from_another_runs_weights(published, manifest, tmp_path):
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_from_another_runs_weights(published, manifest, tmp_path):
     """A resumed process first puts the other run's weights into the network, and the checkpoint
     then replaces them."""

@@ -39,6 +39,7 @@ def manifest(tmp_path, monkeypatch) -> Path:
     return tmp_path / "images.json"
 
 
+@pytest.mark.slow
 def test_jpegs_killed_and_resumed_equal_undisturbed(tmp_path, manifest):
     """A run that gets a SIGKILL between gradient and update, and later a SIGTERM, as Slurm sends
     it, publishes the same bytes as an undisturbed run, its weights included."""

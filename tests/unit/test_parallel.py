@@ -19,6 +19,8 @@ from ghostgrad.data.make import make
 from ghostgrad.runs.state import State
 from tests.unit.test_resume import KILLED, SPECS, Runner
 
+pytestmark = pytest.mark.slow  # every test starts several processes
+
 STEPS = 12
 CLASSIFY = {
     **SPECS["classify"],
@@ -169,7 +171,6 @@ def spawned(pid: int) -> list[int]:
     return [n for n in children if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="child processes are looked up in Linux's /proc"
 )

@@ -414,7 +414,7 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     target.mkdir()
     (target / "old").touch()
     with pytest.raises(
-        InputError, match="docs: holds something else than a snapshot of scale laptop"
+        InputError, match="docs: contains something other than a snapshot of scale laptop"
     ):
         write_snapshot(reg, "laptop", target)
     (target / "README.md").write_text("# Snapshot of scale laptop\n")

@@ -181,6 +181,7 @@ SEEDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", SEEDS)
 def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest):
     """The kills are between gradient and update, each after a checkpoint; the steps of both are

@@ -188,6 +188,7 @@ def first_batch(root: Path, pipe) -> None:
     time.sleep(60)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_run_that_is_killed(root):
     """Workers check every five seconds whether their run still exists."""
     loaded(root)
@@ -222,6 +223,7 @@ print("stopped by", stop.signal, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_workers_leave_a_stop_to_the_run_and_end_with_it(root):
     """Workers ignore a signal to all processes of a run, such as Slurm sends.
 
