@@ -120,12 +120,22 @@ def run(
     ] = None,
     spec: Annotated[str, typer.Option(help="canonical JSON of the run")] = "",
     out: Annotated[Path | None, typer.Option(help="the run directory")] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    gpus: Annotated[int, typer.Option(min=0, help="number of GPUs; 0 computes on the CPU")] = 0,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; those of the registry, or 1, by default"),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="number of GPUs, 0 computes on the CPU; those of the registry, or 0, by default",
+        ),
+    ] = None,
     files: Annotated[
         str,
         typer.Option(
-            help="space-separated output files; weights.pt is published only if named here"
+            help="with --spec: space-separated output files; weights.pt is published only if it"
+            " is among them"
         ),
     ] = "",
 ) -> None:
@@ -143,13 +153,14 @@ def run(
         named = load_registry().run(scale, name)
         export_machine_facts(load_config())
         spec, out = named.canonical, out or Path(named.directory)
-        gpus = named.gpus
+        threads = threads or named.resources.get("threads", 1)
+        gpus = named.gpus if gpus is None else gpus
         inputs, weights = [Path(path) for path in named.inputs], named.publishes_weights
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     parsed = parse_spec(spec)
-    check_together(parsed, gpus, "--spec")
-    execute(parsed, out, inputs, threads, gpus, weights)
+    check_together(parsed, gpus or 0, "--spec")
+    execute(parsed, out, inputs, threads or 1, gpus or 0, weights)
 
 
 def _selected_runs(registry: Registry, names: Iterable[str], scale: str) -> list[RunSpec]:
