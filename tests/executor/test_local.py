@@ -189,7 +189,7 @@ def detach(folder: Path, **values: object) -> tuple[Path, str]:
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     wait_until((folder / "out.txt").exists)
-    time.sleep(1.5)
+    wait_until(lambda: list(folder.glob(".snakemake/submitit/batches/*/0.json")))
     return events, text
 
 

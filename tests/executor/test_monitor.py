@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from snakemake_executor_plugin_submitit import monitor
 from snakemake_executor_plugin_submitit.cluster import State
 from snakemake_executor_plugin_submitit.jobs import SubmittedJobs
 from snakemake_executor_plugin_submitit.ledger import (
@@ -61,16 +64,18 @@ def test_a_job_that_never_started():
     assert strip_snakemake_lines(["srun: error: no such file"]) == ["srun: error: no such file"]
 
 
-@pytest.mark.parametrize(("requeues", "is_resubmitted"), [(0, True), (1, True), (2, False)])
-def test_a_packed_job_resumes_after_its_own_limit_as_often_as_an_unpacked_one(
-    tmp_path, requeues, is_resubmitted
-):
-    """A packed job that reaches its own limit is submitted again, up to max_requeues times.
+def watched_job(
+    folder: Path,
+    settings: ExecutorSettings,
+    queue: list,
+    states: Callable[[list[str]], dict[str, State]] | None = None,
+) -> tuple[Monitor, SimpleNamespace]:
+    """A monitor and the one job in the queue that it watches, which is task 1 of Slurm's job 7.
 
-    Its task goes on with the other jobs and cannot be requeued for it.
+    Jobs that it submits again go to `queue`; `states` is how it asks Slurm.
     """
     record = JobRecord(0, 1, "key", "params", "train (i=0)", "/nowhere")
-    batch = Ledger(tmp_path).create([record], False, BatchRequest(), "slurm")
+    batch = Ledger(folder).create([record], False, BatchRequest(), "slurm")
     batch.set_slurm_id("7")
     pending = SimpleNamespace(
         job=None,
@@ -79,25 +84,55 @@ def test_a_packed_job_resumes_after_its_own_limit_as_often_as_an_unpacked_one(
         name="train (i=0)",
         request=SimpleNamespace(gpus=0, mem_mb=400),
         resubmits=0,
-        requeues=requeues,
+        requeues=0,
         log="/nowhere",
         submission=None,
     )
-    jobs, queue = SubmittedJobs(lambda info: None), []
+    jobs = SubmittedJobs(lambda info: None)
     jobs.register(pending, batch, record)
-    submission = pending.submission
-    monitor = Monitor(
-        ExecutorSettings(max_requeues=2),
-        SimpleNamespace(name="slurm"),
+    watching = Monitor(
+        settings,
+        SimpleNamespace(name="slurm", states=states),
         jobs,
         SimpleNamespace(add=queue.extend),
         UsageSummary(),
         SimpleNamespace(info=lambda message: None),
         latency_wait=0,
     )
+    return watching, pending
+
+
+def test_slurm_is_asked_once_per_interval(tmp_path, monkeypatch):
+    """However often the monitor looks for results, two queries are `status_seconds` apart."""
+    asked = []
+    clock = SimpleNamespace(now=1000.0)
+
+    def states(identities: list[str]) -> dict[str, State]:
+        asked.append(clock.now)
+        return {identity: State("RUNNING") for identity in identities}
+
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    watching, _ = watched_job(tmp_path, ExecutorSettings(status_seconds=2), [], states)
+    for tick in range(20):
+        clock.now = 1000 + tick / 2
+        watching.poll()
+    assert asked == [1000, 1002, 1004, 1006, 1008]
+
+
+@pytest.mark.parametrize(("requeues", "is_resubmitted"), [(0, True), (1, True), (2, False)])
+def test_a_packed_job_at_its_own_limit_is_submitted_again_up_to_max_requeues(
+    tmp_path, requeues, is_resubmitted
+):
+    """An unpacked job would be requeued as often.
+
+    Its task goes on with the other jobs and cannot be requeued for it.
+    """
+    queue = []
+    watching, pending = watched_job(tmp_path, ExecutorSettings(max_requeues=2), queue)
+    pending.requeues, submission = requeues, pending.submission
     reason = "reached its time limit of 3 min"
     result = JobResult(1, 5.0, 180.0, 1, 9, "n1", reason, hit_own_limit=True)
-    monitor.finish(submission, result)
+    watching.finish(submission, result)
     assert queue == ([pending] if is_resubmitted else [])
     assert (submission.outcome is None) == is_resubmitted
     failure = f"train (i=0), slurm job 7_1 on n1: {reason}."

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -184,15 +183,6 @@ class Workflow:
         """Return how often the controller and its jobs called each Slurm command."""
         text = self.calls.read_text() if self.calls.exists() else ""
         return Counter(line.split()[1] for line in text.splitlines())
-
-    def pauses(self, command: str) -> list[float]:
-        """Return the seconds between one call of a Slurm command and the next."""
-        times = [
-            float(line.split()[0])
-            for line in self.calls.read_text().splitlines()
-            if line.split()[1] == command
-        ]
-        return [after - before for before, after in pairwise(times)]
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -332,7 +332,7 @@ def test_the_reason_is_given_for_a_held_task(training):
     flow = training(jobs=1, resources="mem_mb=400, slurm_extra='--hold'")
     process = flow.start()
     flow.wait_until(flow.queue)
-    time.sleep(8)
+    flow.wait_until(lambda: flow.counts()["sacct"] >= 5)
     flow.slurm.run("scontrol", "release", flow.queue()[0])
     output = ended(flow, process)
     assert "is waiting: JobHeld" in output, output[-3000:]

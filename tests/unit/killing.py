@@ -11,7 +11,7 @@ kill_in_rename          SIGKILL before the n-th checkpoint is renamed to its fin
 kill_before_publishing  SIGKILL before this file of the record is published
 signal_at_step          the step at which the process receives `signal`
 signal_at_pause         the same, as a count of the calls of `checkpoint_if_due`
-pace                    seconds to sleep at every step
+wait_for                a file that must exist before a step is done
 followers               a file for the process ids of the other processes of a data-parallel run
 
 In a data-parallel run, the plan applies to process 0.
@@ -88,7 +88,8 @@ def checkpoint_if_due(self, payload, done, total, original=state.State.checkpoin
         die()
     if done == plan.get("signal_at_step") or pauses == plan.get("signal_at_pause"):
         os.kill(os.getpid(), plan["signal"])
-    time.sleep(plan.get("pace", 0))
+    while "wait_for" in plan and not Path(plan["wait_for"]).exists():
+        time.sleep(0.02)
     original(self, payload, done, total)
 
 

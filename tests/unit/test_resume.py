@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -262,12 +263,21 @@ def test_the_stop_file_saves_and_exits_75(undisturbed, tmp_path, manifest):
 def test_one_of_two_processes_computes_and_both_succeed(undisturbed, tmp_path, manifest):
     task, expected = undisturbed
     runner = Runner(tmp_path, task, manifest)
-    processes = [runner.begin(pace=0.02), runner.begin(pace=0.02)]
+    both_have_begun = tmp_path / "both have begun"
+    processes = [runner.begin(wait_for=str(both_have_begun)) for _ in range(2)]
+    waiting = "another process works on this run; waiting for it"
+    deadline = time.monotonic() + 120
+    try:
+        while not (runner.output.exists() and waiting in runner.output.read_text()):
+            assert time.monotonic() < deadline, "neither of them waits for the other"
+            time.sleep(0.05)
+    finally:
+        both_have_begun.touch()
     assert [runner.end(process) for process in processes] == [0, 0]
     assert runner.files == expected
     assert runner.starts == [0], "one of them computed, the other waited and published"
     output = runner.output.read_text()
-    assert output.count("another process works on this run; waiting for it") == 1
+    assert output.count(waiting) == 1
     assert output.count("finished before; publishing again") == 1
 
 

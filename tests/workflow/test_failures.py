@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,20 @@ def test_out_of_memory_is_one_line(smoke):
     assert "Traceback" not in done.stdout
 
 
+def logs(checkout: Checkout) -> str:
+    """Return what the runs of a checkout have logged."""
+    return "".join(log.read_text() for log in sorted(checkout.path("state").rglob("log.txt")))
+
+
+def wait_until(happened: Callable[[], object], checkout: Checkout) -> None:
+    """Wait until `happened()` is true; after two minutes raise a TimeoutError with the logs."""
+    deadline = time.monotonic() + 120
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(logs(checkout) or "no run has begun")
+        time.sleep(0.05)
+
+
 def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
     """The run stops after some of its repeats, and the next build begins behind them."""
     smoke.edit(
@@ -249,12 +264,8 @@ def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
     state = smoke.path("state")
-    while time.monotonic() < deadline and not any(
-        "0 of 600 repeats done" in log.read_text() for log in state.rglob("log.txt")
-    ):
-        time.sleep(0.05)
+    wait_until(lambda: "0 of 600 repeats done" in logs(smoke), smoke)
     time.sleep(0.5)  # the first repeats are being computed now
     os.killpg(process.pid, signal.SIGINT)
     message = process.communicate(timeout=120)[1]
@@ -322,9 +333,7 @@ def test_after_a_kill_the_lock_goes_and_the_running_job_is_waited_for(smoke):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
-    while not list(smoke.path("state").rglob("environment.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: list(smoke.path("state").rglob("environment.json")), smoke)
     assert "locked by a Snakemake that is running" in smoke.ghostgrad("unlock").stdout
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
