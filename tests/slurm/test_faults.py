@@ -1,4 +1,8 @@
-"""After every fault, all results have the bytes of an undisturbed run, and no job ran twice."""
+"""Single faults of the controller, of Slurm and its nodes, of the jobs and of their requests.
+
+Where the workflow can still succeed, all results have the bytes of an undisturbed run, and no job
+has run twice at the same time. Where a job fails, the message says why.
+"""
 
 from __future__ import annotations
 

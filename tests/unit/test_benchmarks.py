@@ -1,4 +1,8 @@
-"""The parts of the benchmarks run; no test checks the numbers that they measure."""
+"""What train.py, imagenet_input.py and simulate.py of benchmarks/ measure runs on the CPU.
+
+No test checks the numbers that they measure. commands.py and fanout.py start Snakemake and Slurm,
+and are not run here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from ghostgrad.tasks import run
 from tests.conftest import ROOT
 from tests.unit.image_folder import DECODERS
 
@@ -32,6 +37,14 @@ def test_a_training_step_of_the_engine_and_of_the_reference():
     assert any(
         not torch.equal(p, q) for p, q in zip(engine.model.parameters(), before, strict=True)
     )
+
+
+@pytest.mark.parametrize("method", ["plain", "ours", "minimum"])
+def test_a_repeat_of_a_simulation_is_computed_in_every_way(method, monkeypatch):
+    monkeypatch.setattr(run, "keep_memory", lambda: None)  # it would change this process for good
+    simulate = load("simulate")
+    assert method in simulate.METHODS
+    simulate.METHODS[method](1, CPU)
 
 
 def test_both_inputs_make_the_same_number_of_images(tmp_path):

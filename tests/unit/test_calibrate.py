@@ -240,7 +240,7 @@ def test_a_detector_is_measured(tmp_path):
     assert {len(x) for x in seen} == {int(0.25 * detector.spec.rois) * detector.spec.batch}
 
 
-def test_each_workload_of_the_paper_is_measured_once():
+def test_every_training_workload_of_the_paper_is_measured():
     trainings = [
         r for r in REGISTRY.runs("paper") if r.task in ("classify", "detect") and r.spec.length
     ]

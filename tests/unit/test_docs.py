@@ -33,6 +33,9 @@ COUNTS = {
     "docs/architecture.md": (4, 10),
     "docs/experiments.md": (1, 1),
     "docs/performance.md": (0, 5),
+    "docs/slurm.md": (1, 4),
+    "executor/README.md": (3, 0),
+    "CHANGELOG.md": (0, 2),
 }
 PAGES = tuple(COUNTS)
 

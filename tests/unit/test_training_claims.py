@@ -141,6 +141,17 @@ def verdict(claim: str, scale: str = "paper") -> str:
     return judge(REGISTRY, REGISTRY.claims[claim], scale).verdict
 
 
+def test_every_claim_about_networks_of_images_is_here():
+    """Only ghost.c2_conceal is tested elsewhere, in test_claims.py, where its runs are computed."""
+    trained = {
+        claim.id
+        for claim in REGISTRY.claims.values()
+        if claim.computed
+        and any(run.task in ("classify", "detect") for run in REGISTRY.claim_runs("paper", claim))
+    }
+    assert trained == {*WRONG, "lalc.clars_cost", "ghost.c2_conceal"}
+
+
 @pytest.mark.parametrize("claim", WRONG)
 def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
