@@ -17,17 +17,18 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
+NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd", "mariadb")
+NEEDED += ("cc", "pgrep", "pkill")
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # Debian's daemons are outside a user's PATH
 COUNTED = ("sbatch", "sacct", "squeue", "scontrol", "scancel", "sinfo", "srun")
 
 
 def missing(*programs: str) -> str:
     """Return why no Slurm can be started here, or that one of `programs` is missing."""
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    absent = [name for name in (*NEEDED, *programs) if shutil.which(name, path=path) is None]
+    absent = [name for name in (*NEEDED, *programs) if shutil.which(name, path=PATH) is None]
     if absent:
-        packages = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core"
+        packages = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server-core "
+        packages += "mariadb-client-core gcc libc6-dev procps"
         return f"no {', '.join(absent)} here (Debian: {packages})"
     return "" if os.geteuid() == 0 else "only root can start a Slurm"
 
@@ -37,8 +38,7 @@ class Cluster:
 
     def __init__(self, folder: Path, nodes: list[str]):
         self.folder, self.nodes = folder, nodes
-        path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-        self.env = {**os.environ, "SLURM_CONF": str(folder / "etc" / "slurm.conf"), "PATH": path}
+        self.env = {**os.environ, "SLURM_CONF": str(folder / "etc" / "slurm.conf"), "PATH": PATH}
 
     def run(self, *command: str) -> str:
         return subprocess.run(
@@ -54,7 +54,7 @@ class Cluster:
         for _ in range(300):
             if not self.run("squeue", "-h").strip():
                 return
-            subprocess.run(["sleep", "0.2"], check=True)
+            time.sleep(0.2)
         raise RuntimeError(self.run("squeue"))
 
 
@@ -79,11 +79,10 @@ def running_cluster(folder: Path, **settings: str):
     port = _free_ports()
     # The prefix of the nodes' names is also that of their cgroups. Two clusters must not share it.
     values = {"TICK": "1", "MEM": "16000", "PORT": str(port), "PREFIX": f"n{port}x", **settings}
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     env = {
         **os.environ,
         **{f"SLURM_TEST_{name}": value for name, value in values.items()},
-        "PATH": path,
+        "PATH": PATH,
     }
     # It stops the cluster when its standard input is closed: below, or by the system when this
     # process is killed.

@@ -19,6 +19,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.cli import calibrate, estimates
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.training.engine import Network
+from ghostgrad.training.optimizers.build import OPTIMIZERS
 from tests.unit.commands import REGISTRY, error_of, output_of, workload
 
 CPU = torch.device("cpu")
@@ -156,7 +157,7 @@ def test_another_error_is_not_taken_for_want_of_memory(tmp_path, monkeypatch):
         calibrate.calibrate([SMALL], CPU, 1, tmp_path)
 
 
-@pytest.mark.parametrize("rule", ["sgd", "lars", "clars", "larc", "lalc", "lamb"])
+@pytest.mark.parametrize("rule", sorted(OPTIMIZERS))
 def test_every_update_rule_is_measured(rule):
     """Each update rule can do a step; CLARS also needs the norms of the per-sample gradients."""
     steps = []

@@ -23,6 +23,7 @@ from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks.classify import classify
 from ghostgrad.tasks.progress import Progress
+from ghostgrad.training.optimizers.build import OPTIMIZERS
 from tests.unit import killing
 
 STEPS = 24
@@ -172,7 +173,7 @@ def test_killed_and_resumed_equals_undisturbed(case, undisturbed, tmp_path, mani
 
 
 # Rule -> how many times a run with it is killed, 20 in all.
-SEEDS = {
+KILLS = {
     "lalc": 4,
     "lars": 3,
     "clars": 3,
@@ -182,8 +183,12 @@ SEEDS = {
 }
 
 
+def test_a_run_with_every_update_rule_is_killed():
+    assert KILLS.keys() == OPTIMIZERS.keys()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", SEEDS)
+@pytest.mark.parametrize("rule", KILLS)
 def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest):
     """The kills are between gradient and update, each after a checkpoint; the steps of both are
     drawn. This covers what each rule keeps from step to step, and the probes that look at an
@@ -202,7 +207,7 @@ def test_killed_inside_random_steps_equals_undisturbed(rule, tmp_path, manifest)
         runner.output.parent.mkdir()
     assert runners[0].start() == 0
     reached = 0
-    for _ in range(SEEDS[rule]):
+    for _ in range(KILLS[rule]):
         kill = rng.randrange(reached, STEPS)
         save = rng.randint(reached, kill)
         assert runners[1].start(save_at=[save], kill_in_step=kill) == KILLED

@@ -21,6 +21,7 @@ from ghostgrad.tasks import classify
 from ghostgrad.training import probes
 from ghostgrad.training.distributed import ProcessGroup
 from ghostgrad.training.engine import Network
+from ghostgrad.training.optimizers.build import OPTIMIZERS
 
 CPU = torch.device("cpu")
 BASE = {
@@ -61,7 +62,7 @@ def column(record, name: str) -> list[float]:
     return [float(row[name]) for row in csv.DictReader(io.StringIO(record.series.text()))]
 
 
-RULES = ["sgd", "lars", "clars", "larc", "lalc", "lamb"]
+RULES = sorted(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("rule", RULES)
