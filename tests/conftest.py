@@ -96,10 +96,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the long tests first, so that the short ones keep the other workers busy until the last
     long one ends."""
+
+    def parts(item: pytest.Item) -> tuple[str, ...]:
+        return item.path.relative_to(ROOT / "tests").parts
+
     order = ("test_ghostgrad.py", "workflow", "slurm", "executor", "unit")
     items.sort(
         key=lambda item: next(
-            (n for n, name in enumerate(order) if name in item.path.parts), len(order)
+            (n for n, name in enumerate(order) if name in parts(item)), len(order)
         )
     )
 

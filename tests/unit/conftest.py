@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ghostgrad.cli import commands as cli
+from ghostgrad.data.builtin import digits as read_digits
 from tests.unit.detection import write_coco_folder
 from tests.unit.fabricate import CLASSIFY, experiment, registry
 from tests.unit.image_folder import CLASSES, picture
@@ -28,6 +29,11 @@ def reproducible_torch():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return read_digits()
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from ghostgrad.runs.record import PROBE_COLUMNS
 
 SIMULATE = {"net": "plain", "depth": 4, "width": 8, "batch": 8, "repeats": 16}
 CLASSIFY = {"model": "preact_resnet", "data": "digits", "batch": 64, "length": 10, "lr": 0.1}
+OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
+BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
 
 # For property tests: the same examples in every run, and no time limit, which a busy machine would
 # exceed.

@@ -13,6 +13,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.data.images import Images
 from ghostgrad.data.make import make
 from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.tasks.classify import load_data
 from ghostgrad.training import loader as batches
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -27,7 +28,7 @@ PADDED = {"augment": ["crop", "flip"], "pad": 2}
 WINDOWS = {"augment": ["resized_crop", "flip"], "size": 6}
 
 
-def spec(**changes) -> dict:
+def spec(**changes) -> Spec:
     return expand("classify", {**BASE, **changes})
 
 

@@ -19,8 +19,10 @@ In a data-parallel run, the plan applies to process 0.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -43,6 +45,41 @@ LATE = [
     "ghostgrad.tasks.run",
 ]
 context.set_forkserver_preload(["tests.unit.killing", "ghostgrad.tasks.classify", *LATE])
+STEPS = 24  # of both runs
+SPECS = {
+    "classify": {
+        "task": "classify",
+        "model": "preact_resnet",
+        "data": "digits",
+        "blocks": 2,
+        "filters": 4,
+        "init": "xavier_uniform",
+        "augment": ["crop", "flip"],
+        "pad": 1,
+        "standardize": "per_image",
+        "batch": 16,
+        "length": STEPS,
+        "lr": 0.05,
+        "lr_boundaries": [15],
+        "momentum": 0.9,
+        "weight_decay": 2e-4,
+        "eval_every": 7,
+        "probes": ["gradients", "activations", "bn_offset", "weight_norm"],
+        "probe_at": [0, 3, 13, 24],
+        "seed": 3,
+    },
+    "simulate": {
+        "task": "simulate",
+        "net": "residual",
+        "depth": 6,
+        "width": 64,
+        "batch": 32,
+        "repeats": STEPS,
+        "seed": 2,
+    },
+}
+PUBLISHED_FILES = ("spec.json", "metrics.csv", "series.csv", "probes.csv")
+KILLED = -signal.SIGKILL
 plan: dict = {}
 saves = pauses = 0
 inside = False
@@ -141,3 +178,63 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
     Path.open, Path.replace = open_path, replace
     sys.argv = ["ghostgrad", *arguments]
     main()
+
+
+class Runner:
+    """Starts processes for one run with a state folder of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        task: str,
+        manifest: Path,
+        spec: dict | None = None,
+        processes: int = 1,
+        more: tuple[Path, ...] = (),
+    ):
+        self.out = folder / "results" / "smoke" / "runs" / "experiment" / "variant-s0"
+        self.state_root = folder / "state"
+        self.output = folder / "output.txt"
+        inputs = [str(path) for path in (manifest, *more)] if task != "simulate" else []
+        self.arguments = [
+            "run",
+            *inputs,
+            "--spec",
+            json.dumps(spec or SPECS[task]),
+            "--out",
+            str(self.out),
+        ]
+        self.arguments += ["--gpus", str(processes)] if processes > 1 else []
+        self.env = {"GHOSTGRAD_STATE_DIR": str(self.state_root), "GHOSTGRAD_DEVICE": "cpu"}
+
+    def begin(self, **plan):
+        # A forked process would otherwise have the environment with which the fork server started.
+        env = {
+            name: value for name, value in os.environ.items() if name.startswith("GHOSTGRAD_")
+        } | self.env
+        process = context.Process(target=child, args=(plan, self.arguments, env, str(self.output)))
+        process.start()
+        return process
+
+    def end(self, process) -> int:
+        process.join(300)
+        assert process.exitcode in (0, 75, KILLED), self.output.read_text()
+        return process.exitcode
+
+    def start(self, **plan) -> int:
+        return self.end(self.begin(**plan))
+
+    @property
+    def folder(self) -> Path:
+        (folder,) = self.state_root.rglob("variant-s0@*")
+        return folder
+
+    @property
+    def starts(self) -> list[int]:
+        """The step from which each process that computed started or resumed the run."""
+        text = (self.folder / "log.txt").read_text()
+        return [int(n) for n in re.findall(r"(\d+) of \d+ (?:steps|repeats) done", text)]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {name: (self.out / name).read_bytes() for name in PUBLISHED_FILES}

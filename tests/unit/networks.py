@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from ghostgrad.models.build import build_network
 from ghostgrad.models.seqnet import ModuleShape, SeqModule
 from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.training.optimizers.build import build_optimizer
 
+# Depth -> blocks per stage of a ResNet, and of a SeqNet.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
-def spec(model: str, **keys: Any) -> dict[str, Any]:
+
+def spec(model: str, **keys: Any) -> Spec:
     given = {
         "model": model,
         "data": "digits",
@@ -40,7 +44,7 @@ def unbuilt(model: str, **keys: Any) -> nn.Module:
         return build_network(spec(model, **keys), 1000, (3, 224, 224))
 
 
-def step(net: nn.Module, keys: dict[str, Any], size: int = 64) -> list[str]:
+def step(net: nn.Module, keys: Spec, size: int = 64) -> list[str]:
     """Do one update on random images and return the names of the parameters that it did not
     change."""
     images = torch.Generator().manual_seed(1)

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.data.transforms import standardize
 from ghostgrad.models.build import build_network
 from ghostgrad.models.init import initialize
@@ -46,11 +45,6 @@ BASE = {
 
 def spec(**changes):
     return expand("classify", {**BASE, **changes})
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return read_digits()
 
 
 def run(folder, digits, **changes):
@@ -434,7 +428,7 @@ def test_update_ratios_are_those_of_two_snapshots(tmp_path, digits, rule):
     assert len(fractions) == (2 if rule == "lalc" else 0)
 
 
-def test_the_clipped_fraction_is_of_all_tensors(digits):
+def test_the_clipped_fraction_is_of_all_tensors():
     """The rule clips the first of three tensors, for which eta |w| / |h| = 0.01 * 5 / 30 is below
     the learning rate 0.2; for the others it is 0.01 * 5 / 0.1 and 0.01 * 1 / 0.01."""
     members = nn.ParameterList(

@@ -13,6 +13,7 @@ from ghostgrad.registry.compatibility import check_together
 from ghostgrad.registry.config import load_config, machine_facts
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import parse_spec
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.registry.targets import check_target
 from ghostgrad.tasks.run import choose_device
 from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry
@@ -174,14 +175,14 @@ UNFIT = {
 }
 
 
+def classifier(**changes) -> Spec:
+    return parse_spec(json.dumps({**CLASSIFIER, **changes}))
+
+
 @pytest.mark.parametrize(("changes", "expected"), UNFIT.values(), ids=UNFIT)
 def test_options_that_training_would_stumble_over_or_ignore(changes, expected):
     with pytest.raises(InputError) as error:
-        check_together(
-            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **changes})),
-            0,
-            "here",
-        )
+        check_together(classifier(**changes), 0, "here")
     assert one_line(error).startswith(f"here: {expected}")
 
 
@@ -189,10 +190,8 @@ def test_options_that_training_would_stumble_over_or_ignore(changes, expected):
 def test_initialize_refuses_the_same_depths(depth):
     spec = {"model": "vgg", "data": "digits", "batch": 8, "repeats": 16, "seed": 0, "depth": depth}
     with pytest.raises(InputError, match=f"depth: a vgg .*; {depth} is not of this form$"):
-        check_together(parse_spec(json.dumps({"task": "initialize", "seed": 0, **spec})), 0, "here")
-    check_together(
-        parse_spec(json.dumps({"task": "initialize", "seed": 0, **spec, "depth": 6})), 0, "here"
-    )
+        check_together(parse_spec(json.dumps({"task": "initialize", **spec})), 0, "here")
+    check_together(parse_spec(json.dumps({"task": "initialize", **spec, "depth": 6})), 0, "here")
 
 
 @pytest.mark.parametrize(("gpus", "changes", "expected"), TOGETHER.values(), ids=TOGETHER)
@@ -213,27 +212,13 @@ def test_values_that_do_not_fit_each_other(ghostgrad, gpus, changes, expected):
 
 def test_values_that_fit_each_other():
     fitting = {"batch": 64, "micro_batch": 8, "lr_boundaries": [1], "compile": True}
-    check_together(
-        parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **fitting})), 4, "here"
-    )
+    check_together(classifier(**fitting), 4, "here")
     check_together(parse_spec(json.dumps({"task": "simulate", "seed": 0, **SIMULATE})), 1, "here")
     untied = {**SEQNET, "seqnet_init": "untied", "tie_conv2": False}
     for changes in (untied, {**SEQNET, "model": "seqnet34", "seqnet_init": "untied"}):
-        check_together(
-            parse_spec(json.dumps({"task": "classify", "seed": 0, **CLASSIFIER, **changes})),
-            1,
-            "here",
-        )
+        check_together(classifier(**changes), 1, "here")
     for changes in ({**VGG, "norm": "layer"}, {"batch_norm": False}, {"model": "resnet50_gn"}):
-        check_together(
-            parse_spec(
-                json.dumps(
-                    {"task": "classify", "seed": 0, **CLASSIFIER, **changes, "micro_batch": 1}
-                )
-            ),
-            1,
-            "here",
-        )
+        check_together(classifier(**changes, micro_batch=1), 1, "here")
 
 
 def test_only_training_uses_more_than_one_gpu(ghostgrad):

@@ -22,10 +22,9 @@ from ghostgrad.tasks.detect import detect, evaluate, flipped
 from ghostgrad.training.distributed import ProcessGroup
 from ghostgrad.training.schedules import StepSchedule
 from tests.unit.detection import SPEC, small_scenes
-from tests.unit.test_resume import KILLED, Runner
+from tests.unit.killing import KILLED, PUBLISHED_FILES, Runner
 
 CPU = torch.device("cpu")
-CSVS = ("spec.json", "metrics.csv", "series.csv", "probes.csv")
 
 
 @pytest.fixture(scope="module")
@@ -321,4 +320,4 @@ def test_weights_of_a_run_that_diverged(published, manifest, tmp_path):
         "upstream",
         0,
     )
-    assert set(record.files({})) == set(CSVS)
+    assert set(record.files({})) == set(PUBLISHED_FILES)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.spec import expand
 from ghostgrad.runs.state import State
 from ghostgrad.tasks import classify
@@ -34,11 +33,6 @@ BASE = {
 }
 BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
 MLP = {"model": "mlp", "depth": 3, "width": 32}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return read_digits()
 
 
 class Last(State):

@@ -11,7 +11,7 @@ import pytest
 from ghostgrad.data.make import make
 from ghostgrad.registry.registry import load_registry
 from tests.unit.image_folder import CLASSES, DECODERS, picture
-from tests.unit.test_resume import KILLED, Runner
+from tests.unit.killing import KILLED, Runner
 
 pytestmark = pytest.mark.filterwarnings(DECODERS)
 SMALLER = {

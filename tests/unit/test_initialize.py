@@ -16,6 +16,7 @@ from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.models.build import build_network
 from ghostgrad.models.plain import ChannelNorm
 from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.rng import generator
 from ghostgrad.tasks import initialize
 
@@ -23,14 +24,14 @@ DIGITS = read_digits()
 CPU = torch.device("cpu")
 
 
-def spec(model: str, **keys) -> dict:
+def spec(model: str, **keys) -> Spec:
     return expand(
         "initialize",
         {"model": model, "data": "digits", "batch": 6, "repeats": 2, "seed": 0, **keys},
     )
 
 
-def measure(keys: dict, repeat: int = 0) -> torch.Tensor:
+def measure(keys: Spec, repeat: int = 0) -> torch.Tensor:
     return initialize.measure_repeat(keys, DIGITS, generator(0, "repeat", repeat), CPU)
 
 
@@ -108,7 +109,7 @@ def test_repeats_are_networks_of_their_own():
     assert not torch.equal(measure(keys, 0), measure(keys, 1))
 
 
-def dropout_masks(keys: dict, repeat: int) -> list[torch.Tensor]:
+def dropout_masks(keys: Spec, repeat: int) -> list[torch.Tensor]:
     """Which values each Dropout layer of a repeat's network lets through."""
     masks = []
 

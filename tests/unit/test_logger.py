@@ -91,7 +91,7 @@ def test_a_stopped_run_has_not_failed(handler, tmp_path, capsys):
     )
 
 
-def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys, monkeypatch):
+def test_a_failed_job_names_run_log_and_command(handler, tmp_path, capsys):
     (tmp_path / "1.log").write_text("line\n" * 30 + "the reason\n")
     handler.emit(job(1))
     handler.emit(

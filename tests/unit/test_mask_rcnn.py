@@ -10,6 +10,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from ghostgrad.checks import InputError
 from ghostgrad.models import mask_rcnn
 from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.tasks.detect import new_optimizer, synchronize_batch_norm
 from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.unit.detection import SPEC
@@ -18,7 +19,7 @@ CHANNELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FULL = {"model": "resnet50", "data": "coco", "batch": 2, "length": 1, "lr": 0.02, "seed": 0}
 
 
-def detector(classes: int = 10, **keys) -> tuple[dict, nn.Module]:
+def detector(classes: int = 10, **keys) -> tuple[Spec, nn.Module]:
     own = {key: value for key, value in SPEC.items() if key != "task"}
     spec = expand("detect", {**(own if "model" not in keys else FULL), **keys})
     return spec, mask_rcnn.build_detector(

@@ -17,7 +17,7 @@ import torch
 
 from ghostgrad.data.make import make
 from ghostgrad.runs.state import State
-from tests.unit.test_resume import KILLED, SPECS, Runner
+from tests.unit.killing import KILLED, SPECS, Runner
 
 pytestmark = pytest.mark.slow  # every test starts several processes
 

@@ -16,16 +16,13 @@ from ghostgrad.models.counts import count_network
 from ghostgrad.models.diracnet import DiracConv
 from ghostgrad.models.isonet import SReLU
 from ghostgrad.models.torchvision_nets import PlainBottleneck
-from tests.unit.networks import build, spec, step, unbuilt
+from tests.unit.networks import BLOCKS, build, spec, step, unbuilt
 
 
 def convolutions(net: nn.Module) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(m.weight.shape) for name, m in net.named_modules() if isinstance(m, nn.Conv2d)
     }
-
-
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 # --- counts ---

@@ -11,10 +11,17 @@ import pytest
 
 from ghostgrad.checks import InputError
 from ghostgrad.registry.registry import PAPERS, Registry
-from tests.unit.fabricate import CLASSIFY, SIMULATE, experiment, one_line, registry, workflow
+from tests.unit.fabricate import (
+    BUILT,
+    CLASSIFY,
+    OPTIONS,
+    SIMULATE,
+    experiment,
+    one_line,
+    registry,
+    workflow,
+)
 
-OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
-BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
 AXES = {"method": {"sgd": {}}, "batch": {"b8": {}}}
 NETS = {"A": "nets/a"}
 

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from ghostgrad.registry.spec import expand
+from ghostgrad.registry.specs.base import Spec
 from ghostgrad.rng import generator
 from ghostgrad.tasks import sample
 from ghostgrad.tasks.blocks import normal
 from ghostgrad.theory import propositions
 
 
-def spec(quantity: str, **keys) -> dict:
+def spec(quantity: str, **keys) -> Spec:
     return expand("sample", {"quantity": quantity, "repeats": 4, "seed": 0, **keys})
 
 

@@ -14,9 +14,8 @@ from ghostgrad.models.counts import count_network
 from ghostgrad.models.seqnet import SeqNet, Tied
 from ghostgrad.theory import costs
 from ghostgrad.training.optimizers.groups import parameter_groups
-from tests.unit.networks import build, images, module, modules, spec, step, unbuilt
+from tests.unit.networks import BLOCKS, build, images, module, modules, spec, step, unbuilt
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 TIES = list(itertools.product([True, False], repeat=2))
 
 

@@ -20,6 +20,7 @@ from ghostgrad.registry.reference import ReferenceRow
 from ghostgrad.report import tables
 from ghostgrad.report.cells import cell_text, parse_row
 from tests.unit.fabricate import (
+    BUILT,
     CLASSIFY,
     STEADY,
     compared,
@@ -245,7 +246,7 @@ def test_a_reason_given_from_outside_is_in_every_cell(bench):
     assert math.isnan(lines["A", ""]["ours"])
 
 
-def test_an_artifact_without_numbers_still_says_why(bench, tmp_path):
+def test_an_artifact_without_numbers_still_says_why(bench):
     """Where the paper prints no number and nothing ran, there is a row per cell."""
     lines = compared(bench, why_not="no data")
     assert list(lines) == [("A", ""), ("B", ""), ("C", "left"), ("C", "right")]
@@ -382,10 +383,6 @@ def test_a_hash_is_no_number(bench, code):
     """The hash stays text, although one in sixty looks like a float or starts with zeros."""
     finish(bench, "a", [1.0], code=code)
     assert compared(bench)["A", ""]["code"] == table_code(code)
-
-
-OPTIONS = {"table": {"metrics": ["test_accuracy"]}}
-BUILT = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
 
 
 def test_a_difference_is_judged_by_its_own_cells(tmp_path, monkeypatch):

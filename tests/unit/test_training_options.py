@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from ghostgrad.checks import InputError
-from ghostgrad.data.builtin import digits as read_digits
 from ghostgrad.registry.spec import expand
 from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks import classify
@@ -34,11 +33,6 @@ BASE = {
     "lr": 0.1,
 }
 BASE |= {"momentum": 0.9, "weight_decay": 1e-3, "eval_every": 1, "seed": 0}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return read_digits()
 
 
 class StopsAt(State):
