@@ -1,10 +1,9 @@
-"""How long the commands take that look at results at paper scale, and a dry run of the workflow.
+"""Measures how long status, plan, show and a dry run take at paper scale.
 
     python benchmarks/commands.py [--rounds 5]
 
-The commands are status, plan and show; the dry run is compared with that of an empty workflow. Each
-round starts every command once, in a process of its own; the medians over the rounds are printed.
-No run needs to exist.
+The dry run is compared with that of an empty workflow. Each round starts every command once, in a
+separate process; the medians over the rounds are printed. No run needs to exist.
 """
 
 from __future__ import annotations

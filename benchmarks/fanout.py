@@ -156,7 +156,9 @@ def import_ms() -> float:
 
 
 def official_environment(folder: Path) -> str:
-    """Install the same Snakemake and the official plugin anew, and return their interpreter."""
+    """Install the same Snakemake and the official plugin into a new environment.
+
+    Return its interpreter."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     python = str(folder / "bin" / "python")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)

@@ -120,7 +120,7 @@ def test_a_bad_resource_fails_that_job_alone(tmp_path):
     assert "what went wrong" not in output.replace("echo what went wrong", "")
 
 
-def test_no_sbatch_on_path(tmp_path, monkeypatch):
+def test_a_missing_sbatch_is_reported(tmp_path, monkeypatch):
     (tmp_path / "Snakefile").write_text(FAILING)
     settings = ["--executor", "submitit", "--submitit-cluster", "slurm", "--jobs", "2"]
     command = [sys.executable, "-m", "snakemake", *settings]
@@ -135,7 +135,7 @@ def test_no_sbatch_on_path(tmp_path, monkeypatch):
     )
 
 
-def test_an_unwritable_folder(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     code, output = run(tmp_path, FAILING, "--submitit-folder", "file/x")
     assert code == 1
@@ -385,7 +385,7 @@ rule one:
 """
 
 
-def test_a_log_that_cannot_be_written(tmp_path):
+def test_an_unwritable_log_fails_the_job(tmp_path):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "bad").touch()
     code, output = run(tmp_path, FAILING, "--submitit-logdir", "logs")
@@ -403,7 +403,7 @@ def test_a_log_that_cannot_be_written(tmp_path):
         ),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, setting, expected):
+def test_invalid_settings_are_refused(tmp_path, setting, expected):
     code, output = run(tmp_path, FAILING, *setting)
     assert code == 1
     assert f"submitit: {expected}" in output

@@ -41,7 +41,7 @@ def answers(monkeypatch):
     return outputs, commands
 
 
-def test_sacct(answers):
+def test_sacct_lines_become_states(answers):
     states = SlurmStates().states(["12_0", "12_1", "12_3", "12_7", "13", "14_1"])
     assert states["12_0"] == State("COMPLETED", "0:0", "node1", "None")
     assert states["12_1"].word == "CANCELLED"
@@ -132,7 +132,7 @@ def test_time_limits_of_partitions(limit, expected):
     assert slurm_commands.parse_minutes(limit) == expected
 
 
-def test_nothing_answers(answers):
+def test_an_error_names_every_failed_command(answers):
     answers[0].clear()
     with pytest.raises(ClusterError, match="sacct: down; squeue: down; scontrol: down"):
         SlurmStates().states(["12"])

@@ -2,7 +2,7 @@
 
 A campaign is seeded, and lasts until it has injected its faults and every job has ended.
 
-As a program, with a cluster of its own: python -m tests.slurm.chaos SEED FAULTS [JOBS [SECONDS]]
+As a program, with its own cluster: python -m tests.slurm.chaos SEED FAULTS [JOBS [SECONDS]]
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ rule train:
 
 
 class Training(Workflow):
-    """Jobs that train from checkpoints and log what happens to them in a file of their own."""
+    """Jobs that train from checkpoints and log what happens to them, each in a separate file."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ def test_equal_ready_jobs_are_one_sbatch(workflow):
     assert flow.counts()["sacct"] >= 1
 
 
-def test_a_second_stage_in_fragments(workflow):
+def test_a_second_stage_is_submitted_in_few_arrays(workflow):
     flow = workflow(TWO_STAGES.format(n=100))
     code, output = flow.run()
     assert code == 0, output[-3000:]
@@ -91,7 +91,7 @@ def test_the_right_tasks_fail(workflow):
 
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_four_jobs_between_local_rules(workflow, size):
-    """As in the array test of the official Slurm plugin, each task gets a job of its own."""
+    """As in the array test of the official Slurm plugin, each task gets its own job."""
     flow = workflow(LOCAL_ENDS)
     code, output = flow.run("--submitit-pack", "1", "--submitit-array-size", str(size))
     assert code == 0, output[-3000:]
@@ -108,7 +108,7 @@ def test_fewer_jobs_at_a_time_than_there_are(workflow):
 
 
 def test_unpacked_arrays(workflow):
-    """Each job is a task of its own, although a single slot would make one pack of all of them."""
+    """Each job is a separate task, although a single slot would make one pack of all of them."""
     flow = workflow(SOME_FAIL)
     code, output = flow.run("--keep-going", "--submitit-pack", "1", "--submitit-slots", "1")
     assert code == 1

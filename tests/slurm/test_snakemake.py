@@ -27,8 +27,8 @@ CANNOT = {  # test -> why it cannot pass through this plugin
     "test_new_resources_can_be_defined_as_local": COUNTS,
     "test_resource_prefix_does_not_affect_scope_overwrite": COUNTS,
     "test_resources_can_be_overwritten_as_global": COUNTS,
-    "test_string_resources": "asks for a model of GPU that the test cluster has not",
-    "test_nodelocal": "its submit command gives each job a file system of its own",
+    "test_string_resources": "asks for a model of GPU that the test cluster does not have",
+    "test_nodelocal": "its submit command gives each job its own file system",
 }
 
 # A pytest plugin: "cluster-generic" means submitit, and only tests with `cluster=` are kept.

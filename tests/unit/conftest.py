@@ -23,7 +23,7 @@ VARIANTS = {name: {"batch": 2**index} for index, name in enumerate("abcd", 5)}
 @pytest.fixture(autouse=True)
 def reproducible_torch():
     """Compute in one thread, so that sums do not depend on the number of cores, and fix the seed of
-    draws that use no generator of their own."""
+    draws from torch's global generator."""
     torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

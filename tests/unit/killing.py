@@ -1,4 +1,4 @@
-"""Run `ghostgrad …` in a process of its own and kill or stop it from inside at a chosen place.
+"""Run `ghostgrad …` in a separate process and kill or stop it from inside at a chosen place.
 
 Every process is forked from a server that has imported torch, which saves some seconds each. What
 happens to it is described by a plan, with these keys:
@@ -181,7 +181,7 @@ def child(own_plan: dict, arguments: list[str], env: dict[str, str], output: str
 
 
 class Runner:
-    """Starts processes for one run with a state folder of its own."""
+    """Starts processes for one run with a separate state folder."""
 
     def __init__(
         self,

@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         estimates.read_calibration(tmp_path, "")
 
 
-def test_a_build_reckons_with_what_was_measured(tmp_path):
+def test_a_build_uses_what_was_measured(tmp_path):
     run, path = REGISTRY.run("paper", "resnet15_cifar/model1-s0"), tmp_path / "calibration.csv"
     assert estimates.expectation([], tmp_path, 2, False) == "no runs to do"
     rows = [
@@ -107,7 +107,7 @@ def test_a_cpu_says_nothing_of_a_gpu(tmp_path):
     assert estimates.read_calibration(tmp_path, "") == ("", {})
 
 
-def test_plan_says_which_device_it_reckons_with(ghostgrad):
+def test_plan_says_which_device_it_uses(ghostgrad):
     seqnet = REGISTRY.run("paper", "imagenet/seqnet50-s0")
     Path("state").mkdir()
     with Path("state/calibration.csv").open("w", newline="") as stream:
@@ -269,7 +269,7 @@ def test_errors_are_one_line(ghostgrad, arguments, message):
     assert not Path("state/calibration.csv").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_names_the_way_out(ghostgrad):
     assert "calibrate: no GPU is visible; give --cpu to measure the CPU" in error_of(
         ghostgrad("calibrate", "imagenet")

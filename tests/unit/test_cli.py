@@ -263,7 +263,7 @@ def test_show_csv_of_a_figure_names_its_numbers(ghostgrad):
     )
 
 
-def test_show_makes_the_table_anew_after_an_edit_of_the_registry(ghostgrad):
+def test_show_recomputes_the_table_after_an_edit_of_the_registry(ghostgrad):
     """A built table that is older than the registry may show what the registry no longer says."""
     path = built_table(ghostgrad, "ghost.eq1")
     before = (REGISTRY.workflow / "experiments" / "ghost.yaml").stat().st_mtime - 1

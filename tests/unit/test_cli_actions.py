@@ -184,7 +184,7 @@ def test_a_bad_configuration_is_one_line(ghostgrad, command, text, expected):
 
 @pytest.mark.slow
 def test_a_run_computed_by_name(ghostgrad):
-    """In a process of its own, `ghostgrad run` publishes all files, records the hash of this code,
+    """In a separate process, `ghostgrad run` publishes all files, records the hash of this code,
     and uses the state folder that Snakemake would use."""
     run = REGISTRY.run("smoke", RUN)
     command = [sys.executable, "-m", "ghostgrad", "run", f"smoke/{RUN}"]

@@ -143,7 +143,7 @@ def test_a_statement_in_a_module_changes_what_the_list_says(changed):
     assert listing(changed).splitlines() == EXPECTED.read_text().splitlines()
 
 
-def test_what_is_redrawn_is_what_is_hashed_anew(library, changed):
+def test_what_is_redrawn_is_what_changes_hash(library, changed):
     """Snakemake redraws an artifact if one of its rule's input files is newer, and tables show the
     hash; both have to follow from the same modules."""
     for name, modules in products().items():

@@ -107,7 +107,7 @@ def test_bn_that_is_trained_is_resumed_too(whole, manifest, tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_resumed_publishes_the_same_bytes(manifest, tmp_path):
-    """The run is a process of its own, which is killed with SIGKILL after a checkpoint and later
+    """The run is a separate process, which is killed with SIGKILL after a checkpoint and later
     stopped with SIGTERM."""
     spec = {**SPEC, "eval_every": 0}
     files = []

@@ -90,7 +90,7 @@ def test_its_losses_are_torchvisions_too(pair):
         ("resnet50", [256, 512, 1024, 2048]),
     ],
 )
-def test_the_pyramid_stands_on_the_stages_outputs(model, widths):
+def test_the_pyramid_is_built_on_the_stages_outputs(model, widths):
     """Its levels have the sides of the four stages' outputs, the last one half of that, and
     `fpn_channels` channels. A level depends on the output of its own stage and of the later ones,
     of which the pyramid carries the content down."""

@@ -41,8 +41,8 @@ DIFFERENCE = {"row": "gain", "value": 1.0, "minus": "SGD|128 minus LALC|128"}
 ACCEPTED = {
     "a number of each metric": [SGD, {**SGD, "metric": "train_accuracy"}],
     "another cell": [{**SGD, "column": "4k"}, {**SGD, "row": "LALC"}],
-    "a difference under a label of its own": [DIFFERENCE],
-    "a difference in a column of its own": [{**DIFFERENCE, "row": "SGD", "column": "gain"}],
+    "a difference under its own label": [DIFFERENCE],
+    "a difference in its own column": [{**DIFFERENCE, "row": "SGD", "column": "gain"}],
     "nothing": [],
 }
 
@@ -84,7 +84,7 @@ REFUSED = {
     ),
     "difference in the place of a cell": (
         {**SGD, "minus": "SGD|4k minus LALC|128"},
-        "a difference needs a label of its own; 'SGD, 128' is a cell of ghost.x",
+        "a difference needs its own label; 'SGD, 128' is a cell of ghost.x",
     ),
 }
 

@@ -95,7 +95,7 @@ def test_residual_net_is_the_loop(double, after, scale, activation, norm):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("scale", ["1", "1/sqrt(L)"])
 def test_preact_net_is_the_loop(double, scale, activation, norm):
-    """The shortcut of the first block has a weight layer of its own."""
+    """The shortcut of the first block has its own weight layer."""
     spec = make_spec(net="preact", depth=6, activation=activation, norm=norm, branch_scale=scale)
     assert_same(measured(spec, 3), looped(spec, 5), rtol=1e-9)
 
@@ -223,7 +223,7 @@ def test_threads_change_nothing(double, kind):
 
 
 @pytest.mark.parametrize("name", DIGITS)
-def test_float32_repeats_hang_on_batching_by_rounding_only(name):
+def test_float32_repeats_depend_on_batching_by_rounding_only(name):
     """At the paper's size in float32, batching changes no more than DIGITS.
 
     This is 2e-5 where no mask flips, and otherwise leaves 2 or 3 significant digits. Where the BLAS
@@ -237,7 +237,7 @@ def test_float32_repeats_hang_on_batching_by_rounding_only(name):
 
 
 @pytest.mark.parametrize("name", ["residual", "relu", "orthogonal"])
-def test_float32_repeats_hang_on_threads_by_rounding_only(name):
+def test_float32_repeats_depend_on_threads_by_rounding_only(name):
     """At the paper's size in float32, a second thread changes no more than DIGITS.
 
     Two threads factorize O-Init's matrices in another order, which flips masks and was seen to
@@ -250,7 +250,7 @@ def test_float32_repeats_hang_on_threads_by_rounding_only(name):
     assert_same(measured(spec, 2, repeats=2), expected, rtol)
 
 
-def test_a_repeat_hangs_on_its_number_alone(double):
+def test_a_repeat_depends_on_its_number_alone(double):
     """Repeat i computed alone equals row i of the block, and no two rows are equal."""
     spec = make_spec(repeats=6)
     block = measured(spec, 6)
@@ -344,7 +344,7 @@ def test_resumed_simulation_has_the_same_bytes(net, monkeypatch):
         ]
 
 
-def test_a_block_begun_on_another_kind_of_device_begins_anew():
+def test_a_block_begun_on_another_kind_of_device_starts_over():
     """CPU and CUDA generators draw different numbers, so a block never mixes them."""
     spec = make_spec(repeats=4)
     files = simulate.simulate(spec, Undisturbed(), CPU).files(spec.stored())

@@ -86,7 +86,7 @@ def test_every_rule_is_another_run(tmp_path, digits):
 
 
 def test_micro_batches_add_up_to_the_batch_where_no_image_sees_another(tmp_path, digits):
-    """With BN they do not add up, because every micro-batch has statistics of its own."""
+    """With BN they do not add up, because every micro-batch has its own statistics."""
     for batch_norm in (False, True):
         changes = {"batch_norm": batch_norm, "lr": 0.01, "length": 3}
         whole = run(tmp_path / f"whole{batch_norm}", digits, **changes)
@@ -102,7 +102,7 @@ def test_the_schedule_is_followed(tmp_path, digits):
     )
 
 
-def test_a_layer_may_have_a_rate_of_its_own(tmp_path, digits):
+def test_a_layer_may_have_its_own_learning_rate(tmp_path, digits):
     before = classify.new_model(expand("classify", BASE), digits).state_dict()
     with pytest.raises(Stopped):
         run(tmp_path, digits, stop_at=2, lr_scales={"stem": 1e-30})

@@ -22,7 +22,7 @@ def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
     assert "Read from right to left. The last layers agree" in page
     for form in ("table", "figure"):
         assert f'{{"artifact": "ghost.fig5", "form": "{form}"}}' in page, (
-            "both, under labels of their own"
+            "both, under separate labels"
         )
     for attribute in ('src="http', "src='http", 'rel="stylesheet" href="http', "@import url(http"):
         assert attribute not in page

@@ -203,7 +203,7 @@ def _check_rows(rows: Iterable[ReferenceRow], artifact: Artifact, where: str) ->
         place = f"{where}, line {row.line}"
         if row.minus and row.key in keys:
             cell = f"'{', '.join(filter(None, (row.row, row.column)))}' is a cell of {artifact.id}"
-            raise InputError(f"{place}: a difference needs a label of its own; {cell}")
+            raise InputError(f"{place}: a difference needs its own label; {cell}")
         for term in row.terms:
             _check_key(term, keys, artifact.id, f"{place}: minus" if row.minus else place)
 
