@@ -276,7 +276,8 @@ def test_every_claim_has_a_mechanism_or_a_reason():
     those of its source."""
     sources = {(claim.module, claim.function) for claim in CLAIMS}
     known = {*MECHANISMS, *FORMULAS, *NO_MECHANISM}
-    assert {(claim.module, claim.function) for claim in CLAIMS if claim.id in known} == sources
+    named = {(claim.module, claim.function) for claim in CLAIMS if claim.id in known}
+    assert named == sources, "add the claim to MECHANISMS, FORMULAS or NO_MECHANISM of this file"
     assert known <= {claim.id for claim in CLAIMS}
 
 

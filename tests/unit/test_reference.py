@@ -86,6 +86,22 @@ REFUSED = {
         {**SGD, "minus": "SGD|4k minus LALC|128"},
         "a difference needs its own label; 'SGD, 128' is a cell of ghost.x",
     ),
+    "negative tolerance": ({**SGD, "tolerance": -5}, "tolerance: -5 is less than 0"),
+    "negative deviation": ({**SGD, "std": -0.1}, "std: -0.1 is less than 0"),
+    **{
+        f"{name} {text}": (
+            {**SGD, name: text},
+            f"{name}: '{text}' is not a number; write 1072.5 for 1,072.5",
+        )
+        for name, text in (
+            ("value", "inf"),
+            ("value", "nan"),
+            ("value", "1e400"),
+            ("value", "1_000"),
+            ("value", "１２"),
+            ("tolerance", "inf"),
+        )
+    },
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghostgrad.checks import InputError
+from ghostgrad.checks import InputError, load_yaml
 from ghostgrad.registry.registry import PAPERS, Registry
 from tests.unit.fabricate import (
     BUILT,
@@ -542,3 +542,30 @@ def test_a_probe_that_a_scale_drops(tmp_path):
     artifact = {**BUILT, "rows": {"A": "nets/a"}, "probes": ["gradients"]}
     with pytest.raises(InputError, match=r"'gradients' is not recorded by nets/a at scale laptop"):
         registry(tmp_path, {"nets": body}, {"ghost.x": artifact})
+
+
+UNREADABLE = {
+    "no such date": "a: 2020-13-45\n",
+    "no integer": "a: !!int abc\n",
+    "no truth value": "a: !!bool abc\n",
+    "thousands of digits": f"a: {'9' * 5000}\n",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_scalar_that_yaml_cannot_convert_is_one_line(tmp_path, name):
+    path = tmp_path / "ghost.yaml"
+    path.write_text(UNREADABLE[name])
+    with pytest.raises(InputError) as error:
+        load_yaml(path)
+    assert one_line(error).startswith(f"{path}: not valid YAML (")
+
+
+@pytest.mark.parametrize("folder", ["experiments", "claims"])
+def test_a_file_that_is_never_read_is_refused(tmp_path, folder):
+    root = workflow(tmp_path, {})
+    (root / folder).mkdir(exist_ok=True)
+    (root / folder / "lalk.yaml").write_text("{}")
+    with pytest.raises(InputError) as error:
+        Registry(root)
+    assert "lalk.yaml: no such file is read; did you mean 'lalc'?" in one_line(error)

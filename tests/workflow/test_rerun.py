@@ -165,6 +165,21 @@ def test_a_new_defaulted_option_reruns_nothing(built: Checkout):
     assert built.planned_jobs() == {}
 
 
+def test_a_forgotten_run_is_computed_again(built: Checkout):
+    """Also where everything that is made from it had been built."""
+    run = "plainnet_init/relu-bn-s0"
+    assert built.planned_jobs() == {}
+    done = built.ghostgrad("forget", run, "--scale", "smoke")
+    assert "files that were made from it" in done.stdout
+    jobs = built.planned_jobs()
+    assert jobs["simulate"] == 1
+    assert jobs.keys() >= {"tidy", "table", "figure", "claims"}
+    target = "results/smoke/tables/ghost.fig6.md"
+    built.build(target)
+    assert built.path(f"results/smoke/runs/{run}/metrics.csv").exists()
+    assert built.planned_jobs(target) == {}
+
+
 def test_a_moved_state_folder_or_data_path_reruns_nothing(built: Checkout):
     built.edit("config.yaml", "state_dir: state", "state_dir: elsewhere")
     built.edit("config.yaml", "  cifar10:", f"  cifar10: {built.folder}")

@@ -85,6 +85,20 @@ def load_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{where}{line}: not valid YAML ({problem})") from None
+    # A date that does not exist, `!!int abc`, an integer of thousands of digits, endless nesting.
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{where}: not valid YAML ({reason})") from None
+
+
+def refuse_unknown_files(folder: Path, known: Iterable[str]) -> None:
+    """InputError for a YAML file in `folder` whose name without suffix is not one of `known`: it
+    would never be read."""
+    known = tuple(known)
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        if path.stem not in known or path.suffix != ".yaml":
+            where = display_path(path)
+            raise InputError(f"{where}: no such file is read{nearest(path.stem, known)}")
 
 
 _validators: dict[tuple[int, bool], tuple[Schema, Draft202012Validator]] = {}

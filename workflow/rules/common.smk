@@ -28,6 +28,7 @@ from ghostgrad.cli.rules import (
     run_files,
 )
 from ghostgrad.cli.snakemake_hooks import (
+    check_library,
     check_targets,
     exit_on_bad_input,
     remove_default_rate_limit,
@@ -39,6 +40,7 @@ from ghostgrad.registry.tasks import RUN_RULES
 from ghostgrad.report import overview
 
 with exit_on_bad_input():
+    check_library(Path(workflow.basedir))
     load_config(Path(workflow.basedir, "config.yaml"))
     check_config(config, "--config or --configfile")
     BUILD = Build.from_config(load_registry(), config)

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn, cast
 import typer
 
 from ghostgrad.checks import InputError, nearest
-from ghostgrad.cli.options import Scale, configured
+from ghostgrad.cli.options import Scale, configured, results_of
 from ghostgrad.cli.plan import plan
 from ghostgrad.cli.show import show
 from ghostgrad.cli.status import status
@@ -89,13 +89,15 @@ def forget(
     run: Annotated[str, typer.Argument(help="<experiment>/<variant>-s<seed>")],
     scale: Scale = "",
 ) -> None:
-    """Delete a run's published files and checkpoints, so that the next build computes it again."""
+    """Delete a run's published files and checkpoints, and the tables and figures that are made from
+    it, so that the next build computes it again."""
     import shutil
 
     from ghostgrad.runs.state import State
 
     config, scale = configured(scale)
-    spec = load_registry().run(scale, run)
+    registry = load_registry()
+    spec = registry.run(scale, run)
     states = Path(config["state_dir"], scale, spec.experiment)
     folders = sorted(states.glob(f"{spec.variant}-s{spec.seed}@*"))
     for folder in folders:
@@ -107,6 +109,27 @@ def forget(
     for folder in existing:
         shutil.rmtree(folder)
         print(f"deleted {folder}")
+    made_from_it = _made_from(registry, spec, scale)
+    for path in made_from_it:
+        path.unlink()
+    if made_from_it:
+        print(f"deleted {len(made_from_it)} files that were made from it")
+
+
+def _made_from(registry: Registry, run: RunSpec, scale: str) -> list[Path]:
+    """The files of results/<scale>/ that exist and are made from a run.
+
+    Snakemake makes no intermediate file again for a target that exists, so with these files in
+    place, a run that is gone would not be computed.
+    """
+    folder = results_of(scale)
+    patterns: list[str] = []
+    for artifact in registry.artifacts.values():
+        if run in registry.artifact_runs(scale, artifact):
+            patterns += [f"{kind}/{artifact.id}.*" for kind in ("tidy", "tables", "figures")]
+    if any(run in registry.claim_runs(scale, claim) for claim in registry.claims.values()):
+        patterns += ["claims.csv", "claims.html"]
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 @app.command()

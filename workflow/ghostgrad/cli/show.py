@@ -105,6 +105,17 @@ def _sources(registry: Registry, artifact: Artifact) -> str:
     return f"{text}; paper: workflow/reference/{reference.name}" if reference.exists() else text
 
 
+def _read_table(path: Path) -> Sequence[CsvRow]:
+    """The rows of a built table; none where the file is damaged or cut short."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    is_whole = all(None not in row and None not in row.values() for row in rows)
+    return rows if is_whole and rows and "verdict" in rows[0] else []
+
+
 def _table_rows(
     registry: Registry,
     artifact: Artifact,
@@ -126,9 +137,9 @@ def _table_rows(
     sources += dependencies.files(registry.table_modules(artifact))
     newest = max(source.stat().st_mtime for source in sources if source.exists())
     is_whole = len(done) == len(registry.artifact_runs(scale, artifact))
-    if is_whole and path.exists() and path.stat().st_mtime >= newest:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+    is_current = is_whole and path.exists() and path.stat().st_mtime >= newest
+    if is_current and (rows := _read_table(path)):
+        return rows
     from ghostgrad.report import tables
 
     why_not = None

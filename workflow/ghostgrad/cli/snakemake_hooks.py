@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError
+from ghostgrad.dependencies import PACKAGE
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.targets import check_target
 
@@ -26,6 +27,19 @@ def exit_on_bad_input() -> Iterator[None]:
         yield
     except InputError as error:
         sys.exit(f"ghostgrad: {error}")
+
+
+def check_library(checkout: Path) -> None:
+    """Raise InputError where the library is not that of the checkout whose Snakefile is read.
+
+    With the environment of another checkout, the rules would be this one's, and the registry and
+    the code another one's.
+    """
+    if PACKAGE.parents[1] != checkout.resolve():
+        raise InputError(
+            f"{checkout}: the library is that of {PACKAGE.parents[1]}; activate the environment of"
+            " this checkout (make setup creates .venv)"
+        )
 
 
 def check_targets(registry: Registry, rules: Iterable[str]) -> None:

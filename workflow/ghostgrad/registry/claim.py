@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
+from ghostgrad.checks import (
+    InputError,
+    display_path,
+    load_yaml,
+    nearest,
+    refuse_unknown_files,
+    validate,
+)
 from ghostgrad.registry.inherit import resolve_like
 from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
@@ -56,6 +63,7 @@ class Claim:
 def load_claims(workflow: Path) -> dict[str, Claim]:
     """Every claim, in the order of the files; InputError names the file and key of a mistake."""
     claims: dict[str, Claim] = {}
+    refuse_unknown_files(workflow / "claims", MODULES)
     for module in MODULES:
         path = workflow / "claims" / f"{module}.yaml"
         if not path.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.signatures import TABLES, Report, result_functions
 
 NUMBERS = ("value", "std", "tolerance")
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WORDS = {
     "relation": ("=", "<", "<=", ">", ">="),
     "diverges": ("", "yes"),
@@ -82,8 +84,11 @@ def read_reference(path: Path) -> list[ReferenceRow]:
         raise InputError(f"{display_path(path)}: not UTF-8; save the file as UTF-8") from None
     with io.StringIO(text, newline="") as stream:
         lines = csv.reader(stream)
-        _check_header(next(lines, []), path)
-        return [_parse(texts, lines.line_num, path) for texts in lines]
+        try:
+            _check_header(next(lines, []), path)
+            return [_parse(texts, lines.line_num, path) for texts in lines]
+        except csv.Error as error:
+            raise InputError(f"{display_path(path)}, line {lines.line_num}: {error}") from None
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
@@ -105,13 +110,12 @@ def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
             hint = nearest(row[name], filter(None, words))
             raise InputError(f"{where}: {name}: '{row[name]}' is not allowed{hint}")
     for name in NUMBERS:
-        try:
-            row[name] = float(row[name] or "nan")
-        except ValueError:
-            text = row[name]
-            raise InputError(
-                f"{where}: {name}: '{text}' is not a number; write 1072.5 for 1,072.5"
-            ) from None
+        text = row[name]
+        row[name] = float(text) if DECIMAL.fullmatch(text) else math.nan
+        if text and not math.isfinite(row[name]):
+            raise InputError(f"{where}: {name}: '{text}' is not a number; write 1072.5 for 1,072.5")
+        if name != "value" and row[name] < 0:
+            raise InputError(f"{where}: {name}: {text} is less than 0")
     if row["minus"] and not re.fullmatch(r"[^|]+\|[^|]* minus [^|]+\|[^|]*", row["minus"]):
         raise InputError(
             f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column"

@@ -12,7 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ghostgrad.checks import InputError, display_path, load_yaml, nearest, validate
+from ghostgrad.checks import (
+    InputError,
+    display_path,
+    load_yaml,
+    nearest,
+    refuse_unknown_files,
+    validate,
+)
 from ghostgrad.registry.artifact import Artifact, Cell, paper_of
 from ghostgrad.registry.cells import artifact_cells, check_probes, check_run
 from ghostgrad.registry.claim import Claim, load_claims
@@ -43,6 +50,7 @@ class Registry:
         self.artifacts: dict[str, Artifact] = {}
         self.claims = load_claims(workflow)
         declared: Declared = {}
+        refuse_unknown_files(workflow / "experiments", PAPERS)
         for paper in PAPERS:
             self._read_paper(paper, declared)
             self._declare_claims(paper, declared)

@@ -7,6 +7,7 @@ errors). The verdicts of claims are another list, in `registry/claim.py`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Iterable
@@ -50,10 +51,11 @@ def css_class(verdict: str) -> str:
 
 def verdict_counts(paths: Iterable[Path]) -> str:
     """`3 match, 1 off`: how often these tables (CSV) have each verdict, in the order of VERDICTS.
-    Tables that do not exist count nothing."""
+    Tables that do not exist, or are damaged, count nothing."""
     counts: Counter[str] = Counter()
     for path in paths:
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as stream:
-                counts.update(without_reason(row["verdict"]) for row in csv.DictReader(stream))
+        # Read as a whole before it counts, so that half a table does not.
+        with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):
+            rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+            counts.update([without_reason(row["verdict"]) for row in rows])
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])

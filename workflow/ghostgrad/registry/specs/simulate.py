@@ -45,29 +45,40 @@ class SimulateSpec(Spec):
         Option(
             "plain, residual, preact: c/d for weights from N(0, c/d).",
             pattern="^([0-9]+([.][0-9]+)?|[.][0-9]+)/d$",
+            only_for={"net": ("plain", "residual", "preact")},
         ),
     ] = "2/d"
     residual_sum: Annotated[
         Literal["activation", "identity"],
         Option(
             "What follows the sum of shortcut and branch: x' = act(x + s F(x)) (fig. 1) or "
-            "x' = x + s F(x) (Prop. 3.17)."
+            "x' = x + s F(x) (Prop. 3.17).",
+            only_for={"net": ("residual",)},
         ),
     ] = "activation"
     branch_scale: Annotated[
         Literal["1", "1/sqrt(L)"],
-        Option("Factor s of the residual branch; L counts blocks."),
+        Option(
+            "Factor s of the residual branch; L counts blocks.",
+            only_for={"net": ("residual", "preact")},
+        ),
     ] = "1"
-    expansion: Annotated[int, Option("seqnet: k, the hidden width over d.", minimum=2)] = 2
+    expansion: Annotated[
+        int, Option("seqnet: k, the hidden width over d.", minimum=2, only_for={"net": ("seqnet",)})
+    ] = 2
     module_init: Annotated[
         Literal["random", "orthogonal", "looks-linear", "untied"],
-        Option("seqnet: R-, O- or L-Init with M = W^T, or W and M independent (Ghost app. B.2)."),
+        Option(
+            "seqnet: R-, O- or L-Init with M = W^T, or W and M independent (Ghost app. B.2).",
+            only_for={"net": ("seqnet",)},
+        ),
     ] = "random"
     dependence: Annotated[
         bool,
         Option(
             "plain: record how far each layer is from the assumptions of Prop. 3.4 and 3.8 (Ghost "
-            "Rem. 3.5, 3.9)."
+            "Rem. 3.5, 3.9).",
+            only_for={"net": ("plain",)},
         ),
     ] = False
     repeats: Annotated[int, Option("Repeats in this block.", minimum=2, maximum=BLOCK)]
