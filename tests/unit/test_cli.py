@@ -201,6 +201,29 @@ def test_show_does_not_print_a_table_that_older_code_made(ghostgrad):
         assert ("from the file" in output_of(ghostgrad("show", "bnres.tab1", "--csv"))) == is_shown
 
 
+DAMAGED_TABLES = {
+    "cut short": lambda text: text[: len(text) // 2].encode(),
+    "empty": lambda text: b"",
+    "header only": lambda text: text.splitlines()[0].encode() + b"\n",
+    "another format": lambda text: b"<html>\n",
+    "binary": lambda text: b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TABLES)
+def test_a_damaged_table_is_computed_from_the_runs(ghostgrad, damage):
+    """`show` prints no half of a table, and `status` is not ended by one."""
+    finish_models(14.5, 9.25, 10.0)
+    path = built_table(ghostgrad, "bnres.tab1")
+    path.write_bytes(DAMAGED_TABLES[damage](path.read_text()))
+    newest = max(source.stat().st_mtime for source in REGISTRY.workflow.rglob("*.*"))
+    os.utime(path, (newest + 1, newest + 1))
+    rows = list(csv.DictReader(output_of(ghostgrad("show", "bnres.tab1", "--csv")).splitlines()))
+    assert {row["row"] for row in rows} == {"Model-1", "Model-2", "Model-3"}
+    assert "from the file" not in str(rows)
+    assert "bnres.tab1" in output_of(ghostgrad("status"))
+
+
 def test_a_run_of_another_spec_is_stale(ghostgrad):
     """All three commands treat it as missing: `plan` plans it again, `show` leaves its number out,
     and `status` does not count it as done."""

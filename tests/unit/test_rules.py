@@ -214,3 +214,11 @@ def test_only_the_default_rate_limit_is_removed():
         snakemake_hooks.remove_default_rate_limit(workflow)
         assert workflow.scheduler.job_rate_limiter == left
     snakemake_hooks.remove_default_rate_limit(scheduled(None))
+
+
+def test_the_library_of_another_checkout_is_refused(tmp_path):
+    """The rules would be those of one checkout, and registry and code those of another."""
+    snakemake_hooks.check_library(ROOT)
+    with pytest.raises(InputError) as error:
+        snakemake_hooks.check_library(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}: the library is that of {ROOT}; activate")
