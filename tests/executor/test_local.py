@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from snakemake_executor_plugin_submitit.local import visible_gpus
 from tests.conftest import ROOT
 from tests.slurm.conftest import interruptible
 
@@ -407,3 +408,12 @@ def test_invalid_settings_are_refused(tmp_path, setting, expected):
     code, output = run(tmp_path, FAILING, *setting)
     assert code == 1
     assert f"submitit: {expected}" in output
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("0,1", ["0", "1"]), ("-1", []), ("", []), ("0,-1,1", ["0"])]
+)
+def test_cuda_visible_devices_names_the_gpus(monkeypatch, visible, expected):
+    """As for CUDA, nothing from an entry -1 on counts: -1 is how users hide all GPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == expected

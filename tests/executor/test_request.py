@@ -183,3 +183,20 @@ def test_memory_is_enough_for_an_interpreter():
     """A rule that requests 5 MB means its own tool; the task also needs Python and Snakemake."""
     assert build_request({"mem_mb": 5}, 1).option("mem") == "300M"
     assert build_request({"mem_mb": 5}, 1).mem_mb == 300, "what a pack asks for builds on it"
+
+
+TASK_COUNTS = {
+    "one": ({}, 1),
+    "tasks": ({"tasks": 8}, 8),
+    "mpi": ({"mpi": "srun", "tasks": 16}, 16),
+    "mpi on every node": ({"mpi": "srun", "nodes": 2, "tasks_per_node": 4}, 8),
+    "gpus": ({"gpu": 4}, 1),
+    "tasks of every gpu": ({"gpu": 4, "tasks_per_gpu": 2}, 8),
+}
+
+
+@pytest.mark.parametrize("name", TASK_COUNTS)
+def test_the_number_of_tasks_is_that_on_all_nodes(name):
+    """A job that calls srun finds this number in SLURM_NTASKS."""
+    resources, expected = TASK_COUNTS[name]
+    assert build_request(resources, 1, is_mpi="mpi" in resources).tasks == expected
