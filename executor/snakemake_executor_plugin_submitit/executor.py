@@ -1,8 +1,8 @@
 """The executor: Snakemake's interface, and the wiring of the parts that do the work.
 
-Two threads call it. Snakemake's scheduler thread hands over ready jobs (`run_jobs`) and
-reports back how they ended (`handle_job_success`, `handle_job_error`). The wait thread of the base
-class submits the jobs and watches them (`sleep`, `check_active_jobs`).
+Two threads call the executor. Snakemake's scheduler thread hands over ready jobs (`run_jobs`) and
+confirms that it has recorded their ends (`handle_job_success`, `handle_job_error`). The wait thread
+of the base class submits the jobs and watches them (`sleep`, `check_active_jobs`).
 
 - `SubmissionQueue` gathers jobs and submits them in arrays,
 - `EarlierJobs` takes up what an earlier controller has left,

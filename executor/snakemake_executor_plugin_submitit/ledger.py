@@ -29,9 +29,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 COMMENT_PREFIX = "snakemake-submitit:"  # of the comment that each job has in Slurm
 
 
-def _values_of(kind: type[DataclassInstance], body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass in a JSON object, without those that may be left at their default;
-    KeyError where another one is missing."""
-    return {
-        item.name: body[item.name]
-        for item in fields(kind)
-        if item.name in body or item.default is MISSING
-    }
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def _from_json(kind: type[T], body: Mapping[str, Any]) -> T:
+    """Return a dataclass from a JSON object with the names of its fields; other names are ignored.
+
+    Raise TypeError where a field without a default is missing.
+    """
+    return kind(**{item.name: body[item.name] for item in fields(kind) if item.name in body})
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,6 @@ class JobRecord:
     log: str
     resubmits: int = 0
     requeues: int = 0  # at the time limit, in earlier submissions of the job
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> JobRecord:
-        """Raise KeyError where a value is missing."""
-        return cls(**_values_of(cls, body))
 
 
 @dataclass(frozen=True)
@@ -82,11 +78,6 @@ class JobResult:
     out_of_memory: bool = False
     hit_own_limit: bool = False  # the job's own time limit within a task of several jobs
 
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> JobResult:
-        """Raise KeyError where a value is missing."""
-        return cls(**_values_of(cls, body))
-
 
 @dataclass
 class BatchRequest:
@@ -98,10 +89,6 @@ class BatchRequest:
     clusters: str | None = None
     cpus: int = 1
     gpu_names: list[str] = field(default_factory=list)  # of the local cluster
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> BatchRequest:
-        return cls(**{item.name: body[item.name] for item in fields(cls) if item.name in body})
 
 
 @dataclass
@@ -153,7 +140,7 @@ class Batch:
     def result(self, number: int) -> JobResult | None:
         """Return how a job ended; None where it has not, or where its file is damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return JobResult.from_json(json.loads((self.folder / f"{number}.json").read_text()))
+            return _from_json(JobResult, json.loads((self.folder / f"{number}.json").read_text()))
         return None
 
     def finished_jobs(self) -> set[int]:
@@ -314,9 +301,9 @@ def read_batch(folder: Path) -> Batch | None:
         body = json.loads((folder / "batch.json").read_text())
         return Batch(
             folder,
-            [JobRecord.from_json(record) for record in body["jobs"]],
+            [_from_json(JobRecord, record) for record in body["jobs"]],
             bool(body["single"]),
-            BatchRequest.from_json(body["request"]),
+            _from_json(BatchRequest, body["request"]),
             str(body["cluster"]),
         )
     except (OSError, ValueError, TypeError, KeyError):

@@ -40,8 +40,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     logdir: str = _setting(
         "",
-        "Folder of the jobs' logs, named <rule>/<wildcards>.log, with the job's key behind several "
-        "wildcards. If empty, the subfolder logs of the folder setting.",
+        "Folder of the jobs' logs, named <rule>/<wildcards>.log, or <wildcards>-<key>.log if there "
+        "are several wildcards. If empty, the subfolder logs of the folder setting.",
     )
     keep_logs: str = _setting(
         "failed",

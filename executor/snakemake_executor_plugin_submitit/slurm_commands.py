@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from snakemake_executor_plugin_submitit.cluster import UNLIMITED, WAITING, ClusterError, State
 
 COMMAND_SECONDS = 60  # that a command of Slurm may take
-QUEUE_CHECK_ROUNDS = 5  # every so many rounds, the queue confirms what accounting calls alive
+QUEUE_CHECK_ROUNDS = 5  # every so many rounds, squeue confirms what sacct calls alive
 IDS_PER_SCANCEL = 200
 DEFAULT_ARRAY_SIZE = 1000
 NOT_QUEUED = "not in the queue any more"
@@ -75,7 +75,7 @@ class SlurmStates:
         self._options: tuple[str, ...] = ()
         self._complaints: dict[str, str] = {}  # of the commands that failed when last asked
         self._rounds = 0
-        self._not_in_queue: set[str] = set()  # alive for accounting only, in the last round
+        self._not_in_queue: set[str] = set()  # alive according to sacct alone, in the last round
         self._not_in_accounting: set[str] = set()  # in the last round
 
     @property
@@ -139,7 +139,7 @@ class SlurmStates:
         return states
 
     def _confirm(self, states: dict[str, State]) -> dict[str, State]:
-        """Return the states of accounting, corrected by the queue where they may be wrong.
+        """Return the states from sacct, corrected by squeue where they may be wrong.
 
         Accounting keeps a task alive for ever in three cases: PENDING where it is cancelled alone,
         before it starts, while the rest of its array waits; REQUEUED where it is cancelled between
@@ -166,7 +166,7 @@ class SlurmStates:
 
 
 def _left_queue(state: State) -> State:
-    """Return the state of a task that is alive for accounting and missing in the queue.
+    """Return the state of a task that sacct calls alive and that is missing in the queue.
 
     One that was waiting has been cancelled. How one that was running has ended is not known.
     """

@@ -119,7 +119,7 @@ def test_a_diracnet_is_drawn_with_hes_variance_over_the_fan_in():
         normal = weight / (2 / weight[0].numel()) ** 0.5
         error = (2 / weight.numel()) ** 0.5
         assert normal.var().item() == pytest.approx(1, abs=4 * error)
-        # The fourth moment tells a normal law, of which it is 3, from a uniform one with 1.8.
+        # The fourth moment is 3 for a normal distribution and 1.8 for a uniform one.
         moment = normal.pow(4).mean().item()
         assert moment == pytest.approx(3, abs=4 * (96 / weight.numel()) ** 0.5)
     assert not net.head[-1].bias.any()

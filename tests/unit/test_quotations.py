@@ -1,7 +1,8 @@
 """What stands between quotation marks is literal: it is compared with the text of the papers.
 
-The papers are not part of the repository. Where their text is not beside the checkout, in
-../shared/papers, the comparison is skipped and says so.
+The papers are not part of the repository. Their texts are looked for near the checkout, in folders
+named `papers`, as files whose names begin with a paper's code. Without them, the comparison is
+skipped and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ import yaml
 
 from tests.conftest import ROOT
 
-PAPERS = ROOT.parent / "shared" / "papers"
+PAPERS = [
+    path.read_text(encoding="utf-8")
+    for pattern in ("papers/00[0-9]_*.txt", "*/papers/00[0-9]_*.txt")
+    for path in sorted(ROOT.parent.glob(pattern))
+]
 LONGEST = 12  # words
 WORKFLOW = ROOT / "workflow"
 CODES = {"000", "001", "002", "004"}  # words in quotation marks that are no quotations
@@ -72,8 +77,7 @@ def test_a_quotation_has_a_dozen_words_at_most(place, words):
     assert len(words.split()) <= LONGEST, place
 
 
-@pytest.mark.skipif(not PAPERS.is_dir(), reason="the text of the papers is not beside the checkout")
+@pytest.mark.skipif(not PAPERS, reason="the texts of the papers are not beside the checkout")
 @pytest.mark.parametrize(("place", "words"), QUOTATIONS)
 def test_a_quotation_is_literal(place, words):
-    papers = [without_spaces(path.read_text(encoding="utf-8")) for path in PAPERS.glob("*.txt")]
-    assert any(without_spaces(words) in paper for paper in papers), place
+    assert any(without_spaces(words) in without_spaces(paper) for paper in PAPERS), place

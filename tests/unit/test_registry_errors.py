@@ -568,4 +568,4 @@ def test_a_file_that_is_never_read_is_refused(tmp_path, folder):
     (root / folder / "lalk.yaml").write_text("{}")
     with pytest.raises(InputError) as error:
         Registry(root)
-    assert "lalk.yaml: no such file is read; did you mean 'lalc'?" in one_line(error)
+    assert "lalk.yaml: this file is never read; did you mean 'lalc'?" in one_line(error)

@@ -98,7 +98,7 @@ def refuse_unknown_files(folder: Path, known: Iterable[str]) -> None:
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         if path.stem not in known or path.suffix != ".yaml":
             where = display_path(path)
-            raise InputError(f"{where}: no such file is read{nearest(path.stem, known)}")
+            raise InputError(f"{where}: this file is never read{nearest(path.stem, known)}")
 
 
 _validators: dict[tuple[int, bool], tuple[Schema, Draft202012Validator]] = {}

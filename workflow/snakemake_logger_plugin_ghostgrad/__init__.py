@@ -201,11 +201,11 @@ def _scale_setting(job: Job | None, logs: Sequence[str]) -> list[str]:
     of the command line for a job of no scale, such as `data`."""
     if job and "scale" in job.wildcards:
         return [f"scale={job.wildcards['scale']}"]
-    folders = [Path(path).parts for path in logs]
-    scales = [parts[1] for parts in folders if parts[0] == "results" and parts[1] in SCALES]
-    return [f"scale={scale}" for scale in scales[:1]] or [
-        word for word in sys.argv if word.startswith("scale=")
-    ][:1]
+    for path in logs:
+        folder, scale = (*Path(path).parts, "")[:2]
+        if folder == "results" and scale in SCALES:
+            return [f"scale={scale}"]
+    return [word for word in sys.argv if word.startswith("scale=")][:1]
 
 
 def run_result(job: Job) -> str:

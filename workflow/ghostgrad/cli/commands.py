@@ -169,6 +169,7 @@ def run(
     if spec and out is not None:
         inputs = [Path(name) for name in what]
         weights = "weights.pt" in [Path(name).name for name in files.split()]
+        threads, gpus = threads or 1, gpus or 0
     elif len(what) == 1 and not spec:
         scale, _, name = what[0].partition("/")
         if scale not in SCALES:
@@ -182,8 +183,8 @@ def run(
     else:
         raise InputError("run: give <scale>/<experiment>/<variant>-s<seed>, or --spec and --out")
     parsed = parse_spec(spec)
-    check_together(parsed, gpus or 0, "--spec")
-    execute(parsed, out, inputs, threads or 1, gpus or 0, weights)
+    check_together(parsed, gpus, "--spec")
+    execute(parsed, out, inputs, threads, gpus, weights)
 
 
 def _selected_runs(registry: Registry, names: Iterable[str], scale: str) -> list[RunSpec]:

@@ -95,10 +95,10 @@ def _print_artifact(
 def _sources(registry: Registry, artifact: Artifact) -> str:
     """Where the numbers of a table come from: the function and the file of the paper's numbers."""
     if artifact.table == "claim":
-        module = registry.claims[artifact.id].module
+        claim = registry.claims[artifact.id]
         return (
-            f"comparisons: ghostgrad/claims/{module}.py, {registry.claims[artifact.id].function}; "
-            f"statement: workflow/claims/{module}.yaml"
+            f"comparisons: ghostgrad/claims/{claim.module}.py, {claim.function}; "
+            f"statement: workflow/claims/{claim.module}.yaml"
         )
     text = f"ours: ghostgrad/analysis/measures.py, {artifact.table}"
     reference = registry.workflow / "reference" / f"{artifact.source}.csv"

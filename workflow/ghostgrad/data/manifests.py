@@ -11,12 +11,12 @@ from typing import Any
 
 from ghostgrad.checks import InputError
 from ghostgrad.files import write_atomically
-from ghostgrad.registry.datasets import DATA_SETS
+from ghostgrad.registry.datasets import DATA_SETS, path_variable
 
 
 def configured_path(name: str) -> str:
     """The path that config.yaml gives for a data set; InputError where it gives none."""
-    path = os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}")
+    path = os.environ.get(path_variable(name))
     if not path:
         raise InputError(f"config.yaml: data.{name} is not set; set it to the data set's path")
     return path

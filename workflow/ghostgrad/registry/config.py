@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostgrad.checks import InputError, display_path, load_yaml, validate
-from ghostgrad.registry.datasets import CONFIG_KEYS, DATA_SETS
+from ghostgrad.registry.datasets import CONFIG_KEYS, DATA_SETS, path_variable
 from ghostgrad.registry.schemas import config_schema
 
 
@@ -44,7 +44,7 @@ def export_machine_facts(config: Mapping[str, Any]) -> None:
 
 def exported_data() -> dict[str, str]:
     """Data set -> configured path, as the environment of a job has them."""
-    paths = {name: os.environ.get(f"GHOSTGRAD_DATA_{name.upper()}") for name in CONFIG_KEYS}
+    paths = {name: os.environ.get(path_variable(name)) for name in CONFIG_KEYS}
     return {name: path for name, path in paths.items() if path}
 
 
@@ -56,7 +56,7 @@ def machine_facts(config: Mapping[str, Any]) -> dict[str, str]:
     facts = {
         "GHOSTGRAD_STATE_DIR": str(Path(config["state_dir"]).absolute()),
         "GHOSTGRAD_DAMAGED_IMAGES": config.get("damaged_images", "refuse"),
-        **{f"GHOSTGRAD_DATA_{name.upper()}": str(path) for name, path in data.items() if path},
+        **{path_variable(name): str(path) for name, path in data.items() if path},
     }
     if minutes := config.get("checkpoint_minutes"):  # the default is that of runs/state.py
         facts["GHOSTGRAD_CHECKPOINT_MINUTES"] = str(minutes)

@@ -47,8 +47,8 @@ class DataSet:
     counts: Counts | None = None
     """What must be found; None accepts any sizes."""
     mean_std: MeanStd | None = None
-    """Constants of `standardize: per_channel`; None: the data rule
-    measures those of an image folder; other forms have no others."""
+    """Constants of `standardize: per_channel`. If they are None, the data rule measures them on the
+    images, which must be a folder."""
     side: int | None = None
     """Side in pixels of the images that a network sees where a spec sets no size."""
     scene: tuple[int, int] | None = None
@@ -159,3 +159,8 @@ def is_shipped(name: str | None) -> bool:
 
 
 CONFIG_KEYS = tuple(name for name, data_set in DATA_SETS.items() if not data_set.shipped)
+
+
+def path_variable(name: str) -> str:
+    """The environment variable that carries a data set's path from config.yaml to a job."""
+    return f"GHOSTGRAD_DATA_{name.upper()}"

@@ -54,8 +54,9 @@ class Registry:
         for paper in PAPERS:
             self._read_paper(paper, declared)
             self._declare_claims(paper, declared)
-        for name, (body, where) in declared.items():
-            self.artifacts[name] = self._artifact(name, body, declared, where)
+        bodies = {name: body for name, (body, _) in declared.items()}
+        for name, (_, where) in declared.items():
+            self.artifacts[name] = self._artifact(name, bodies, where)
         self._check_claims()
         self._refuse_equal_runs()
         check_references(workflow, self.artifacts)
@@ -142,8 +143,7 @@ class Registry:
             run for name, variant in pairs for run in self.experiments[name].runs(scale, variant)
         )
 
-    def _artifact(self, name: str, body: Body, declared: Declared, where: str) -> Artifact:
-        bodies = {other: declared_body for other, (declared_body, *_) in declared.items()}
+    def _artifact(self, name: str, bodies: Mapping[str, Body], where: str) -> Artifact:
         source, body = resolve_like("artifact", name, bodies, where)
         if not (body.get("table") or body.get("figure")):
             raise InputError(f"{where}: has neither table nor figure; name one")

@@ -148,8 +148,8 @@ def classify(
         state.checkpoint_if_due(checkpoint, step, schedule.length)
 
         # The probe at t sees the weights after t updates and the batch of the update that follows.
-        # After the last update there is still a probe to take, so the loop ends after it.
-        # `position` is the same moment in the spec's unit, the column `at`.
+        # The loop ends below the probe, because a probe may also be due after the last update.
+        # `position` is the step in the spec's unit; it is recorded in the column `at`.
         position = schedule.probe_positions.get(step)
         if position is not None:
             for quantity, index, value in probe_on_rank_zero(network, spec, loader, step):
@@ -157,8 +157,9 @@ def classify(
         if step == schedule.length:
             break
 
-        # This process's share of the batch, x (batch/processes, 3, H, W) augmented and standardized
-        # and y (batch/processes,): streams `shuffle` at the epoch, `augment` at the step.
+        # The loader returns this process's share of the batch: x (batch/processes, 3, H, W),
+        # augmented and standardized, and y (batch/processes,). It draws from the streams `shuffle`
+        # at the epoch and `augment` at the step.
         x, y = loader(step)
 
         # The learning rate is a function of the step, not a state that would have to be saved.
@@ -168,7 +169,7 @@ def classify(
         for param_group in optimizer.param_groups:
             param_group["lr"] = learning_rate * param_group["scale"]
 
-        # Gradients of micro-batches add up, so those of the step before must be gone. Loss and
+        # Gradients of micro-batches add up, so those of the previous step must be cleared. Loss and
         # gradient are those of the weights before the update, averaged over all processes; the
         # gradient includes the orthogonal penalty, the loss does not. `correct` counts over all
         # processes. Dropout draws its masks from the stream `dropout/<rank>` at the step.
@@ -188,14 +189,14 @@ def classify(
             for quantity, index, value in probes.measure_update(weights_before, model, optimizer):
                 progress.probes.add(position, step, quantity, index, value)
 
-        # These are sums over the images of the batch; the next row of the series divides them by
-        # the number of images.
+        # Both totals are sums over images; the next row of the series divides them by the number of
+        # images.
         progress.step += 1
         progress.add({"train_loss": loss * spec.batch, "train_accuracy": 100 * correct}, spec.batch)
 
         # A loss that is not finite ends the run, in every process: all have the same mean loss.
-        # The network is evaluated once more, because the result of a diverged run is the accuracy
-        # of the network that it ended with, which the update with this loss's gradient has changed.
+        # The result of a diverged run is the accuracy of the network that it ended with, so the
+        # network is evaluated once more. The update with the gradient of this loss has been made.
         if not math.isfinite(loss):
             diverged_at = progress.step
         if diverged_at is not None or schedule.evaluates_at(progress.step):

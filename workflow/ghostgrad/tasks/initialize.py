@@ -58,9 +58,6 @@ def measure_repeat(
     positions. feature_variance: of dl/dy over the batch (1/B), averaged over features.
     image_gradient: norm of the gradient of an image's own loss, mean over images.
     """
-    # On a GPU, torch computes convolutions in TF32 unless it is told not to; the task has no
-    # `precision`, and its numbers are those of float32.
-    torch.backends.cudnn.allow_tf32 = False
     x, y = (part.to(device) for part in draw_batch(spec, images, rng))
     x.requires_grad_()
     # torchvision's initialization and Dropout draw from torch's global generators.
@@ -94,6 +91,9 @@ def initialize(spec: InitializeSpec, state: State, device: torch.device, images:
         raise InputError(
             f"{spec.data}: {count} training images do not fill one batch of {spec.batch}"
         )
+
+    # By default torch computes convolutions on a GPU in TF32. This task computes in float32.
+    torch.backends.cudnn.allow_tf32 = False
 
     def measure(generators: list[torch.Generator]) -> Tensor:
         return torch.stack([measure_repeat(spec, images, rng, device) for rng in generators])

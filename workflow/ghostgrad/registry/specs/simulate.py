@@ -31,7 +31,7 @@ class SimulateSpec(Spec):
     batch: Annotated[int, Option("Inputs B per repeat.", minimum=2)]
     activation: Annotated[
         Activation,
-        Option("Activation function, act below."),
+        Option("Activation function, called act in the other descriptions."),
     ] = "relu"
     norm: Annotated[
         Literal["batch", "layer", "none"],
