@@ -414,6 +414,6 @@ def test_invalid_settings_are_refused(tmp_path, setting, expected):
     ("visible", "expected"), [("0,1", ["0", "1"]), ("-1", []), ("", []), ("0,-1,1", ["0"])]
 )
 def test_cuda_visible_devices_names_the_gpus(monkeypatch, visible, expected):
-    """As for CUDA, nothing from an entry -1 on counts: -1 is how users hide all GPUs."""
+    """CUDA ignores every entry from -1 on, and users set -1 to hide all GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpus() == expected

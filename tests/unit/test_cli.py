@@ -126,7 +126,7 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
 
 def test_show_csv(ghostgrad):
     """With --csv the output can be piped: it begins with the header and has one line per number.
-    The numbers without one of the paper's are among them."""
+    Numbers for which the paper prints none are included."""
     finish_models(14.5, 9.25, 10.0)
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--csv")))))
     expected = {

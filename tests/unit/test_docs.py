@@ -26,7 +26,7 @@ def test_the_readmes_numbers_are_those_of_the_snapshot():
 
 
 # Page -> the least numbers of links and of paths that it has. If a pattern below found fewer, it
-# would have ceased to match, and the test would establish nothing.
+# would no longer match, and the test would establish nothing.
 COUNTS = {
     "README.md": (12, 0),
     "CONTRIBUTING.md": (3, 40),

@@ -92,8 +92,8 @@ def test_its_losses_are_torchvisions_too(pair):
 )
 def test_the_pyramid_is_built_on_the_stages_outputs(model, widths):
     """Its levels have the sides of the four stages' outputs, the last one half of that, and
-    `fpn_channels` channels. A level depends on the output of its own stage and of the later ones,
-    of which the pyramid carries the content down."""
+    `fpn_channels` channels. A level depends on the output of its own stage and on those of the
+    later stages, which the pyramid adds from the top down."""
     spec, net = detector(model=model)
     body = net.backbone.body
     outputs = body(torch.randn(1, 3, 64, 64))

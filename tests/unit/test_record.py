@@ -19,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("renames", range(len(FILES)))
 def test_a_kill_between_two_files_leaves_no_mixture_that_counts(tmp_path, monkeypatch, renames):
-    """The directory counts as a run by its metrics.csv, which is away until all files are new."""
+    """A directory without metrics.csv is no run, and that file is missing until all are new."""
     source, target = write(tmp_path / "new", "new"), write(tmp_path / "old", "old")
     left = renames
     replace = Path.replace

@@ -212,7 +212,7 @@ from ghostgrad.tasks.classify import load_data
 from ghostgrad.registry.spec import parse_spec
 from ghostgrad.runs.state import StopRequest
 
-# torch's own check of a worker whether its run exists; it must not be what ends the workers here.
+# A worker also checks by itself whether its run exists; this must not end the workers here.
 torch_worker.MP_STATUS_CHECK_INTERVAL = 3600
 stop = StopRequest().listen()
 spec = parse_spec(sys.argv[1])

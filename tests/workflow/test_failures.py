@@ -248,7 +248,7 @@ def wait_until(happened: Callable[[], object], checkout: Checkout) -> None:
 
 
 def test_ctrl_c_saves_and_the_next_build_goes_on(smoke):
-    """The run stops after some of its repeats, and the next build begins behind them."""
+    """The run stops after some of its repeats, and the next build continues after them."""
     smoke.edit(
         "workflow/experiments/ghost.yaml",
         "smoke: {repeats: 8, seeds: 1",

@@ -61,7 +61,7 @@ def test_no_cell_is_filled_that_was_not_measured(built: Checkout):
                     continue
                 runs, separator, table = row["code"].rpartition("/")
                 assert re.fullmatch("[0-9a-f]{8}", table), f"{path.name}: {row}"
-                # A comparison of a claim has no n: all runs of the claim are behind it.
+                # A comparison of a claim has no n; it is computed from all runs of the claim.
                 has_count = artifact.table == "claim" or row["n"] != ""
                 from_runs = bool(artifact.cells) and has_count
                 assert bool(separator) == from_runs, f"{path.name}: {row}"

@@ -26,7 +26,7 @@ def edit_module(checkout: Checkout, name: str) -> None:
 
 
 def measurable(is_meant: Callable[[Artifact], object]) -> int:
-    """Return how many of the artifacts that are meant can be measured at scale smoke."""
+    """Return how many artifacts that satisfy `is_meant` can be measured at scale smoke."""
     loaded = load_registry()
     return sum(
         bool(is_meant(artifact)) and not loaded.missing("smoke", artifact, {})
@@ -166,7 +166,7 @@ def test_a_new_defaulted_option_reruns_nothing(built: Checkout):
 
 
 def test_a_forgotten_run_is_computed_again(built: Checkout):
-    """Also where everything that is made from it had been built."""
+    """It is computed even if everything that is made from it had been built before."""
     run = "plainnet_init/relu-bn-s0"
     assert built.planned_jobs() == {}
     done = built.ghostgrad("forget", run, "--scale", "smoke")
