@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
 
-from ghostgrad.analysis.statistics import FloatArray, standard_error
+from ghostgrad.analysis.statistics import Estimate, FloatArray, mean_estimate
 from ghostgrad.registry.artifact import Cell
 
 
@@ -16,7 +16,8 @@ from ghostgrad.registry.artifact import Cell
 class Measured:
     """One quantity of ours: its place in the table, value, spread, standard error and count.
 
-    `ours` and `std` are in `unit`. `std` is the standard deviation over `n` seeds or repeats.
+    `ours` and `std` are in `unit`. `std` is the standard deviation over `n` seeds or repeats. `se`
+    is the standard error, with `degrees` of freedom; NaN where a single repeat leaves it unknown.
     `source_cells` are the cells (row, column) from which the quantity is computed, if these are
     other cells than its own. `quadrature` marks a quantity that is computed from a formula: no run
     and no scale has a part in it.
@@ -26,8 +27,9 @@ class Measured:
     column: str
     metric: str
     ours: float
-    std: float = np.nan
-    se: float = np.nan
+    std: float = math.nan
+    se: float = math.nan
+    degrees: float = 0
     n: int | None = None
     n_diverged: int = 0
     unit: str = ""
@@ -35,11 +37,20 @@ class Measured:
     quadrature: bool = False
 
 
+def of_estimate(
+    place: tuple[str, str], metric: str, estimate: Estimate, n: int, unit: str = ""
+) -> Measured:
+    """An estimate from `n` repeats, at a place (row, column)."""
+    value, se, degrees = estimate
+    finite_se = se if math.isfinite(se) else math.nan
+    return Measured(*place, metric, value, se=finite_se, degrees=degrees, n=n, unit=unit)
+
+
 def over_repeats(cell: Cell, metric: str, values: FloatArray) -> Measured:
     """The mean of independent values, (n,), with their spread."""
-    std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-    mean, se = float(values.mean()), standard_error(values)
-    return Measured(cell.row, cell.column, metric, mean, std, se, len(values))
+    measured = of_estimate((cell.row, cell.column), metric, mean_estimate(values), len(values))
+    std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return replace(measured, std=std)
 
 
 TableFunction = TypeVar("TableFunction", bound=Callable[..., Iterator[Measured]])

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ghostgrad.analysis.measured import Measured, over_repeats, reports
+from ghostgrad.analysis.measured import Measured, of_estimate, over_repeats, reports
 from ghostgrad.analysis.results import Results
 from ghostgrad.analysis.statistics import (
     CURVE_STATISTICS,
@@ -51,8 +51,8 @@ def growth_rates(
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]  # layer 0 is the input: no weights
         for metric in metrics:
-            value, se = jackknife(norms, CURVE_STATISTICS[metric])
-            yield Measured(cell.row, cell.column, metric, value, se=se, n=len(norms))
+            estimate = jackknife(norms, CURVE_STATISTICS[metric])
+            yield of_estimate((cell.row, cell.column), metric, estimate, len(norms))
 
 
 @reports("{metrics}", "alpha", "largest_deviation")
@@ -74,11 +74,10 @@ def predicted_rates(
             prediction = curve[-1] * alpha ** np.arange(len(curve) - 1, -1, -1)
             return float(100 * np.abs(curve / prediction - 1).max())
 
-        value, se = jackknife(norms, largest_deviation)
+        estimate = jackknife(norms, largest_deviation)
         yield Measured(cell.row, cell.column, "alpha", alpha, quadrature=True)
-        yield Measured(
-            cell.row, cell.column, "largest_deviation", value, se=se, n=len(norms), unit="%"
-        )
+        place = (cell.row, cell.column)
+        yield of_estimate(place, "largest_deviation", estimate, len(norms), "%")
 
 
 @reports(
@@ -125,11 +124,11 @@ def module_rates(results: Results) -> Iterator[Measured]:
     """
     for cell in results.measured_cells:
         boundaries = results.layers(cell, "backward_variance")[:, ::2]
-        value, se = jackknife(boundaries, fit_growth_rate)
-        yield Measured(cell.row, cell.column, "variance_rate", value, se=se, n=len(boundaries))
+        estimate = jackknife(boundaries, fit_growth_rate)
+        yield of_estimate((cell.row, cell.column), "variance_rate", estimate, len(boundaries))
         norms = results.layers(cell, "gradient_norm")[:, 1::2]
-        value, se = jackknife(norms, fit_growth_rate)
-        yield Measured(cell.row, cell.column, "norm_rate", value, se=se, n=len(norms))
+        estimate = jackknife(norms, fit_growth_rate)
+        yield of_estimate((cell.row, cell.column), "norm_rate", estimate, len(norms))
 
 
 @reports(
@@ -145,8 +144,8 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
     nets: list[RepeatedCurves] = []
     for cell in results.measured_cells:
         norms = results.layers(cell, "gradient_norm")[:, 1:]
-        value, se = jackknife(norms, total_growth)
-        yield Measured(cell.row, cell.column, "growth", value, se=se, n=len(norms))
+        estimate = jackknife(norms, total_growth)
+        yield of_estimate((cell.row, cell.column), "growth", estimate, len(norms))
         nets.append(RepeatedCurves(cell.row, results.repeats(cell), norms))
         block_backward, block_forward, branch_backward, branch_forward = (
             results.layers(cell, f"{part}_{direction}")[:, 2::2]
@@ -162,9 +161,9 @@ def vanilla_growth(results: Results) -> Iterator[Measured]:
         joined = join_common_repeats(shallow, deep)
         if len(joined):
             exponent = partial(depth_exponent, shallow_depth=shallow.norms.shape[1])
-            value, se = jackknife(joined, exponent)
+            estimate = jackknife(joined, exponent)
             label = f"{shallow.label} to {deep.label}"
-            yield Measured(label, "", "exponent", value, se=se, n=len(joined))
+            yield of_estimate((label, ""), "exponent", estimate, len(joined))
 
 
 @reports("rate", "growth")
@@ -264,10 +263,13 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             values = rows[metric].dropna().astype(float)
             if values.empty and not diverged:
                 continue  # this cell's task does not measure it
-            std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-            se = std / len(values) ** 0.5 if len(values) else np.nan
-            mean = float(values.mean())  # NaN if every seed diverged before there was a value
-            yield Measured(cell.row, cell.column, metric, mean, std, se, len(rows), diverged, unit)
+            # NaN if every seed diverged before there was a value.
+            mean = float(values.mean()) if len(values) else np.nan
+            if len(values) > 1:
+                measured = over_repeats(cell, metric, values.to_numpy())
+            else:
+                measured = Measured(cell.row, cell.column, metric, mean)
+            yield replace(measured, n=len(rows), n_diverged=diverged, unit=unit)
 
 
 @reports("top1")
@@ -310,10 +312,9 @@ def largest_bn_offset(results: Results, at: list[float]) -> Iterator[Measured]:
                 continue
             # The last BN precedes the classifier and belongs to no block.
             inside = probed[probed["index"] < probed["index"].max()]
-            layers = inside.groupby("index")["value"].agg(["mean", "std", "count"])
-            largest = layers.loc[layers["mean"].idxmax()]
-            mean, std, n = float(largest["mean"]), float(largest["std"]), int(largest["count"])
-            yield Measured(*place, mean, std, std / n**0.5, n)
+            layers = inside.groupby("index")["value"]
+            largest = layers.get_group(layers.mean().idxmax()).to_numpy()
+            yield over_repeats(cell, place[2], largest)
 
 
 @reports("sample_gradient_variance")

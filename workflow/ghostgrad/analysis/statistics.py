@@ -1,5 +1,7 @@
 """Statistics of curves over layers: growth rates, and standard errors by the jackknife.
 
+An `Estimate` is a number with its standard error and the degrees of freedom of that error.
+
 A curve has one value per layer, index 0 at the input. An exploding gradient grows toward the input,
 so its curve falls with the index.
 """
@@ -18,7 +20,47 @@ FloatArray = NDArray[np.float64]
 JACKKNIFE_GROUPS = 64
 
 
-def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> tuple[float, float]:
+class Estimate(NamedTuple):
+    """A number, its standard error, and the degrees of freedom of the error.
+
+    An exact number has the error 0; a single repeat has an infinite error and no degrees.
+    """
+
+    value: float
+    se: float
+    degrees: float
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The difference from an independent estimate.
+
+        The degrees of freedom are those of Welch and Satterthwaite: with the squared errors v_1 and
+        v_2 they are (v_1 + v_2)^2/(v_1^2/degrees_1 + v_2^2/degrees_2).
+        """
+        squares = (self.se**2, other.se**2)
+        se, degrees = math.hypot(self.se, other.se), math.inf
+        if not (self.degrees and other.degrees):
+            se, degrees = math.inf, 0.0
+        elif se > 0:
+            parts = zip(squares, (self.degrees, other.degrees), strict=True)
+            degrees = sum(squares) ** 2 / sum(square**2 / number for square, number in parts)
+        return Estimate(self.value - other.value, se, degrees)
+
+    def times(self, factor: float) -> Estimate:
+        """The estimate of a multiple."""
+        return Estimate(self.value * factor, self.se * abs(factor), self.degrees)
+
+    def logarithm(self) -> Estimate:
+        """The estimate of the natural logarithm, to first order."""
+        return Estimate(math.log(self.value), self.se / self.value, self.degrees)
+
+
+def mean_estimate(values: FloatArray) -> Estimate:
+    """The mean of independent values, (n,), with s/sqrt(n) and n - 1 degrees of freedom."""
+    n, mean = len(values), float(np.mean(values))
+    return Estimate(mean, standard_error(values), n - 1) if n > 1 else Estimate(mean, math.inf, 0)
+
+
+def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> Estimate:
     """A statistic of the mean over repeats, and its standard error by the grouped jackknife.
 
     `values` has one row per independent repeat, (repeats, ...). `statistic` maps the mean over the
@@ -30,10 +72,13 @@ def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> t
     each group is left out once. With groups g = 1..G and the statistic T_g without group g, the
     squared error is (G - 1)/G sum_g (T_g - mean T)^2. For a plain mean and groups of one repeat
     this is s^2/n exactly. More groups would make the error more precise and cost as many more
-    evaluations of the statistic; 64 of them know it to about 9 %.
+    evaluations of the statistic; 64 of them know it to about 9 %. The error has G - 1 degrees of
+    freedom, and none of them if there is a single repeat.
     """
     repeats = len(values)
     groups = min(JACKKNIFE_GROUPS, repeats)
+    if groups < 2:
+        return Estimate(statistic(values.mean(0)), math.inf, 0)
     total = values.sum(0)
     parts = np.array_split(np.arange(repeats), groups)
     # Subtracting a group's sum from the total costs one pass over the values for all groups
@@ -42,7 +87,7 @@ def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> t
         [statistic((total - values[part].sum(0)) / (repeats - len(part))) for part in parts]
     )
     squared_error = (groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()
-    return statistic(values.mean(0)), float(np.sqrt(squared_error))
+    return Estimate(statistic(values.mean(0)), float(np.sqrt(squared_error)), groups - 1)
 
 
 def fit_growth_rate(curve: FloatArray) -> float:

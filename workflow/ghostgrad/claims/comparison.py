@@ -1,9 +1,14 @@
-"""One number of a claim, and the verdict over several.
+"""One number of ours beside the number of a statement, and the verdict over several.
 
-The two kinds of evidence are judged differently. A Monte Carlo experiment can have as many repeats
-as it needs: a true number is refuted only beyond SIGMAS standard errors, and a number that is not
-refuted holds. Training runs are few: a difference holds only if Student's one-sided 95 % bound
-shows it, and too few seeds leave a claim open instead of confirming or refuting it.
+This is the only judge: the cells of tables and the comparisons of claims both end in a
+`Comparison`, whose `outcome` is `holds`, `fails` or `open`.
+
+Two error rates are stated. To refute a statement is an accusation, so the chance that a ledger of
+true statements has a single wrong `fails` is kept below FAMILY_ERROR: each comparison refutes with
+REFUTATION_ERROR, which is FAMILY_ERROR over the number of comparisons in the ledger and the tables.
+To confirm one, the one-sided interval at CONFIDENCE has to lie on the right side. What is neither
+refuted nor confirmed is open. All intervals are Student's, with the degrees of freedom of the
+standard error.
 """
 
 from __future__ import annotations
@@ -15,36 +20,56 @@ from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
-from ghostgrad.analysis.statistics import FloatArray, standard_error
+from ghostgrad.analysis.statistics import Estimate, FloatArray, mean_estimate
+from ghostgrad.registry.verdict import Outcome
 
-Relation = Literal["=", "<", "<=", ">", ">="]
+Relation = Literal["=", "~", "<", "<=", ">", ">="]
 
-# A claim has a few comparisons. At four standard errors a true number is refuted once in 16,000.
-SIGMAS = 4.0
+FAMILY_ERROR = 0.05
+FAMILY_SIZE = 500  # at least the number of comparisons in the ledger and of judged cells in tables
+REFUTATION_ERROR = FAMILY_ERROR / FAMILY_SIZE  # of one comparison, on both sides together
+CONFIDENCE = 0.95  # of a confirmation, one-sided
+
+# An exact statement is confirmed once the interval of our number lies within this fraction of it.
+RESOLUTION = 0.05
+EXACT = 1e-9  # the tolerance of an exact statement, for rounding
+
+
+def student_quantile(probability: float, degrees: float) -> float:
+    """Student's quantile; infinite without degrees of freedom, where the interval is the line."""
+    # scipy.stats would take a second to import in every process that makes a table.
+    from scipy.special import ndtri, stdtrit
+
+    if not degrees > 0:
+        return math.inf
+    quantile = ndtri(probability) if math.isinf(degrees) else stdtrit(degrees, probability)
+    return float(quantile)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our number beside the paper's and, if that is wrong, the corrected one.
+    """Our number beside the number of the statement and, if that is wrong, the corrected one.
 
-    `relation` is the claimed relation of ours to the number. `tolerance` is what the statement
-    leaves out by its own words (a limit, "approximately"), in the unit of the numbers; `sigmas`
-    times our standard error comes on top. A strict inequality has to be shown beyond both, the
-    other relations only must not be refuted. If the paper gives words and no number, `paper` is the
-    threshold that we set for them; it is None if the paper has no number for this comparison.
-    `seeds` is the number of training runs if these are so few that they may leave it open, else 0.
+    `relation` is the stated relation of ours to `reference`, which is None if the statement has no
+    number for this comparison. `tolerance` is what the statement leaves out by its own words (a
+    limit, "approximately"), in the unit of the numbers. `se` is the standard error of ours with its
+    `degrees` of freedom, 0 for an exact number. `extension` marks a comparison outside the
+    conditions of the statement: it is shown and decides nothing. `replicates` says of what more
+    would narrow the interval.
     """
 
     name: str
     ours: float
-    paper: float | None
+    reference: float | None
     corrected: float | None = None
     se: float = 0.0
-    tolerance: float = 1e-9
+    degrees: float = math.inf
+    tolerance: float = EXACT
     relation: Relation = "="
     corrected_relation: Relation = "="
-    sigmas: float = SIGMAS
-    seeds: int = 0
+    resolution: float | None = None
+    extension: bool = False
+    replicates: str = "repeats"
 
     @property
     def finite_se(self) -> float | None:
@@ -52,56 +77,77 @@ class Comparison:
         return self.se if 0 < self.se < math.inf else None
 
     @property
-    def noise(self) -> float:
-        """The half-width of the interval around our number that its standard error leaves open."""
-        return self.sigmas * self.se
+    def refutation_noise(self) -> float:
+        """How far beyond the tolerance our number must lie to refute the statement."""
+        if not self.se:
+            return 0.0
+        return student_quantile(1 - REFUTATION_ERROR / 2, self.degrees) * self.se
 
     @property
-    def left_open(self) -> bool:
-        """True if the seeds are too few to tell.
+    def confirmation_noise(self) -> float:
+        """The half-width of the interval that has to lie on the right side to confirm it."""
+        if not self.se:
+            return 0.0
+        return student_quantile(CONFIDENCE, self.degrees) * self.se
 
-        A difference is open while the bound lies within the noise; an equality while the interval
-        of our number lies neither inside the tolerance nor outside of it.
+    def margin(self, number: float) -> float:
+        """Within which distance of `number` the interval confirms a statement that is not strict.
+
+        Where the statement has no tolerance of its own, RESOLUTION stands in for it, because an
+        interval can never lie within a point.
         """
-        if not self.seeds or self.paper is None:
-            return False
-        delta = abs(self.ours - self.paper)
-        if self.relation == "=":
-            inside = delta + self.noise <= self.tolerance
-            outside = delta - self.noise > self.tolerance
-            return not (inside or outside)
-        # Not `delta <= ...`: a NaN compares as false and has to leave the claim open.
-        return not delta > self.tolerance + self.noise
+        if self.resolution is not None:
+            return self.tolerance + self.resolution
+        if self.tolerance > EXACT or not self.se:
+            return self.tolerance
+        return self.tolerance + RESOLUTION * (abs(number) or 1.0)
 
-    def agrees(self, number: float, relation: Relation) -> bool:
-        """True if our number has the given relation to `number`."""
-        delta, slack = self.ours - number, self.tolerance + self.noise
-        match relation:
-            case "<":
-                return delta < -slack
-            case ">":
-                return delta > slack
-            case "<=":
-                return delta <= slack
-            case ">=":
-                return delta >= -slack
-        # An equality of few training runs has to be shown, as in a test of equivalence: the whole
-        # interval must lie within the tolerance. Otherwise noise alone would make any two equal.
-        if self.seeds:
-            return abs(delta) + self.noise <= self.tolerance
-        return abs(delta) <= slack
+    def judge(self, number: float, relation: Relation) -> Outcome:
+        """Whether our number has the given relation to `number`."""
+        delta = self.ours - number
+        if relation in ("<", "<="):
+            delta = -delta  # every bound is judged as a lower one
+        if relation in ("=", "~"):
+            delta = -abs(delta)
+        strict = relation in ("<", ">")
+        # NaN and an infinite error compare as false, so that they leave the statement open.
+        refuted_below = self.tolerance if strict else -self.tolerance
+        upper = delta + self.refutation_noise
+        if upper < refuted_below or (strict and not self.se and delta <= refuted_below):
+            return "fails"
+        confirmed_from = self.tolerance if strict else -self.margin(number)
+        lower = delta - self.confirmation_noise
+        if lower > confirmed_from or (not strict and lower >= confirmed_from):
+            return "holds"
+        return "open"
 
     @property
-    def as_printed(self) -> bool:
-        """True if our number agrees with the paper's."""
-        return self.paper is None or self.agrees(self.paper, self.relation)
+    def outcome(self) -> Outcome | None:
+        """The outcome against the number of the statement; None if it has none."""
+        return None if self.reference is None else self.judge(self.reference, self.relation)
 
     @property
-    def as_corrected(self) -> bool:
-        """True if our number agrees with the corrected one, or the paper's if that is right."""
+    def corrected_outcome(self) -> Outcome | None:
+        """The outcome against the corrected number, or the statement's if that needs none."""
         if self.corrected is None:
-            return self.as_printed
-        return self.agrees(self.corrected, self.corrected_relation)
+            return self.outcome
+        return self.judge(self.corrected, self.corrected_relation)
+
+    def what_decides(self) -> str:
+        """What would decide an open comparison: how many times as many replicates, if these can."""
+        number = self.reference if self.outcome == "open" else self.corrected
+        relation = self.relation if self.outcome == "open" else self.corrected_relation
+        if math.isnan(self.ours) or number is None:
+            return f"{self.name}: no number"
+        if not math.isfinite(self.refutation_noise):
+            return f"{self.name}: more {self.replicates} than one"
+        delta = self.ours - number
+        edge = self.tolerance if relation in ("<", ">") else self.margin(number)
+        gap = abs(abs(delta) - edge) if relation in ("=", "~") else abs(delta - edge)
+        times = math.ceil((self.refutation_noise / gap) ** 2) if gap else math.inf
+        if times > 1000:
+            return f"{self.name}: our number lies at the edge of the tolerance"
+        return f"{self.name}: about {max(2, times)} times as many {self.replicates}"
 
 
 class Criteria(TypedDict, total=False):
@@ -110,6 +156,8 @@ class Criteria(TypedDict, total=False):
     tolerance: float
     relation: Relation
     corrected_relation: Relation
+    resolution: float | None
+    extension: bool
 
 
 class CorrectedCriteria(Criteria, total=False):
@@ -119,98 +167,95 @@ class CorrectedCriteria(Criteria, total=False):
 
 
 def verdict(comparisons: Iterable[Comparison]) -> str:
-    """The verdict of a claim over all of its comparisons.
+    """The verdict of a claim over all of its comparisons but the extensions.
 
-    `holds` if every number is the paper's; `holds as corrected` if every number is the corrected
-    one, or the paper's where that needs no correction; `not run` if too few seeds ran to tell and
-    no other comparison speaks against the claim; else `fails`.
+    `holds` if every number of the statement holds. If one of them is refuted, the statement fails,
+    and `fails, corrected form holds` says that every corrected number, or the statement's where
+    that needs none, holds.
     """
-    comparisons = list(comparisons)
-    left_open = [comparison for comparison in comparisons if comparison.left_open]
-    decided = [comparison for comparison in comparisons if not comparison.left_open]
-    # One refuted comparison decides the claim, however many others are open.
-    not_refuted = all(comparison.as_printed or comparison.as_corrected for comparison in decided)
-    if left_open and not_refuted:
-        first = left_open[0]
-        seeds = "one seed leaves" if first.seeds == 1 else f"{first.seeds} seeds leave"
-        return f"not run ({seeds} it open: {first.name})"
-    if all(comparison.as_printed for comparison in comparisons):
-        return "holds"
-    if all(comparison.as_corrected for comparison in comparisons):
-        return "holds as corrected"
-    return "fails"
+    judged = [comparison for comparison in comparisons if not comparison.extension]
+    printed = [comparison.outcome for comparison in judged if comparison.reference is not None]
+    if not printed:
+        return "shown only (no comparison within the conditions of the statement)"
+    if "fails" in printed:
+        corrected = [comparison.corrected_outcome for comparison in judged]
+        if all(comparison.corrected is None for comparison in judged) or "fails" in corrected:
+            return "fails"
+        if "open" not in corrected:
+            return "fails, corrected form holds"
+        first = next(c for c in judged if c.corrected_outcome == "open")
+        return f"fails (the corrected form is open; {first.what_decides()})"
+    for comparison in judged:
+        if comparison.outcome == "open":
+            return f"open ({comparison.what_decides()})"
+    return "holds"
+
+
+def from_estimate(
+    name: str,
+    estimate: Estimate,
+    reference: float | None,
+    corrected: float | None = None,
+    **criteria: Unpack[Criteria],
+) -> Comparison:
+    """A comparison of an estimate, with its error and degrees of freedom."""
+    value, se, degrees = estimate
+    return Comparison(name, value, reference, corrected, se=se, degrees=degrees, **criteria)
 
 
 def average(
     name: str,
     values: FloatArray,
-    paper: float | None,
+    reference: float | None,
     corrected: float | None = None,
     **criteria: Unpack[Criteria],
 ) -> Comparison:
-    """A comparison of the mean over independent repeats, (repeats,), with its standard error."""
-    mean = float(np.mean(values))
-    return Comparison(name, mean, paper, corrected, se=standard_error(values), **criteria)
+    """A comparison of the mean over independent repeats, (repeats,)."""
+    return from_estimate(name, mean_estimate(values), reference, corrected, **criteria)
 
 
-def extreme(name: str, values: FloatArray, paper: float, relation: Relation) -> Comparison:
-    """A bound that every one of a few repeats has to keep: the worst of them, without an error."""
-    worst = values.max() if relation in ("<", "<=") else values.min()
-    return Comparison(name, float(worst), paper, relation=relation, tolerance=0.0)
-
-
-def _student(
+def growth(
     name: str,
-    ours: float,
-    paper: float,
-    se: float,
-    degrees: float,
-    seeds: int,
-    **criteria: Unpack[CorrectedCriteria],
+    factor: Estimate,
+    reference: float | None,
+    corrected: float | None = None,
+    fraction: float = 0.05,
+    **criteria: Unpack[Criteria],
 ) -> Comparison:
-    """A comparison with Student's one-sided 95 % bound at these degrees of freedom.
+    """A comparison of a growth factor, with a tolerance on what it exceeds 1 by.
 
-    For an equality the same bound holds on either side, which is the usual pair of one-sided tests
-    of equivalence: it holds if the 90 % interval lies within the tolerance.
+    A factor per layer is raised to the power of the depth, so a tolerance of the factor itself
+    would hide a large part of the growth. `fraction` is that of the excess over 1 of the reference,
+    or of the corrected number where the reference has none.
     """
-    # scipy.stats would take a second to import in every process that makes a table.
-    from scipy.special import stdtrit
-
-    # Without degrees of freedom (one seed) the interval is the whole line.
-    sigmas = float(stdtrit(degrees, 0.95)) if degrees else math.inf
-    return Comparison(name, ours, paper, se=se, sigmas=sigmas, seeds=seeds, **criteria)
+    excess = max(abs(number - 1) for number in (reference, corrected) if number is not None)
+    criteria.setdefault("tolerance", fraction * excess)
+    return from_estimate(name, factor, reference, corrected, **criteria)
 
 
 def over_seeds(
-    name: str, values: FloatArray, paper: float, **criteria: Unpack[CorrectedCriteria]
+    name: str, values: FloatArray, reference: float, **criteria: Unpack[CorrectedCriteria]
 ) -> Comparison:
     """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open."""
-    n = len(values)
-    se = standard_error(values) if n > 1 else math.inf
-    return _student(name, float(np.mean(values)), paper, se, n - 1, n, **criteria)
+    value, se, degrees = mean_estimate(values)
+    return Comparison(
+        name, value, reference, se=se, degrees=degrees, replicates="seeds", **criteria
+    )
 
 
 def between_seeds(
     name: str,
     first: FloatArray,
     second: FloatArray,
-    paper: float = 0.0,
+    reference: float = 0.0,
     **criteria: Unpack[CorrectedCriteria],
 ) -> Comparison:
     """The mean over the seeds of one kind of training runs less that of another kind.
 
     The two may differ in their spread and number of seeds, so the error and the degrees of freedom
-    are Welch's: with v_i = s_i^2/n_i they are sqrt(v_1 + v_2) and
-    (v_1 + v_2)^2/(v_1^2/(n_1 - 1) + v_2^2/(n_2 - 1)).
+    are Welch's (`Estimate.minus`).
     """
-    counts = np.array([len(first), len(second)])
-    delta, seeds = float(np.mean(first) - np.mean(second)), int(counts.min())
-    if seeds < 2:
-        return _student(name, delta, paper, math.inf, 0, seeds, **criteria)
-    parts = np.array([np.var(first, ddof=1), np.var(second, ddof=1)]) / counts
-    se = float(np.sqrt(parts.sum()))
-    # Without any spread Welch's formula is 0/0.
-    degrees = math.inf
-    if parts.any():
-        degrees = float(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum())
-    return _student(name, delta, paper, se, degrees, seeds, **criteria)
+    value, se, degrees = mean_estimate(first).minus(mean_estimate(second))
+    return Comparison(
+        name, value, reference, se=se, degrees=degrees, replicates="seeds", **criteria
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ghostgrad.analysis.results import column_by_repeat, read_frame
-from ghostgrad.analysis.statistics import FloatArray, fit_growth_rate, jackknife
+from ghostgrad.analysis.statistics import Estimate, FloatArray, fit_growth_rate, jackknife
 from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.config import exported_data
 from ghostgrad.registry.registry import Registry
@@ -69,10 +69,10 @@ class Evidence:
 
     def growth_rate(
         self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)
-    ) -> tuple[float, float]:
+    ) -> Estimate:
         """The fitted factor per layer toward the input of a column's mean over repeats.
 
-        Returns the factor and its standard error by the jackknife over repeats. `layers` selects
+        Its standard error is that of the jackknife over repeats. `layers` selects
         the layers of the fit; by default all but the input, which has no weights.
         """
         return jackknife(self.layers(variant, column)[:, layers], fit_growth_rate)

@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.evidence import Evidence, MissingEvidence
 from ghostgrad.registry.claim import Claim
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.scaling import describe_scaling
 from ghostgrad.registry.tasks import TASKS
 
-NUMBER_COLUMNS = "comparison relation paper ours ours_se corrected_relation corrected".split()
+NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
+corrected_relation corrected corrected_outcome""".split()
 COLUMNS = [
-    *"id section statement verdict".split(),
+    *"id section statement stated_relation conditions verdict".split(),
     *NUMBER_COLUMNS,
-    *"corrected_form evidence scale".split(),
+    *"corrected_form rests_on evidence scale".split(),
 ]
 
 
 class Judgement(NamedTuple):
-    """The verdict of a claim, the comparisons behind it, and what these are made of."""
+    """The verdict of a claim, the comparisons behind it, and what these are made of.
+
+    `judged` is False where the comparisons are only shown, as on a scaled run.
+    """
 
     verdict: str
     comparisons: list[Comparison]
+    rests_on: str
     evidence: str
+    judged: bool = True
 
 
 def compare(claim: Claim, evidence: Evidence) -> list[Comparison]:
-    """The comparisons that decide a computed claim; MissingEvidence if a run is not there."""
+    """The comparisons that decide a computed claim; MissingEvidence if a run is not there, and
+    InputError for a number whose source the claim does not name."""
     # By name: the registry counts the claim's module among those that make the claim's table
     # (`Registry.table_modules`), since no import statement shows this dependency.
     module = importlib.import_module(f"ghostgrad.claims.{claim.module}")
-    return list(getattr(module, claim.function)(evidence))
+    comparisons = list(getattr(module, claim.function)(evidence))
+    for comparison in comparisons:
+        if comparison.reference is not None:
+            claim.source_of(comparison.name)
+    return comparisons
 
 
 def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     """The verdict of a claim at a scale."""
     if claim.quotes:
-        return Judgement("editorial", [], " | ".join(claim.quotes))
+        return Judgement(claim.kind, [], "the text", " | ".join(claim.quotes))
     evidence = Evidence(registry, scale, [])
     try:
         comparisons = compare(claim, evidence)
     except MissingEvidence as reason:
-        return Judgement(f"not run ({reason})", [], "")
-    claim_verdict = verdict(comparisons)
-    if not claim_verdict.startswith("not run") and _depends_on_scaled_training(
-        registry, claim, scale
-    ):
-        shows = "does not show" if claim_verdict == "fails" else "shows"
-        claim_verdict = f"not run ({shows} at scale {scale})"
-    return Judgement(claim_verdict, comparisons, _describe_evidence(claim, evidence, comparisons))
+        return Judgement(f"not run ({reason})", [], "", "", judged=False)
+    sources = rests_on(registry, claim, comparisons), describe_evidence(claim, evidence)
+    scaling = describe_scaling(registry, claim.runs, scale)
+    if scaling:
+        return Judgement(f"shown only ({scaling})", comparisons, *sources, judged=False)
+    if claim.undecided:
+        return Judgement(f"open ({claim.undecided})", comparisons, *sources)
+    return Judgement(verdict(comparisons), comparisons, *sources)
 
 
-def _describe_evidence(claim: Claim, evidence: Evidence, comparisons: list[Comparison]) -> str:
+def rests_on(registry: Registry, claim: Claim, comparisons: list[Comparison]) -> str:
+    """What the verdict of a claim rests on: the kinds of its runs, or how it is computed without
+    any."""
+    tasks = dict.fromkeys(registry.experiments[run.partition("/")[0]].task for run in claim.runs)
+    if tasks:
+        return ", ".join(TASKS[task].evidence for task in tasks)
+    has_error = any(comparison.se for comparison in comparisons)
+    return "Monte Carlo" if has_error else "exact computation"
+
+
+def describe_evidence(claim: Claim, evidence: Evidence) -> str:
     """Every file that was read, with all seeds of a run as one, and what was read of it.
 
     A claim that needs no run names the function that computes it.
@@ -67,18 +87,7 @@ def _describe_evidence(claim: Claim, evidence: Evidence, comparisons: list[Compa
         rows_of_file.setdefault(f"{run}-s*/{name}", {})[rows] = None
     if rows_of_file:
         return ", ".join(f"{file} ({', '.join(rows)})" for file, rows in rows_of_file.items())
-    has_error = any(comparison.se for comparison in comparisons)
-    method = "Monte Carlo" if has_error else "quadrature and exact algebra"
-    return f"{method} in ghostgrad/claims/{claim.module}.py: {claim.function}"
-
-
-def _depends_on_scaled_training(registry: Registry, claim: Claim, scale: str) -> bool:
-    """True if the claim depends on training that differs from the paper's at this scale.
-
-    Such numbers are shown and not judged, as in tables.
-    """
-    trained = (run for run in registry.claim_runs(scale, claim) if TASKS[run.task].trains)
-    return any(registry.experiments[run.experiment].scaled(run.variant, scale) for run in trained)
+    return f"ghostgrad/claims/{claim.module}.py: {claim.function}"
 
 
 def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
@@ -90,42 +99,49 @@ def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
             "id": claim.id,
             "section": claim.section,
             "statement": claim.statement,
+            "stated_relation": claim.relation,
+            "conditions": claim.conditions,
             "verdict": judgement.verdict,
             "corrected_form": claim.corrected,
+            "rests_on": judgement.rests_on,
             "evidence": judgement.evidence,
             "scale": scale,
         }
-        numbers = [_number_fields(comparison) for comparison in judgement.comparisons]
-        for number_fields in numbers or [dict.fromkeys(NUMBER_COLUMNS)]:
-            rows.append({**claim_fields, **number_fields})
+        numbers = [number_fields(claim, c, judgement) for c in judgement.comparisons]
+        for fields in numbers or [dict.fromkeys(NUMBER_COLUMNS)]:
+            rows.append({**claim_fields, **fields})
     return rows
 
 
-def _number_fields(comparison: Comparison) -> dict[str, Any]:
-    has_paper, has_corrected = comparison.paper is not None, comparison.corrected is not None
+def number_fields(claim: Claim, comparison: Comparison, judgement: Judgement) -> dict[str, Any]:
+    """The columns of claims.csv that describe one comparison."""
+    has_reference = comparison.reference is not None
+    has_corrected = comparison.corrected is not None
+    source = claim.source_of(comparison.name) if has_reference else None
     return {
         "comparison": comparison.name,
-        "relation": comparison.relation if has_paper else None,
-        "paper": comparison.paper,
+        "relation": comparison.relation if has_reference else None,
+        "reference": comparison.reference,
+        "provenance": source.provenance if source else None,
+        "basis": source.basis if source else None,
         "ours": comparison.ours,
         "ours_se": comparison.finite_se,
+        "tolerance": comparison.tolerance,
+        "outcome": outcome_text(comparison, comparison.outcome, judgement),
         "corrected_relation": comparison.corrected_relation if has_corrected else None,
         "corrected": comparison.corrected,
+        "corrected_outcome": outcome_text(comparison, comparison.corrected_outcome, judgement)
+        if has_corrected
+        else None,
     }
 
 
-def table_entries(
-    comparisons: Iterable[Comparison],
-) -> Iterator[tuple[Comparison, str, float, bool]]:
-    """The entries of the table of one claim: (comparison, column, number, whether ours agrees).
-
-    Each comparison appears under "as printed" and, if there is a corrected number, under "as
-    corrected".
-    """
-    for comparison in comparisons:
-        for column, number, agrees in (
-            ("as printed", comparison.paper, comparison.as_printed),
-            ("as corrected", comparison.corrected, comparison.as_corrected),
-        ):
-            if number is not None and not math.isnan(number):
-                yield comparison, column, number, agrees
+def outcome_text(comparison: Comparison, outcome: str | None, judgement: Judgement) -> str | None:
+    """The outcome of a comparison as tables and the list show it: a verdict, with its reason."""
+    if outcome is None:
+        return None
+    if not judgement.judged:
+        return judgement.verdict
+    if comparison.extension:
+        return f"shown only (extension: {outcome})"
+    return f"open ({comparison.what_decides()})" if outcome == "open" else outcome

@@ -6,7 +6,7 @@ Imports neither torch nor pandas.
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,22 +23,45 @@ from ghostgrad.checks import (
 from ghostgrad.registry.inherit import resolve_like
 from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
+from ghostgrad.registry.verdict import count_verdicts
 
 MODULES = ("ghost", "ghost_errata", "lalc", "bnres", "across")  # of ghostgrad/claims, a file each
-VERDICTS = ("holds", "holds as corrected", "fails", "editorial", "not run")
 
 Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
 Row = Mapping[str, str]  # of claims.csv
 
 
 @dataclass(frozen=True)
+class NumberSource:
+    """Where the numbers of some comparisons come from.
+
+    `names` is the name of a comparison, in which `*` stands for any text. `provenance` is a word of
+    `verdict.PROVENANCE`, and `basis` what belongs to it: the words of the paper for a printed
+    number; the formula and its conditions for a derived one; the reasons, and what else it could
+    be, for a restored one; why we chose it for a threshold of ours.
+    """
+
+    names: str
+    provenance: str
+    basis: str
+
+    def covers(self, comparison: str) -> bool:
+        """True if this is the source of the comparison's number."""
+        pattern = ".*".join(re.escape(part) for part in self.names.split("*"))
+        return re.fullmatch(pattern, comparison) is not None
+
+
+@dataclass(frozen=True)
 class Claim:
     """One statement of a paper.
 
-    `function` of ghostgrad/claims/`module`.py computes the comparisons that decide it; an erratum
-    of wording has `quotes` instead. A claim with a `title` is an artifact too: its table shows the
-    comparisons, unless `artifact` (keys as below `artifacts` in workflow/experiments/) says what
-    else is shown.
+    `relation` is how the paper relates the two sides, a word of `verdict.RELATIONS`, and
+    `conditions` under which conditions. `function` of ghostgrad/claims/`module`.py computes the
+    comparisons that decide it, and `numbers` says where their numbers come from. `undecided` says
+    why these comparisons cannot decide the claim, and what would. A claim of kind `editorial` or
+    `extraction` has `quotes` instead. A claim with a `title` is an artifact too: its table shows
+    the comparisons, unless `artifact` (keys as below `artifacts` in workflow/experiments/) says
+    what else is shown.
     """
 
     id: str
@@ -48,9 +71,13 @@ class Claim:
     section: str
     statement: str
     title: str = ""
-    paper: str = ""
+    relation: str = ""
+    conditions: str = ""
+    numbers: tuple[NumberSource, ...] = ()
     corrected: str = ""
+    undecided: str = ""
     runs: tuple[str, ...] = ()
+    kind: str = ""
     quotes: tuple[str, ...] = ()
     artifact: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,6 +85,16 @@ class Claim:
     def computed(self) -> bool:
         """True for a claim that a function decides, False for an erratum of wording."""
         return not self.quotes
+
+    def source_of(self, comparison: str) -> NumberSource:
+        """Where the number of a comparison comes from; InputError if `numbers` does not say."""
+        for source in self.numbers:
+            if source.covers(comparison):
+                return source
+        names = [source.names for source in self.numbers]
+        raise InputError(
+            f"{self.where}.numbers: no entry for '{comparison}'{nearest(comparison, names)}"
+        )
 
 
 def load_claims(workflow: Path) -> dict[str, Claim]:
@@ -84,10 +121,7 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
     for key in ("section", "statement"):
         if key not in body:
             raise InputError(f"{where}: key '{key}' is missing")
-    kinds = [key for key in ("paper", "quotes") if key in body]
-    if len(kinds) != 1:
-        found = "both" if kinds else "neither"
-        raise InputError(f"{where}: expected either paper or quotes, found {found}")
+    _check_kind(body, where)
     if "artifact" in body and "title" not in body:
         raise InputError(f"{where}: key 'title' is missing; an artifact needs one")
     # ghost.prop3_8 -> prop3_8, E-G8 -> e_g8, X1 -> x1
@@ -98,7 +132,25 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
         raise InputError(f"{where}: no function '{function}' in {place}{nearest(function, known)}")
     for key in ("runs", "quotes"):
         body[key] = tuple(body.get(key, ()))
+    # The schema has checked that each entry names one provenance.
+    body["numbers"] = tuple(
+        NumberSource(names, *next(iter(source.items())))
+        for names, source in body.get("numbers", {}).items()
+    )
     return Claim(id=name, module=module, function=function, where=where, **body)
+
+
+def _check_kind(body: Mapping[str, Any], where: str) -> None:
+    """Raise InputError unless a claim is either computed, with a relation, conditions and sources
+    of its numbers, or an erratum of wording, with a kind and quotes."""
+    kinds = [key for key in ("numbers", "quotes") if key in body]
+    if len(kinds) != 1:
+        found = "both" if kinds else "neither"
+        raise InputError(f"{where}: expected either numbers or quotes, found {found}")
+    needed = ("relation", "conditions") if "numbers" in body else ("kind",)
+    for key in needed:
+        if key not in body:
+            raise InputError(f"{where}: key '{key}' is missing; a claim with {kinds[0]} needs it")
 
 
 def read_claims_csv(path: Path) -> list[Row]:
@@ -109,8 +161,6 @@ def read_claims_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(stream))
 
 
-def count_verdicts(rows: Iterable[Row]) -> str:
-    """`12 holds, 30 holds as corrected, …`; a claim with several comparisons counts once."""
-    verdicts = {row["id"]: row["verdict"].partition(" (")[0] for row in rows}
-    number = Counter(verdicts.values())
-    return ", ".join(f"{number[name]} {name}" for name in VERDICTS if number[name])
+def count_claims(rows: Iterable[Row]) -> str:
+    """`12 holds, 30 fails, …`; a claim with several comparisons counts once."""
+    return count_verdicts({row["id"]: row["verdict"] for row in rows}.values())

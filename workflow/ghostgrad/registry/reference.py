@@ -1,4 +1,4 @@
-"""The papers' numbers: workflow/reference/*.csv, each file for the table of one artifact.
+"""The numbers beside ours: workflow/reference/*.csv, each file for the table of one artifact.
 
 A misspelt label would add a row to the table and leave the row that was meant without its paper
 value, so every row is checked against what the table can contain. docs/architecture.md, "Verdicts",
@@ -21,13 +21,15 @@ from typing import Any
 from ghostgrad.checks import InputError, display_path, nearest
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.signatures import TABLES, Report, result_functions
+from ghostgrad.registry.verdict import PROVENANCE
 
 NUMBERS = ("value", "std", "tolerance")
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WORDS = {
-    "relation": ("=", "<", "<=", ">", ">="),
+    "relation": ("=", "~", "<", "<=", ">", ">="),
     "diverges": ("", "yes"),
     "cited": ("", "yes"),
+    "provenance": tuple(PROVENANCE),
 }
 
 Key = tuple[str, str, str]  # row, column, metric
@@ -35,10 +37,11 @@ Key = tuple[str, str, str]  # row, column, metric
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One number of a paper, with the columns of the file as its fields, and its line there.
+    """One number beside ours, with the columns of the file as its fields, and its line there.
 
     `minus` names the two cells of a difference. `value`, `std` and `tolerance` are NaN where they
-    are left empty.
+    are left empty. `provenance` and `basis` say whose number it is, as in `claim.NumberSource`;
+    `source` is the place in the paper.
     """
 
     row: str
@@ -52,6 +55,8 @@ class ReferenceRow:
     tolerance: float
     diverges: str
     cited: str
+    provenance: str
+    basis: str
     source: str
     line: int
 
@@ -120,6 +125,8 @@ def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
         raise InputError(
             f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column"
         )
+    if not row["basis"]:
+        raise InputError(f"{where}: basis: is empty; say what a {row['provenance']} number rests on")
     return ReferenceRow(**row, line=line)
 
 

@@ -12,6 +12,7 @@ from ghostgrad.checks import load_yaml
 from ghostgrad.registry.datasets import CONFIG_KEYS, DATA_SETS
 from ghostgrad.registry.spec import SCALES
 from ghostgrad.registry.tasks import TASKS
+from ghostgrad.registry.verdict import PROVENANCE, RELATIONS
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
@@ -44,6 +45,13 @@ def config_schema() -> dict[str, Any]:
     return schema
 
 
+@cache
 def claims_schema() -> dict[str, Any]:
     """The schema of workflow/claims/*.yaml."""
-    return _read("claims")
+    schema = copy.deepcopy(_read("claims"))
+    keys = schema["additionalProperties"]["properties"]
+    keys["relation"]["enum"] = list(RELATIONS)
+    keys["numbers"]["additionalProperties"]["properties"] = {
+        provenance: {"type": "string", "minLength": 1} for provenance in PROVENANCE
+    }
+    return schema

@@ -23,6 +23,8 @@ class Task:
     """One kind of run. Its function is `ghostgrad.tasks.<name>.<name>`."""
 
     spec: type[Spec]
+    evidence: str
+    """What a verdict rests on whose number comes from such a run."""
     trains: bool = False
     """Trains a network, so that its runs have a series by step and a duration that `ghostgrad
     calibrate` can measure."""
@@ -41,11 +43,12 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task(spec=SimulateSpec),
-        Task(spec=SampleSpec),
-        Task(spec=InitializeSpec),
+        Task(spec=SimulateSpec, evidence="simulation"),
+        Task(spec=SampleSpec, evidence="Monte Carlo"),
+        Task(spec=InitializeSpec, evidence="networks at initialization"),
         Task(
             spec=ClassifySpec,
+            evidence="training",
             trains=True,
             data_parallel=True,
             publishing_rule="pretrain",
@@ -53,11 +56,12 @@ TASKS = {
         ),
         Task(
             spec=DetectSpec,
+            evidence="training",
             trains=True,
             data_parallel=True,
             result=("box_ap", "box AP"),
         ),
-        Task(spec=WeightsSpec),
+        Task(spec=WeightsSpec, evidence="published weights"),
     )
 }
 
