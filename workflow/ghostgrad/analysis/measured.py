@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-
 from ghostgrad.analysis.statistics import Estimate, FloatArray, mean_estimate
 from ghostgrad.registry.artifact import Cell
 
@@ -35,6 +34,11 @@ class Measured:
     unit: str = ""
     source_cells: tuple[tuple[str, str], ...] = ()
     quadrature: bool = False
+
+    @property
+    def estimate(self) -> Estimate:
+        """Our number as an estimate; the error of a single repeat is infinite."""
+        return Estimate(self.ours, self.se if self.degrees else math.inf, self.degrees)
 
 
 def of_estimate(

@@ -17,11 +17,12 @@ from typing import Literal
 import numpy as np
 
 from ghostgrad.analysis.measured import Measured, of_estimate, over_repeats, reports
-from ghostgrad.analysis.results import Results
+from ghostgrad.analysis.results import Results, test_images
 from ghostgrad.analysis.statistics import (
     CURVE_STATISTICS,
     FloatArray,
     RepeatedCurves,
+    binomial_error,
     depth_exponent,
     fit_growth_rate,
     jackknife,
@@ -251,7 +252,10 @@ def relu_ratios(_: Results) -> Iterator[Measured]:
 def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Iterator[Measured]:
     """Mean, standard deviation and count over seeds of columns of metrics.csv.
 
-    Raises InputError if no run has such a column.
+    Of a single seed, an accuracy in percent has the binomial error of its test images, which
+    shows how many of its digits mean something. It says nothing of the spread over seeds, so that
+    the number has no degrees of freedom and is not judged. Raises InputError if no run has such a
+    column.
     """
     for cell in results.measured_cells:
         frame, rows = results.tidy, results.rows(cell)
@@ -263,12 +267,13 @@ def final_metrics(results: Results, metrics: list[str], unit: str = "") -> Itera
             values = rows[metric].dropna().astype(float)
             if values.empty and not diverged:
                 continue  # this cell's task does not measure it
-            # NaN if every seed diverged before there was a value.
-            mean = float(values.mean()) if len(values) else np.nan
             if len(values) > 1:
-                measured = over_repeats(cell, metric, values.to_numpy())
+                measured = over_repeats(cell, metric, np.array(values, dtype=np.float64))
             else:
-                measured = Measured(cell.row, cell.column, metric, mean)
+                # NaN if every seed diverged before there was a value.
+                mean = float(values.iloc[0]) if len(values) else np.nan
+                se = binomial_error(mean, test_images(results, cell)) if unit == "%" else np.nan
+                measured = Measured(cell.row, cell.column, metric, mean, se=se)
             yield replace(measured, n=len(rows), n_diverged=diverged, unit=unit)
 
 

@@ -16,7 +16,8 @@ from ghostgrad.analysis.statistics import FloatArray
 from ghostgrad.analysis.tidy import damaged_file, tidy_table
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.registry.artifact import Artifact, Cell
-from ghostgrad.registry.reference import COLUMNS, NUMBERS, read_reference
+from ghostgrad.registry.datasets import DATA_SETS
+from ghostgrad.registry.reference import ReferenceRow, read_reference
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import published
 
@@ -66,15 +67,10 @@ class Results:
         return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=text)
 
     @cached_property
-    def paper(self) -> pd.DataFrame:
-        """The paper's numbers, with the columns of the reference file; empty if it prints none.
-
-        `value`, `std` and `tolerance` are NaN where the field is empty.
-        """
+    def _references(self) -> list[ReferenceRow]:
+        """The numbers that stand beside ours in the artifact's table."""
         path = self.registry.workflow / "reference" / f"{self.artifact.source}.csv"
-        rows = [[getattr(row, name) for name in COLUMNS] for row in read_reference(path)]
-        frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        return frame.astype(dict.fromkeys(NUMBERS, float))
+        return read_reference(path)
 
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:
         for run in self.registry.cell_runs(self.scale, cell):
@@ -135,11 +131,10 @@ class Results:
         first_rows: np.ndarray = frame["repeat"].to_numpy()[frame.iloc[:, 1].to_numpy() == 0]
         return first_rows
 
-    def paper_values(self, cell: Cell, metric: str) -> list[float]:
-        """The paper's numbers of a cell's metric: usually one, or none."""
-        is_asked = self.paper[["row", "column", "metric"]] == [cell.row, cell.column, metric]
-        values: list[float] = self.paper[is_asked.all(axis=1)]["value"].tolist()
-        return values
+    def references(self, cell: Cell, metric: str) -> list[ReferenceRow]:
+        """The numbers beside a cell's metric, which say whose they are: usually one, or none."""
+        key = (cell.row, cell.column, metric)
+        return [row for row in self._references if row.key == key]
 
     def rows(self, cell: Cell) -> pd.DataFrame:
         """The tidy rows of a cell, one per finished run."""
@@ -165,6 +160,13 @@ def data_title(name: str) -> str:
         return str(json.loads(manifest.read_text(encoding="utf-8"))["title"])
     except (OSError, ValueError, TypeError, KeyError):
         return name
+
+
+def test_images(results: Results, cell: Cell) -> int | None:
+    """How many test images the runs of a cell are evaluated on; None where that is not known."""
+    name = results.registry.cell_runs(results.scale, cell)[0].data
+    counts = DATA_SETS[name].counts if name else None
+    return counts.test if counts else None
 
 
 def read_frame(path: Path) -> pd.DataFrame:

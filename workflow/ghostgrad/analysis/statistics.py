@@ -157,6 +157,11 @@ def standard_error(values: FloatArray) -> float:
     return std / math.sqrt(len(values))
 
 
+def binomial_error(percent: float, count: int | None) -> float:
+    """The standard error of an accuracy in percent on `count` images; NaN if that is not known."""
+    return math.sqrt(percent * (100 - percent) / count) if count else math.nan
+
+
 def split_block_ratios(variances: FloatArray) -> list[FloatArray]:
     """The growth of the gradient's variance over each block, for each of the three scales.
 

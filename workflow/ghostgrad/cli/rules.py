@@ -22,6 +22,7 @@ from ghostgrad.cli.estimates import expectation
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.config import machine_facts
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.registry.spec import RunSpec, available, short_hash
 from ghostgrad.report import overview, pages
 from ghostgrad.runs.record import FILES
@@ -279,6 +280,7 @@ class Build:
         """An artifact's title, its place in the paper, its caption, and where we fill in or leave
         the paper, as reStructuredText."""
         artifact = self.artifact(wildcards)
-        head = f"**{_escape(artifact.title)}** ({_escape(artifact.section)})."
+        title = scaled_title(self.registry, artifact, wildcards.scale)
+        head = f"**{_escape(title)}** ({_escape(artifact.section)})."
         notes = [f"- {_escape(note)}" for note in self.registry.notes(artifact)]
         return "\n".join([f"{head} {_escape(artifact.caption)}", "", *notes])

@@ -35,7 +35,7 @@ def show(
     runs: Annotated[bool, typer.Option("--runs", help="print the tidy rows, one per run")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print the table as CSV")] = False,
 ) -> None:
-    """Show the paper's numbers beside ours for one artifact, from the runs that exist."""
+    """Show the numbers of a statement beside ours for one artifact, from the runs that exist."""
     config, scale = configured(scale)
     export_machine_facts(config)
     registry = load_registry()
@@ -71,10 +71,11 @@ def _print_artifact(
     rows: Sequence[CsvRow],
     done: Sequence[RunSpec],
 ) -> None:
-    from ghostgrad.report.cells import footer
-    from ghostgrad.report.verdicts import LEGEND
+    from ghostgrad.registry.scaling import column_headings, scaled_title
+    from ghostgrad.registry.verdict import LEGEND
+    from ghostgrad.report.cells import footer, provenance_notes
 
-    print(f"{artifact.id}: {artifact.title} ({artifact.section})")
+    print(f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({artifact.section})")
     if needed := registry.artifact_runs(scale, artifact):
         print(f"{len(done)}/{len(needed)} runs at scale {scale}")
     if artifact.has_table:
@@ -83,7 +84,9 @@ def _print_artifact(
     if figure.exists():
         print(f"figure: {figure}")
     if artifact.has_table:
-        _print_table(rows)
+        _print_table(rows, column_headings(registry, artifact, scale))
+        for note in provenance_notes(rows):
+            print(note)
         print(footer(rows, scale))
         print(LEGEND)
     if other_code := computed_by_other_code(done):
@@ -113,7 +116,8 @@ def _read_table(path: Path) -> Sequence[CsvRow]:
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     is_whole = all(None not in row and None not in row.values() for row in rows)
-    return rows if is_whole and rows and "verdict" in rows[0] else []
+    # A table of an earlier version has other columns.
+    return rows if is_whole and rows and "provenance" in rows[0] else []
 
 
 def _table_rows(
@@ -148,14 +152,14 @@ def _table_rows(
     return tables.records(tables.build(registry, artifact, scale, why_not))
 
 
-def _print_table(rows: Sequence[CsvRow]) -> None:
+def _print_table(rows: Sequence[CsvRow], headings: Mapping[str, str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from ghostgrad.report.cells import pivot
 
-    header, body = pivot(rows)
+    header, body = pivot(rows, headings)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")

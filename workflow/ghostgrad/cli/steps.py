@@ -18,6 +18,7 @@ from ghostgrad.cli.options import results_of
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.registry import Registry, load_registry
+from ghostgrad.registry.scaling import column_headings, scaled_title
 
 ScaleStep = Annotated[str, typer.Option("--scale")]
 Target = Annotated[Path, typer.Option("--target")]
@@ -88,13 +89,14 @@ def _write_table(
     from ghostgrad.report import render, tables
 
     frame = tables.build(registry, artifact, scale, why_not, tidy_file)
-    title = f"{artifact.id}: {artifact.title} ({artifact.section})"
+    title = f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({artifact.section})"
     rows = tables.records(frame)
+    headings = column_headings(registry, artifact, scale)
     texts = {
         "csv": frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"),
-        "md": render.render_markdown(title, rows, scale),
-        "html": render.render_html(title, rows, scale),
-        "tex": render.render_latex(title, rows, scale),
+        "md": render.render_markdown(title, rows, scale, headings),
+        "html": render.render_html(title, rows, scale, headings),
+        "tex": render.render_latex(title, rows, scale, headings),
     }
     for suffix, text in texts.items():
         write_atomically(results_of(scale) / "tables" / f"{artifact.id}.{suffix}", text)

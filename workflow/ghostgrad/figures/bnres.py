@@ -19,7 +19,7 @@ from ghostgrad.figures.curves import (
     curve_start,
     draw_band,
     draw_curve,
-    draw_paper_values,
+    draw_reference_values,
     no_data,
     over_repeats,
     over_seeds,
@@ -35,7 +35,6 @@ QUANTITIES = {
     "gradient_norm": "norm of the gradient",
 }
 RUN_ENDED = "the run ended before"
-UPPER_BOUND = "the paper's upper bound"
 
 # Curve -> which of a block's two BN layers, the probe, color and dash.
 BN_CURVES = {
@@ -179,13 +178,14 @@ def _draw_bn_curves(
 def _draw_upper_bound(
     axes: Axes, results: Results, cell: Cell, position: float, blocks: np.ndarray
 ) -> list[pd.DataFrame]:
-    """The bound that the paper prints for this position, if it does."""
+    """The upper bound that stands beside this position in the table, if there is one."""
     frames = []
-    for bound in results.paper_values(cell, f"largest at step {position:,.0f}"):
-        y = np.full(len(blocks), bound)
-        draw_paper_values(axes, blocks, y, legend=UPPER_BOUND)
+    for number in results.references(cell, f"largest at step {position:,.0f}"):
+        y = np.full(len(blocks), number.value)
+        legend = f"upper bound ({number.provenance})"
+        draw_reference_values(axes, blocks, y, legend=legend)
         panel = f"{cell.label} at {position:g}"
-        columns = {"panel": panel, "x": blocks, "mean": y, "label": UPPER_BOUND}
+        columns = {"panel": panel, "x": blocks, "mean": y, "label": legend}
         frames.append(pd.DataFrame(columns))
     return frames
 

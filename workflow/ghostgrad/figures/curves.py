@@ -97,14 +97,14 @@ def draw_curve(
     )
 
 
-def draw_paper_values(
+def draw_reference_values(
     axes: Axes,
     x: np.ndarray,
     y: np.ndarray,
     look: Look = (BLACK, SOLID),
     legend: str | None = None,
 ) -> None:
-    """The paper's numbers as hollow circles, in the color and dash of what they belong to."""
+    """Numbers of a statement as hollow circles, in the color and dash of what they belong to."""
     axes.plot(
         x,
         y,

@@ -19,7 +19,7 @@ from ghostgrad.figures.curves import (
     curve_start,
     draw_by_epoch,
     draw_curve,
-    draw_paper_values,
+    draw_reference_values,
     over_repeats,
     over_seeds,
 )
@@ -38,21 +38,24 @@ def _draw_layer_curves(
     results: Results, frames: list[pd.DataFrame], metric: str, xlabel: str, ylabel: str
 ) -> Drawing:
     """One curve per cell over the layers, with its name at the input's end, where curves differ
-    most. Where the paper gives a curve's factor per layer, `metric`, hollow circles grow by it from
-    our value at the output."""
+    most. Where a factor per layer, `metric`, stands beside a curve in the table, hollow circles
+    grow by it from our value at the output, and the title says whose factor it is."""
     figure, (axes,) = new_panels()
     first, last = frames[0]["x"].iloc[0], max(frame["x"].max() for frame in frames)
     tick_distance = 5 * max(1, round(last / 25))
     ticks = np.array([first, *range(tick_distance, int(last) + 1, tick_distance)])
     predictions = []
+    provenance: dict[str, None] = {}
     for index, (cell, frame) in enumerate(zip(results.measured_cells, frames, strict=True)):
         output = frame.iloc[-1]
         draw_curve(axes, frame, cell.label, index)
-        for growth_rate in results.paper_values(cell, metric):
+        for number in results.references(cell, metric):
             x = ticks[ticks <= output["x"]]
-            y = output["mean"] * growth_rate ** (output["x"] - x)
-            draw_paper_values(axes, x, y, style.line_look(cell.label, index))
-            columns = {"panel": "the paper's rate", "label": cell.label, "x": x, "mean": y}
+            y = output["mean"] * number.value ** (output["x"] - x)
+            draw_reference_values(axes, x, y, style.line_look(cell.label, index))
+            provenance[number.provenance] = None
+            panel = f"{number.provenance} rate"
+            columns = {"panel": panel, "label": cell.label, "x": x, "mean": y}
             predictions.append(pd.DataFrame(columns))
     set_log_y(axes)
     axes.set_xlim(first, last * 1.01)
@@ -61,7 +64,8 @@ def _draw_layer_curves(
     label_curves(axes, starts, left=True)
     axes.set_xticks(ticks)
     if predictions:
-        legend = "○ the paper's asymptotic rate, from our value at the output"
+        kinds = " or ".join(provenance)
+        legend = f"○ asymptotic rate ({kinds}), from our value at the output"
         axes.set_title(legend, fontsize=6.5, color=style.GREY)
     return figure, concatenate([*frames, *predictions])
 
@@ -93,7 +97,7 @@ def prediction(results: Results, activation: Literal["ReLU", "SELU", "Tanh"]) ->
     figure, (axes,) = new_panels()
     draw_curve(axes, measured, cell.label)
     axes.plot(layers, fitted, color=style.BLACK, linewidth=0.7, linestyle=style.DASHED)
-    draw_paper_values(axes, layers, predicted)
+    draw_reference_values(axes, layers, predicted)
     set_log_y(axes)
     axes.set_xlim(0, layers[-1] + 0.5)
     axes.set_xticks([1, *range(5, layers[-1] + 1, 5)])

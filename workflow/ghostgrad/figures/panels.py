@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ghostgrad.analysis.results import Results, data_title
 from ghostgrad.figures.style import GREY
 from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.scaling import describe_artifact_scaling
 
 LIGHT_GREY = "#cccccc"  # lines that only guide the eye
 MAX_NAMED_CELLS = 6  # missing cells are counted where there are more
@@ -85,10 +86,15 @@ def _value_text(key: str, value: object) -> str:
 
 
 def add_scale_note(figure: Figure, results: Results) -> None:
-    """Write `scale_note` below the figure, in two lines at most; nothing where an artifact needs no
-    run."""
+    """Write above the figure what was measured where the scale changes more than repeats and seeds,
+    and `scale_note` below it, in two lines at most; nothing where an artifact needs no run."""
     if not results.artifact.cells:
         return
+    cells = results.measured_cells
+    scaling = describe_artifact_scaling(results.registry, cells, results.scale)
+    if scaling:
+        width = int(figure.get_figwidth() * 17)  # about 17 letters of 7.5 pt fit in an inch
+        figure.suptitle(textwrap.fill(scaling, width), fontsize=7.5, color=GREY)
     characters = int(figure.get_figwidth() * 21)  # about 21 letters of 6 pt fit in an inch
     lines = textwrap.fill(scale_note(results), characters, max_lines=2, placeholder=" …")
     figure.supxlabel(lines, fontsize=6, color=GREY, x=0.99, ha="right")

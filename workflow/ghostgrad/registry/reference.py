@@ -126,7 +126,9 @@ def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
             f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column"
         )
     if not row["basis"]:
-        raise InputError(f"{where}: basis: is empty; say what a {row['provenance']} number rests on")
+        raise InputError(
+            f"{where}: basis: is empty; say what a {row['provenance']} number rests on"
+        )
     return ReferenceRow(**row, line=line)
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ghostgrad.registry.artifact import Cell
+from ghostgrad.registry.artifact import Artifact, Cell
 from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec
+from ghostgrad.registry.specs.classify import ClassifySpec
+from ghostgrad.registry.specs.detect import DetectSpec
+from ghostgrad.registry.tasks import TASKS
 
 # How a title names each data set.
 DATA_NAMES = {
@@ -37,7 +40,7 @@ def describe_scaling(registry: Registry, variants: Iterable[str], scale: str) ->
     """`measured on 8x8 digits, width 16, batch 32, 77 steps`: what the scale changes in the runs of
     these variants (`experiment/variant`), over all of them; empty if it changes at most repeats and
     seeds."""
-    changes = [_change(registry, *variant.split("/"), scale) for variant in variants]
+    changes = [_change(registry, variant, scale) for variant in variants]
     merged: dict[str, list[Any]] = {}
     for change in changes:
         for key, value in change.items():
@@ -67,7 +70,25 @@ def describe_artifact_scaling(registry: Registry, cells: Iterable[Cell], scale: 
     return describe_scaling(registry, dict.fromkeys(variants), scale)
 
 
-def column_heading(registry: Registry, cells: Iterable[Cell], scale: str) -> str:
+def scaled_title(registry: Registry, artifact: Artifact, scale: str) -> str:
+    """The title of an artifact, which on a scaled run says what was measured."""
+    scaling = describe_artifact_scaling(registry, artifact.cells, scale)
+    return f"{artifact.title}, {scaling}" if scaling else artifact.title
+
+
+def column_headings(registry: Registry, artifact: Artifact, scale: str) -> dict[str, str]:
+    """Column label -> heading, for the columns whose heading says what was run instead."""
+    labels = dict.fromkeys(cell.column for cell in artifact.cells)
+    headings = {
+        label: _column_heading(
+            registry, [cell for cell in artifact.cells if cell.column == label], scale
+        )
+        for label in labels
+    }
+    return {label: heading for label, heading in headings.items() if heading != label}
+
+
+def _column_heading(registry: Registry, cells: Iterable[Cell], scale: str) -> str:
     """The heading of a column whose label is the batch size that the paper has: `128 (here 32)`.
 
     Other columns keep their label.
@@ -76,12 +97,19 @@ def column_heading(registry: Registry, cells: Iterable[Cell], scale: str) -> str
     label = cells[0].column
     ran = [runs[0] for cell in cells if (runs := registry.cell_runs(scale, cell))]
     intended = [runs[0] for cell in cells if (runs := registry.cell_runs("paper", cell))]
-    here = {run.spec.values().get("batch") for run in ran}
-    paper = {run.spec.values().get("batch") for run in intended}
+    here = {_batch(run) for run in ran}
+    paper = {_batch(run) for run in intended}
     if len(here) != 1 or len(paper) != 1 or here == paper:
         return label
     [batch], [papers_batch] = here, paper
     return f"{label} (here {batch})" if label in (str(papers_batch), _in_k(papers_batch)) else label
+
+
+def _batch(run: RunSpec) -> int:
+    """The batch size of a run; 0 for a run without one."""
+    batch = run.spec.values().get("batch", 0)
+    assert isinstance(batch, int)
+    return batch
 
 
 def _in_k(number: int) -> str:
@@ -89,11 +117,13 @@ def _in_k(number: int) -> str:
     return f"{number // 1024}k"
 
 
-def _change(registry: Registry, experiment: str, variant: str, scale: str) -> Mapping[str, Any]:
-    """What the scale changes in one variant, under the words of a title."""
-    scaled = registry.experiments[experiment].scaled(variant, scale)
+def _change(registry: Registry, variant: str, scale: str) -> Mapping[str, Any]:
+    """What the scale changes in one variant (`experiment/variant`), under the words of a title."""
+    name, _, point = variant.partition("/")
+    experiment = registry.experiments[name]
+    scaled = experiment.scaled(point, scale)
     scaled = {key: value for key, value in scaled.items() if key not in IMMATERIAL}
-    runs = registry.experiments[experiment].runs(scale, variant)
+    runs = experiment.runs(scale, point)
     if not scaled or not runs:
         return {}
     run = runs[0]
@@ -108,7 +138,7 @@ def _change(registry: Registry, experiment: str, variant: str, scale: str) -> Ma
         change["width"] = width
     if "batch" in scaled:
         change["batch"] = scaled["batch"]
-    if any(key in scaled for key in LENGTHS) or ("data" in scaled and "length" in run.spec.values()):
+    if any(key in scaled for key in LENGTHS) or ("data" in scaled and TASKS[run.task].trains):
         unit, length = planned_length(run)
         change[unit] = length
     rest = scaled.keys() - {"data", "size", "batch", *WIDTHS, *LENGTHS}
@@ -118,13 +148,14 @@ def _change(registry: Registry, experiment: str, variant: str, scale: str) -> Ma
 def planned_length(run: RunSpec) -> tuple[str, float]:
     """The length of a training run: ("steps", n), or ("epochs", n) where the number of its images
     is not known."""
-    values = run.spec.values()
-    length, unit = values["length"] / values["shrink"], values["unit"]
-    if unit == "epoch":
-        counts = DATA_SETS[values["data"]].counts
+    spec = run.spec
+    assert isinstance(spec, ClassifySpec | DetectSpec)
+    length = spec.length / spec.shrink
+    if spec.unit == "epoch":
+        counts = DATA_SETS[spec.data].counts
         if counts is None:
             return "epochs", length
-        length *= counts.train // values["batch"]
+        length *= counts.train // spec.batch
     return "steps", max(1, round(length)) if length else 0
 
 

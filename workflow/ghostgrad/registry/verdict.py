@@ -41,7 +41,7 @@ PROVENANCE = {
     "printed": Verdict("", "the paper prints the number"),
     "derived": Verdict("*", "the number follows from a formula that the paper prints"),
     "restored": Verdict("†", "our reading of a damaged or misprinted place of the text"),
-    "ours": Verdict("‡", "a threshold that we chose for a statement in words"),
+    "ours": Verdict("‡", "our own threshold for a statement in words, or a corrected form"),
 }
 PAPERS_OWN = ("printed", "derived")
 

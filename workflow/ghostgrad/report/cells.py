@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ghostgrad.report.verdicts import GLYPHS
+from ghostgrad.registry.verdict import PROVENANCE, SIGNS, mark, sign
 
 Record = Mapping[str, object]
 
@@ -54,7 +54,7 @@ def _parse_count(value: object) -> int | None:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One number of the paper or of ours: a row of the CSV, a cell of the table. Numbers that do
+    """One number of a statement or of ours: a row of the CSV, a cell of the table. Numbers that do
     not exist are NaN, counts None."""
 
     row: str
@@ -62,9 +62,12 @@ class TableRow:
     metric: str
     unit: str
     relation: str
-    paper: float
+    reference: float
+    provenance: str
+    basis: str
     ours: float
     ours_se: float
+    tolerance: float
     n: int | None
     n_diverged: int | None
     verdict: str
@@ -84,9 +87,12 @@ def parse_row(record: Record) -> TableRow:
         metric=str(record["metric"]),
         unit=str(record["unit"]),
         relation=str(record["relation"]),
-        paper=parse_number(record["paper"]),
+        reference=parse_number(record["reference"]),
+        provenance=str(record["provenance"]),
+        basis=str(record["basis"]),
         ours=parse_number(record["ours"]),
         ours_se=parse_number(record["ours_se"]),
+        tolerance=parse_number(record["tolerance"]),
         n=_parse_count(record["n"]),
         n_diverged=_parse_count(record["n_diverged"]),
         verdict=str(record["verdict"]),
@@ -95,7 +101,7 @@ def parse_row(record: Record) -> TableRow:
     )
 
 
-def format_estimate(value: float, se: float = math.nan) -> str:
+def format_estimate(value: float, se: float = math.nan, digits_without_error: int = 5) -> str:
     """A number of ours with its standard error, both to the second digit of the error; five
     significant digits where there is no error, and nothing for NaN."""
     if math.isnan(value):
@@ -104,7 +110,7 @@ def format_estimate(value: float, se: float = math.nan) -> str:
         digits = max(0, 1 - math.floor(math.log10(se)))
         if abs(value) < 1e5 and digits <= 9:
             return f"{value:.{digits}f} ± {se:.{digits}f}"
-    text = f"{value:.5g}" if abs(value) < 1e5 else f"{value:.3g}"
+    text = f"{value:.{digits_without_error}g}" if abs(value) < 1e5 else f"{value:.3g}"
     return text.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
@@ -118,24 +124,38 @@ def format_paper_value(value: float, percentage: bool = False) -> str:
     return f"{value:.6g}"
 
 
-def cell_text(row: TableRow) -> str:
-    """`paper / ours ± standard error ✓`; a dash where the paper prints no number."""
-    unit = f" {row.unit}" if row.unit else ""
-    relation = "" if row.relation == "=" else row.relation
+def reference_text(row: TableRow) -> str:
+    """`≥70 %‡`: the number beside ours with its relation and the mark of its provenance; a dash
+    where there is none."""
+    if math.isnan(row.reference):
+        return "–"
+    relation = "" if row.relation == "=" else SIGNS[row.relation]
     # A bound such as "higher than 70 %" is a round number in the paper's text.
-    paper = format_paper_value(row.paper, percentage=row.unit == "%" and not relation)
-    left = f"{relation}{paper}{unit}" if paper else "–"
-    if row.verdict == "cited":
-        return f"{left} / cited"
-    if row.verdict.startswith("not run"):
-        return f"{left} / not run"
-    right = "" if math.isnan(row.ours) else format_estimate(row.ours, row.ours_se) + unit
+    number = format_paper_value(row.reference, percentage=row.unit == "%" and not relation)
+    unit = f" {row.unit}" if row.unit else ""
+    return f"{relation}{number}{unit}{mark(row.provenance)}"
+
+
+def ours_text(row: TableRow) -> str:
+    """Our number with its standard error; of a single run without one only three digits, because
+    nothing says how many more there are."""
+    unit = f" {row.unit}" if row.unit else ""
+    text = ""
+    if not math.isnan(row.ours):
+        text = format_estimate(row.ours, row.ours_se, 3 if row.n == 1 else 5) + unit
     if row.n_diverged:
         # Runs that diverged early leave no number.
         diverged = f"div ({row.n_diverged} of {row.n})"
-        right = f"{diverged}, {right}" if right else diverged
-    glyph = GLYPHS.get(row.verdict, row.verdict)
-    return f"{left} / {right} {glyph}" if glyph else f"{left} / {right}"
+        text = f"{diverged}, {text}" if text else diverged
+    return text
+
+
+def cell_text(row: TableRow) -> str:
+    """`reference / ours ± standard error ✓`."""
+    if row.verdict.startswith("not run"):
+        return f"{reference_text(row)} / not run"
+    text = f"{reference_text(row)} / {ours_text(row)}"
+    return f"{text} {sign(row.verdict)}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -147,8 +167,11 @@ class Grid:
     lines: list[tuple[str, list[TableRow | None]]]
 
 
-def arrange(rows: Sequence[TableRow]) -> Grid:
-    """A line per row label, a column per column label and metric, in the order of the CSV."""
+def arrange(rows: Sequence[TableRow], headings: Mapping[str, str] | None = None) -> Grid:
+    """A line per row label, a column per column label and metric, in the order of the CSV.
+
+    `headings` has the headings of columns that are not headed by their label.
+    """
     columns = list(dict.fromkeys((row.column, row.metric) for row in rows))
     by_place = {row.place: row for row in rows}
     # One metric is named only where no column label says what is measured.
@@ -156,7 +179,8 @@ def arrange(rows: Sequence[TableRow]) -> Grid:
     header = [""]
     for column, metric in columns:
         metric_name = METRIC_NAMES.get(metric, metric)
-        names = [column, metric_name if several_metrics or not column else ""]
+        heading = (headings or {}).get(column, column)
+        names = [heading, metric_name if several_metrics or not column else ""]
         header.append(", ".join(name for name in names if name))
     labels = dict.fromkeys(row.row for row in rows)
     lines = [
@@ -166,23 +190,59 @@ def arrange(rows: Sequence[TableRow]) -> Grid:
     return Grid(header, lines)
 
 
-def pivot(records: Iterable[Record]) -> tuple[list[str], list[list[str]]]:
+def pivot(
+    records: Iterable[Record], headings: Mapping[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
     """The header and the lines of a table as texts, from the rows of its CSV."""
-    grid = arrange([parse_row(record) for record in records])
+    grid = arrange([parse_row(record) for record in records], headings)
     body = [[label, *(cell_text(row) if row else "" for row in rows)] for label, rows in grid.lines]
     return grid.header, body
 
 
 def footer(records: Iterable[Record], scale: str) -> str:
-    """The line under a table: its scale, how many runs or repeats are behind a number, why cells
-    were not run, and the hashes of the code."""
+    """The line under a table: its scale, how many runs or repeats are behind a number, within which
+    tolerance it is judged, why cells are open or were not run, and the hashes of the code."""
     rows = [parse_row(record) for record in records]
     parts = [f"Scale: {scale}."]
     if counts := [row.n for row in rows if row.n is not None]:
         low, high = min(counts), max(counts)
         parts.append(f"n = {low} to {high}." if high > low else f"n = {low}.")
-    not_run = [row.verdict for row in rows if row.verdict.startswith("not run")]
-    parts += [f"{reason}." for reason in dict.fromkeys(not_run)]
+    if tolerances := _tolerances(rows):
+        parts.append(f"Tolerance: {tolerances}.")
+    reasons = [
+        row.verdict for row in rows if row.verdict.startswith(("open (", "not run (", "fails ("))
+    ]
+    parts += [f"{reason}." for reason in dict.fromkeys(reasons)]
     if codes := sorted({row.code for row in rows if row.code}):
         parts.append(f"Code {', '.join(codes)}.")
     return " ".join(parts)
+
+
+EXACT = 1e-6  # a smaller tolerance is for rounding
+
+
+def _tolerances(rows: Iterable[TableRow]) -> str:
+    """`±0.5 % (top1), ±0.0018 to ±0.011 (factor per layer)`, by metric; empty for exact numbers."""
+    by_metric: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if not math.isnan(row.reference) and row.tolerance > EXACT:
+            by_metric.setdefault((row.metric, row.unit), []).append(row.tolerance)
+    texts = []
+    for (metric, unit), values in by_metric.items():
+        low, high = f"±{min(values):.2g}", f"±{max(values):.2g}"
+        text = low if low == high else f"{low} to {high}"
+        name = METRIC_NAMES.get(metric, metric)
+        texts.append(" ".join(filter(None, (text, unit, f"({name})" if name else ""))))
+    return ", ".join(texts)
+
+
+def provenance_notes(records: Iterable[Record]) -> list[str]:
+    """`* derived: eq. 1 for N(0, 1) inputs`: what each marked number rests on, once each."""
+    rows = [parse_row(record) for record in records]
+    notes = dict.fromkeys((row.provenance, row.basis) for row in rows if mark(row.provenance))
+    return [
+        f"{entry.sign} {provenance}: {basis}"
+        for provenance, entry in PROVENANCE.items()
+        for known, basis in notes
+        if known == provenance
+    ]

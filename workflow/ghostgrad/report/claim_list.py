@@ -4,19 +4,27 @@ terminal."""
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
 from ghostgrad.claims.judge import COLUMNS, claim_rows
 from ghostgrad.files import CsvTable, write_atomically
-from ghostgrad.registry.claim import Row, count_verdicts, read_claims_csv
+from ghostgrad.registry.claim import Row, count_claims, read_claims_csv
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.verdict import LEGEND, SIGNS, mark, sign, without_reason
 from ghostgrad.report.cells import format_estimate
 from ghostgrad.report.pages import render_page
 from ghostgrad.report.verdicts import css_class
 
-RELATION_SIGNS = {"=": "", "<=": "≤ ", ">=": "≥ ", "<": "< ", ">": "> ", "": ""}
+# The sections of the page. A defect of our copy is no statement about a paper.
+SECTIONS = (
+    ("Claims", lambda verdict: verdict not in ("editorial", "extraction")),
+    ("Mistakes of wording and notation", lambda verdict: verdict == "editorial"),
+    ("Defects of our copy, which are not the papers'", lambda verdict: verdict == "extraction"),
+)
+DECIDED = ("holds", "fails, corrected form holds", "fails")
 
 
 def write_claim_list(registry: Registry, scale: str, folder: Path) -> None:
@@ -28,7 +36,7 @@ def write_claim_list(registry: Registry, scale: str, folder: Path) -> None:
     write_atomically(
         folder / "claims.html", render_claim_list(read_claims_csv(folder / "claims.csv"), scale)
     )
-    print(f"claims: {count_verdicts(rows)}")
+    print(f"claims: {count_claims(rows)}")
 
 
 def group_by_claim(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
@@ -47,21 +55,29 @@ def _number_text(number: str, se: str = "") -> str:
     return format_estimate(float(number), float(se or "nan")) if number else ""
 
 
-def _bound_text(row: Row, column: str, relation_column: str) -> str:
-    """`≥ 0.19947`: a number of the paper with its relation."""
-    if not row[column]:
+def _with_relation(relation: str, number: str) -> str:
+    """`≥ 0.19947`; an equality has no sign."""
+    if not number:
         return ""
-    return RELATION_SIGNS[row[relation_column]] + _number_text(row[column])
+    text = _number_text(number)
+    return text if relation == "=" else f"{SIGNS[relation]} {text}"
 
 
-def paper_text(row: Row) -> str:
-    """What the paper prints for a comparison."""
-    return _bound_text(row, "paper", "relation")
+def reference_text(row: Row) -> str:
+    """The number of the statement in a comparison, with the mark of its provenance."""
+    return _with_relation(row["relation"], row["reference"]) + mark(row["provenance"])
 
 
 def corrected_text(row: Row) -> str:
-    """What the paper should print for a comparison; empty where it is right."""
-    return _bound_text(row, "corrected", "corrected_relation")
+    """The corrected number of a comparison; empty where the statement needs none."""
+    return _with_relation(row["corrected_relation"], row["corrected"])
+
+
+def count_evidence(rows: Iterable[Row]) -> str:
+    """`30 exact computation, 12 simulation`: what the decided verdicts rest on."""
+    claims = {row["id"]: row for row in rows if without_reason(row["verdict"]) in DECIDED}
+    counts = Counter(row["rests_on"] for row in claims.values())
+    return ", ".join(f"{number} {name}" for name, number in counts.most_common())
 
 
 def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
@@ -71,31 +87,60 @@ def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
         sys.stdout.write(path.read_text(encoding="utf-8") if rows else "")
         return
     for claim, comparisons in group_by_claim(rows):
-        print(f"{claim['id']:18} {claim['verdict']:40} {claim['section']}")
+        print(f"{claim['id']:18} {claim['verdict']}")
+        relation = f" ({claim['stated_relation']}; {claim['conditions']})"
+        print(f"    {claim['section']}{relation if claim['conditions'] else ''}")
         print(f"    {claim['statement']}")
         for row in comparisons:
             if row["comparison"]:
-                text = f"paper {paper_text(row) or '–'}, ours {ours_text(row)}"
-                if corrected := corrected_text(row):
-                    text += f"; corrected {corrected}"
-                print(f"    - {row['comparison']}: {text}")
-    print(f"\nscale {scale}: {count_verdicts(rows)}")
+                print(f"    - {row['comparison']}: {_comparison_text(row)}")
+    print(f"\nscale {scale}: {count_claims(rows)}")
+    print(f"The decided verdicts rest on: {count_evidence(rows)}.")
+    print(LEGEND)
+
+
+def _comparison_text(row: Row) -> str:
+    """`printed 1.21, ours 1.467 ± 0.001 ✗; corrected 1.467 ✓`."""
+    text = f"ours {ours_text(row)}"
+    if row["reference"]:
+        text = f"{row['provenance']} {reference_text(row)}, {text} {sign(row['outcome'])}".rstrip()
+    if corrected := corrected_text(row):
+        text += f"; corrected {corrected} {sign(row['corrected_outcome'])}".rstrip()
+    return text
 
 
 def render_claim_list(rows: list[Row], scale: str) -> str:
     """claims.html: every claim with its verdict, comparisons and evidence."""
+    groups = group_by_claim(rows)
+    sections = [
+        (title, [_page_claim(*g) for g in groups if is_shown(without_reason(g[0]["verdict"]))])
+        for title, is_shown in SECTIONS
+    ]
     return render_page(
         "claims",
         scale=scale,
-        counts=count_verdicts(rows),
-        claims=[_page_claim(*x) for x in group_by_claim(rows)],
+        counts=count_claims(rows),
+        rests_on=count_evidence(rows),
+        legend=LEGEND,
+        sections=[section for section in sections if section[1]],
     )
 
 
 def _page_claim(claim: Row, rows: list[Row]) -> dict[str, object]:
     comparisons = [
-        (row["comparison"], paper_text(row), ours_text(row), corrected_text(row))
+        {
+            "name": row["comparison"],
+            "reference": reference_text(row),
+            "basis": f"{row['provenance']}: {row['basis']}" if row["provenance"] else "",
+            "ours": ours_text(row),
+            "tolerance": f"±{float(row['tolerance']):.2g}" if row["tolerance"] else "",
+            "outcome": sign(row["outcome"]),
+            "corrected": corrected_text(row),
+            "corrected_outcome": sign(row["corrected_outcome"]),
+        }
         for row in rows
         if row["comparison"]
     ]
-    return {**claim, "kind": css_class(claim["verdict"]), "comparisons": comparisons}
+    has_corrected = any(comparison["corrected"] for comparison in comparisons)
+    kind = css_class(claim["verdict"])
+    return {**claim, "kind": kind, "comparisons": comparisons, "has_corrected": has_corrected}

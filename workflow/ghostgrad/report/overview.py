@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry.artifact import Artifact
-from ghostgrad.registry.claim import count_verdicts, read_claims_csv
+from ghostgrad.registry.claim import count_claims, read_claims_csv
 from ghostgrad.registry.registry import PAPERS, Registry
+from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.report.pages import render_page
 from ghostgrad.report.verdicts import verdict_counts
 
@@ -45,7 +46,7 @@ def artifact_rows(registry: Registry, scale: str, reasons: Reasons) -> list[dict
             # The table of what was not run says so in each of its cells; the reason says more.
             "verdicts": "" if reason else verdict_counts([table]),
             "reason": reason,
-            "title": artifact.title,
+            "title": scaled_title(registry, artifact, scale),
             "section": artifact.section,
             "files": " ".join(name.removeprefix(f"results/{scale}/") for name in files),
         }
@@ -104,7 +105,7 @@ def closing_lines(registry: Registry, scale: str, reasons: Reasons) -> list[str]
     lines = [f"{len(built)} of {total} artifacts are in {folder}/; numbers: {numbers}"]
     claims_csv = Path(folder, "claims.csv")
     if claims_csv.exists():
-        counts = count_verdicts(read_claims_csv(claims_csv))
+        counts = count_claims(read_claims_csv(claims_csv))
         lines.append(f"claims: {counts} ({claims_csv}, ghostgrad show claims)")
     if unbuilt := len(wanted) - len(built):
         lines.append(f"{unbuilt} more can be built: snakemake --config scale={scale}")

@@ -1,35 +1,66 @@
-"""The forms in which people read a table: Markdown, HTML and LaTeX, `paper / ours` in each cell."""
+"""The forms in which people read a table: Markdown, HTML and LaTeX.
+
+A cell is `reference / ours`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ghostgrad.report.cells import Record, TableRow, arrange, cell_text, footer, parse_row, pivot
+from ghostgrad.registry.verdict import LEGEND, SIGNS
+from ghostgrad.report.cells import (
+    Record,
+    TableRow,
+    arrange,
+    cell_text,
+    footer,
+    format_paper_value,
+    parse_row,
+    pivot,
+    provenance_notes,
+)
 from ghostgrad.report.pages import render_page
-from ghostgrad.report.verdicts import LEGEND, css_class
+from ghostgrad.report.verdicts import css_class
+
+Headings = Mapping[str, str] | None  # of columns that are not headed by their label
 
 
-def render_markdown(title: str, records: Sequence[Record], scale: str) -> str:
-    """A table of GitHub-flavored Markdown with its title, footer and legend."""
-    header, body = pivot(records)
+def render_markdown(
+    title: str, records: Sequence[Record], scale: str, headings: Headings = None
+) -> str:
+    """A table of GitHub-flavored Markdown with its title, notes, footer and legend."""
+    header, body = pivot(records, headings)
     lines = [_markdown_line(cells) for cells in (header, ["---"] * len(header), *body)]
-    return "\n".join([f"### {title}", "", *lines, "", footer(records, scale), "", LEGEND, ""])
+    notes = [f"- {_escape_markdown(note)}" for note in provenance_notes(records)]
+    if notes:
+        notes.append("")
+    return "\n".join(
+        [f"### {title}", "", *lines, "", *notes, footer(records, scale), "", LEGEND, ""]
+    )
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    # A bar ends a cell, so that E|x| has to be escaped.
-    return "| " + " | ".join(text.replace("|", r"\|") for text in cells) + " |"
+    return "| " + " | ".join(_escape_markdown(text) for text in cells) + " |"
 
 
-def render_html(title: str, records: Sequence[Record], scale: str) -> str:
-    """An offline page. The verdict colors a cell; its source and code are shown on hover."""
-    grid = arrange([parse_row(record) for record in records])
+def _escape_markdown(text: str) -> str:
+    # A bar ends a cell, so that E|x| has to be escaped; an asterisk would begin emphasis.
+    return text.replace("|", r"\|").replace("*", r"\*")
+
+
+def render_html(
+    title: str, records: Sequence[Record], scale: str, headings: Headings = None
+) -> str:
+    """An offline page. The verdict colors a cell; whose number it is, the tolerance and the code
+    are shown on hover."""
+    grid = arrange([parse_row(record) for record in records], headings)
     return render_page(
         "table",
         title=title,
         header=grid.header,
         lines=[(label, [_html_cell(row) for row in rows]) for label, rows in grid.lines],
+        notes=provenance_notes(records),
         footer=footer(records, scale),
         legend=LEGEND,
     )
@@ -38,21 +69,30 @@ def render_html(title: str, records: Sequence[Record], scale: str) -> str:
 def _html_cell(row: TableRow | None) -> dict[str, str] | None:
     if row is None:
         return None
-    hint = f"{row.verdict}; {row.source}"
+    parts = [row.verdict]
+    if row.provenance:
+        number = f"{SIGNS[row.relation]} {format_paper_value(row.reference)}".strip()
+        parts.append(f"{number} is {row.provenance}: {row.basis}")
+    if row.tolerance > 0:
+        parts.append(f"tolerance ±{row.tolerance:.2g}")
+    parts.append(row.source)
     if row.code:
-        hint += f"; code {row.code}"
-    return {"kind": css_class(row.verdict), "hint": hint, "text": cell_text(row)}
+        parts.append(f"code {row.code}")
+    return {"kind": css_class(row.verdict), "hint": "; ".join(parts), "text": cell_text(row)}
 
 
-def render_latex(title: str, records: Sequence[Record], scale: str) -> str:
-    """A table float with its caption, for a document that loads booktabs and amssymb."""
-    header, body = pivot(records)
+def render_latex(
+    title: str, records: Sequence[Record], scale: str, headings: Headings = None
+) -> str:
+    """A table float with its caption and notes, for a document that loads booktabs and amssymb."""
+    header, body = pivot(records, headings)
     header_line, *lines = [
         " & ".join(escape_latex(text) for text in cells) + r" \\" for cells in (header, *body)
     ]
     caption = (
         f"{escape_latex(title)}. {escape_latex(LEGEND)} {escape_latex(footer(records, scale))}"
     )
+    notes = [rf"\par\footnotesize {escape_latex(note)}" for note in provenance_notes(records)]
     return "\n".join(
         [
             r"\begin{table}",
@@ -65,6 +105,7 @@ def render_latex(title: str, records: Sequence[Record], scale: str) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            *notes,
             r"\end{table}",
             "",
         ]
@@ -96,6 +137,12 @@ LATEX = {
     "ᵖ": "$^p$",
     "✓": r"$\checkmark$",
     "≈": r"$\approx$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\to$",
+    "○": r"$\circ$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
     "✗": r"$\times$",
 }
 SYMBOL = re.compile(r"(?<!\w)([A-Za-z]_[A-Za-z])(?!\w)")

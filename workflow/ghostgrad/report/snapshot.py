@@ -8,7 +8,7 @@ from pathlib import Path
 from ghostgrad.checks import InputError
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
-from ghostgrad.registry.claim import count_verdicts, read_claims_csv
+from ghostgrad.registry.claim import count_claims, read_claims_csv
 from ghostgrad.registry.registry import Registry
 from ghostgrad.report.overview import artifact_files
 
@@ -34,7 +34,7 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
     if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
         target.mkdir(parents=True)
         shutil.copyfile(claims_csv, target / "claims.csv")
-        counts = count_verdicts(read_claims_csv(claims_csv))
+        counts = count_claims(read_claims_csv(claims_csv))
         lines += [f"Claims: {counts}; all of them in [claims.csv](claims.csv).", ""]
     for name in built:
         lines += _copy_artifact(registry.artifacts[name], scale, target)

@@ -1,11 +1,11 @@
-"""The paper's numbers beside ours, with a verdict for each: the table of an artifact as a frame.
+"""The numbers of the statements beside ours, each with a verdict: an artifact's table as a frame.
 
 Our number comes from series.csv, probes.csv or metrics.csv of the artifact's runs, through the
-function of `analysis/measures.py` that the artifact names as `table`, as a `Measured`. The paper's
-is a row of workflow/reference/<artifact>.csv, a `ReferenceRow`. `_compare_number` puts the two
-beside each other. The table of a claim shows its comparisons, from `claims/`, instead.
+function of `analysis/measures.py` that the artifact names as `table`, as a `Measured`. The number
+beside it is a row of workflow/reference/<artifact>.csv, a `ReferenceRow`, which says whose it is.
+The table of a claim shows its comparisons, from `claims/`, instead.
 
-`report/verdicts.py` has the closed list of verdicts and the rule by which a cell is judged.
+`claims/comparison.py` judges both; `registry/verdict.py` has the closed list of verdicts.
 """
 
 from __future__ import annotations
@@ -14,41 +14,44 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.measured import Measured
 from ghostgrad.analysis.results import Results
-from ghostgrad.claims.judge import judge, table_entries
+from ghostgrad.claims.comparison import Comparison
+from ghostgrad.claims.judge import judge, outcome_text
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.reference import Key, ReferenceRow, read_reference, table_keys
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import missing_reason
 from ghostgrad.runs.provenance import code_hash
 
-COLUMNS = """row column metric unit relation paper paper_std ours ours_std ours_se n n_diverged
-delta tolerance verdict scale code source""".split()
+COLUMNS = """row column metric unit relation reference reference_std provenance basis ours ours_std
+ours_se n n_diverged delta tolerance verdict scale code source""".split()
 
 # Where neither the reference row nor the paper's own spread gives a tolerance: by metric, in
-# percentage points, and relative to the number for all other metrics.
+# percentage points, and relative to the number for all other metrics. The reference row of a growth
+# factor gives a tolerance on what the factor exceeds 1 by.
 DEFAULT_TOLERANCE = dict.fromkeys(
     ("test_accuracy", "top1", "APb", "APb50", "APb75", "APm", "APm50", "APm75"), 0.5
 )
 RELATIVE_TOLERANCE = 0.02
 
+CITED = "the paper cites this number from another work"
+
 Place = tuple[str, str]  # row, column
 Record = dict[str, str | float | int | None]  # a row of the table; absent columns become NaN
 
 
-def paper_numbers(results: Results) -> list[ReferenceRow]:
-    """The numbers that the paper prints for an artifact, in its order."""
+def reference_numbers(results: Results) -> list[ReferenceRow]:
+    """The numbers beside ours of an artifact, in the order of the paper."""
     folder = results.registry.workflow / "reference"
     return read_reference(folder / f"{results.artifact.source}.csv")
 
 
-def _unprinted(key: Key, unit: str, source: str) -> ReferenceRow:
-    """A place of the table for which the paper prints no number."""
+def _without_number(key: Key, unit: str, source: str) -> ReferenceRow:
+    """A place of the table for which there is no number beside ours."""
     row, column, metric = key
     return ReferenceRow(
         row=row,
@@ -62,6 +65,8 @@ def _unprinted(key: Key, unit: str, source: str) -> ReferenceRow:
         tolerance=math.nan,
         diverges="",
         cited="",
+        provenance="",
+        basis="",
         source=source,
         line=0,
     )
@@ -77,19 +82,27 @@ def tolerance(number: ReferenceRow) -> float:
     return DEFAULT_TOLERANCE.get(number.metric, RELATIVE_TOLERANCE * abs(number.value))
 
 
-def number_verdict(number: ReferenceRow, ours: float, se: float, allowed: float) -> str:
-    """`match`, `close` or `off`: how our number agrees with the paper's number and its relation
-    (= < <= > >=), within the tolerance `allowed` and our standard error, which may be NaN."""
-    delta = ours - number.value
-    # A bound is missed on one side only.
-    if number.relation in ("<", "<="):
-        delta = max(delta, 0.0)
-    elif number.relation in (">", ">="):
-        delta = min(delta, 0.0)
-    noise = 0.0 if math.isnan(se) else 2 * se
-    if abs(delta) <= math.hypot(allowed, noise):
-        return "match"
-    return "close" if abs(delta) <= math.hypot(2 * allowed, noise) else "off"
+def number_verdict(number: ReferenceRow, measured: Measured, allowed: float) -> str:
+    """`holds`, `fails` or `open`, with what would decide it: how our number agrees with the other
+    number and its relation, within the tolerance `allowed`."""
+    if measured.quadrature or measured.se == 0:
+        se, degrees = 0.0, math.inf
+    else:
+        # Without a spread over seeds the error is unknown, however precise a single number looks.
+        is_known = measured.degrees > 0 and not math.isnan(measured.se)
+        se, degrees = (measured.se, measured.degrees) if is_known else (math.inf, 0.0)
+    comparison = Comparison(
+        number.metric,
+        measured.ours,
+        number.value,
+        se=se,
+        degrees=degrees,
+        tolerance=allowed,
+        relation=number.relation or "=",  # type: ignore[arg-type]  # a word of WORDS["relation"]
+        replicates="seeds or repeats",
+    )
+    outcome = comparison.outcome
+    return f"open ({comparison.what_decides()})" if outcome == "open" else str(outcome)
 
 
 def measure(results: Results) -> list[Measured]:
@@ -108,31 +121,31 @@ def measure(results: Results) -> list[Measured]:
 
 
 def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
-    """One row per number of the paper or of ours, and one per cell that has neither.
+    """One row per number of a statement or of ours, and one per cell that has neither.
 
-    The rows have the paper's order, and after them come our numbers that the paper does not print.
+    The rows have the paper's order, and after them come our numbers that stand beside no other.
     `why_not` is the reason where nothing can be measured.
     """
-    paper = paper_numbers(results)
+    numbers = reference_numbers(results)
     ours: dict[Key, Measured] = {}
     if not why_not:
         ours = {(m.row, m.column, m.metric): m for m in measure(results)}
-        ours |= _differences(paper, ours)
-    rows = [_compare_number(results, number, ours, why_not) for number in paper]
-    printed = {number.key for number in paper}
+        ours |= _differences(numbers, ours)
+    rows = [_compare_number(results, number, ours, why_not) for number in numbers]
+    known = {number.key for number in numbers}
     for key, measured in ours.items():
-        if key not in printed:
-            number = _unprinted(key, measured.unit, results.artifact.section)
+        if key not in known:
+            number = _without_number(key, measured.unit, results.artifact.section)
             rows.append(_compare_number(results, number, ours, why_not))
     shown = {(row["row"], row["column"]) for row in rows}
     metric = str(rows[0]["metric"]) if rows else ""
     places = [(cell.row, cell.column) for cell in results.artifact.cells]
     for place in places:
         if place not in shown:
-            # Neither the paper's number nor ours: the row says why ours is missing.
-            number = _unprinted((*place, metric), "", results.artifact.section)
+            # Neither a number of the statement nor ours: the row says why ours is missing.
+            number = _without_number((*place, metric), "", results.artifact.section)
             rows.append(_compare_number(results, number, {}, why_not))
-    if not paper:
+    if not numbers:
         # Without the paper's order, that of the registry: what has run does not come first.
         order = {place: index for index, place in enumerate(places)}
         rows.sort(key=lambda row: order.get((str(row["row"]), str(row["column"])), len(order)))
@@ -144,19 +157,21 @@ def _to_frame(rows: list[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64", "n_diverged": "Int64"})
 
 
-def _differences(paper: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dict[Key, Measured]:
-    """Ours for the numbers of the paper that are a difference of two cells ("+0.4"), where both
-    cells have been measured."""
+def _differences(numbers: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dict[Key, Measured]:
+    """Ours for the numbers that are a difference of two cells (+0.4), where both cells have been
+    measured. The error has Welch's degrees of freedom."""
     differences: dict[Key, Measured] = {}
-    for number in paper:
+    for number in numbers:
         if not number.minus:
             continue
         first, second = (ours.get(term) for term in number.terms)
         if first and second:
+            difference = first.estimate.minus(second.estimate)
             differences[number.key] = Measured(
                 *number.key,
-                first.ours - second.ours,
-                se=float(np.hypot(first.se, second.se)),
+                difference.value,
+                se=difference.se if math.isfinite(difference.se) else math.nan,
+                degrees=difference.degrees,
                 n=min(first.n or 0, second.n or 0) or None,
                 n_diverged=first.n_diverged + second.n_diverged,
                 unit=first.unit,
@@ -168,9 +183,9 @@ def _differences(paper: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dic
 def _compare_number(
     results: Results, number: ReferenceRow, ours: Mapping[Key, Measured], why_not: str | None
 ) -> Record:
-    """A row of the table: the paper's number, ours if it was measured, and the verdict."""
-    is_printed = not math.isnan(number.value)
-    allowed = tolerance(number) if is_printed else math.nan
+    """A row of the table: the statement's number, ours if it was measured, and the verdict."""
+    has_number = not math.isnan(number.value)
+    allowed = tolerance(number) if has_number else math.nan
     row: Record = {
         "row": number.row,
         "column": number.column,
@@ -178,8 +193,10 @@ def _compare_number(
         "unit": number.unit,
         "relation": number.relation,
         "source": number.source,
-        "paper": number.value,
-        "paper_std": number.std,
+        "reference": number.value,
+        "reference_std": number.std,
+        "provenance": number.provenance,
+        "basis": number.basis,
         "tolerance": allowed,
         "scale": results.scale,
         "code": "",
@@ -187,7 +204,7 @@ def _compare_number(
     measured = ours.get(number.key)
     if measured is None:
         reason = why_not or _why_missing(results, number)
-        row["verdict"] = "cited" if number.cited else f"not run ({reason})"
+        row["verdict"] = f"not run ({CITED if number.cited else reason})"
         return row
     if measured.quadrature:  # computed from a formula, so that no run and no scale matters
         comparable, runs_code = True, ""
@@ -203,22 +220,25 @@ def _compare_number(
         "n_diverged": measured.n_diverged,
         "code": _code(results, runs_code),
     }
-    if not is_printed:
-        row["verdict"] = "no paper value"
-        return row
-    row["delta"] = measured.ours - number.value
+    if has_number:
+        row["delta"] = measured.ours - number.value
     row["verdict"] = _verdict(number, measured, comparable, allowed)
     return row
 
 
 def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed: float) -> str:
-    # This comes first, because a scaled run may match or diverge for reasons of its own.
+    # This comes first, because a scaled run may agree or diverge for reasons of its own.
     if not comparable:
-        return "scaled"
+        return "shown only (scaled)"
+    if math.isnan(number.value):
+        return "shown only (no number in the paper)"
+    # A number of another work, which followed another recipe than our run.
+    if number.cited:
+        return f"shown only ({CITED})"
     # Divergence outweighs the number, which is from some step on the way.
     if measured.n_diverged:
-        return "diverged as reported" if number.diverges else "diverged unexpectedly"
-    return number_verdict(number, measured.ours, measured.se, allowed)
+        return "holds (diverged as reported)" if number.diverges else "fails (diverged)"
+    return number_verdict(number, measured, allowed)
 
 
 def _why_missing(results: Results, number: ReferenceRow) -> str:
@@ -271,28 +291,44 @@ def build(
 
 
 def _claim_table(results: Results) -> pd.DataFrame:
-    """The comparisons that decide a claim: each with the number as printed and, where that is
-    wrong, as corrected. A claim without comparisons has one row with its verdict."""
+    """The comparisons that decide a claim: each with the number of the statement and, where that
+    is wrong, with the corrected one. A claim without comparisons has one row with its verdict."""
     artifact = results.artifact
     claim = results.registry.claims[artifact.id]
-    verdict, comparisons, _ = judge(results.registry, claim, results.scale)
+    judgement = judge(results.registry, claim, results.scale)
     runs_code = _provenance(results, ())[1] if len(results.tidy) else ""
     blank: Record = dict.fromkeys(("column", "metric", "unit", "relation", "code"), "")
     blank |= {"scale": results.scale, "source": claim.section}
     rows: list[Record] = []
-    for comparison, column, number, agrees in table_entries(comparisons):
-        is_printed = column == "as printed"
-        row: Record = {
+    for comparison in judgement.comparisons:
+        shared = blank | {
             "row": comparison.name,
-            "column": column,
-            "relation": comparison.relation if is_printed else comparison.corrected_relation,
-            "paper": number,
             "ours": comparison.ours,
             "ours_se": comparison.finite_se or math.nan,
-            "delta": comparison.ours - number,
             "tolerance": comparison.tolerance,
-            "verdict": "match" if agrees else "off",
             "code": _code(results, runs_code),
         }
-        rows.append({**blank, **row})
-    return _to_frame(rows or [{**blank, "row": artifact.title, "verdict": verdict}])
+        if comparison.reference is not None:
+            source = claim.source_of(comparison.name)
+            own: Record = {
+                "column": "as stated",
+                "relation": comparison.relation,
+                "reference": comparison.reference,
+                "provenance": source.provenance,
+                "basis": source.basis,
+                "delta": comparison.ours - comparison.reference,
+                "verdict": outcome_text(comparison, comparison.outcome, judgement),
+            }
+            rows.append(shared | own)
+        if comparison.corrected is not None:
+            own = {
+                "column": "corrected",
+                "relation": comparison.corrected_relation,
+                "reference": comparison.corrected,
+                "provenance": "ours",
+                "basis": f"corrected form: {claim.corrected}",
+                "delta": comparison.ours - comparison.corrected,
+                "verdict": outcome_text(comparison, comparison.corrected_outcome, judgement),
+            }
+            rows.append(shared | own)
+    return _to_frame(rows or [{**blank, "row": artifact.title, "verdict": judgement.verdict}])
