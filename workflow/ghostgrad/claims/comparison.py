@@ -32,6 +32,7 @@ CONFIDENCE = 0.95  # of a confirmation, one-sided
 
 # An exact statement is confirmed once the interval of our number lies within this fraction of it.
 RESOLUTION = 0.05
+MOST_TIMES = 1024  # beyond which more replicates are no advice
 EXACT = 1e-9  # the tolerance of an exact statement, for rounding
 
 
@@ -141,13 +142,31 @@ class Comparison:
             return f"{self.name}: no number"
         if not math.isfinite(self.refutation_noise):
             return f"{self.name}: more {self.replicates} than one"
-        delta = self.ours - number
-        edge = self.tolerance if relation in ("<", ">") else self.margin(number)
-        gap = abs(abs(delta) - edge) if relation in ("=", "~") else abs(delta - edge)
-        times = math.ceil((self.refutation_noise / gap) ** 2) if gap else math.inf
-        if times > 1000:
+        times = self._times_to_decide(number, relation)
+        if times > MOST_TIMES:
             return f"{self.name}: our number lies at the edge of the tolerance"
-        return f"{self.name}: about {max(2, times)} times as many {self.replicates}"
+        return f"{self.name}: about {times} times as many {self.replicates}"
+
+    def _times_to_decide(self, number: float, relation: Relation) -> int:
+        """How many times as many replicates, a power of two, narrow the interval enough if our
+        number stays where it is; more than MOST_TIMES if none does."""
+        delta = self.ours - number
+        if relation in ("<", "<="):
+            delta = -delta
+        if relation in ("=", "~"):
+            delta = -abs(delta)
+        edge = self.tolerance if relation in ("<", ">") else -self.margin(number)
+        # On the right side of the edge it will be confirmed, on the wrong side refuted.
+        probability = CONFIDENCE if delta > edge else 1 - REFUTATION_ERROR / 2
+        refuted_below = self.tolerance if relation in ("<", ">") else -self.tolerance
+        gap = delta - edge if delta > edge else refuted_below - delta
+        times = 2
+        while times <= MOST_TIMES:
+            degrees = times * (self.degrees + 1) - 1
+            if student_quantile(probability, degrees) * self.se / math.sqrt(times) < gap:
+                break
+            times *= 2
+        return times
 
 
 class Criteria(TypedDict, total=False):
