@@ -69,6 +69,16 @@ def registry(folder: Path, *bodies: Mapping[str, Any] | None) -> Registry:
     return Registry(workflow(folder / "workflow", *bodies))
 
 
+# The least that a computed claim needs.
+CLAIM = {
+    "section": "s",
+    "statement": "x",
+    "relation": "=",
+    "conditions": "always",
+    "numbers": {"*": {"printed": "1"}},
+}
+
+
 def reference(workflow_folder: Path, artifact: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write reference/<artifact>.csv. A row needs only a label and a value; the other columns have
     defaults."""

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.checks import InputError
-from ghostgrad.registry.claim import VERDICTS, count_verdicts, read_claims_csv
+from ghostgrad.registry.claim import count_claims, read_claims_csv
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.verdict import VERDICTS
 from ghostgrad.report import overview
 from ghostgrad.report.claim_list import write_claim_list
 from ghostgrad.report.findings import write_findings
 from tests.unit.commands import REGISTRY, error_of, output_of
-from tests.unit.fabricate import experiment, one_line, registry, workflow
+from tests.unit.fabricate import CLAIM, experiment, one_line, registry, workflow
 
 ERRATA = {"E-G": 27, "E-L": 10, "E-B": 15, "X": 4}
 
 
-CLAIM = {"section": "s", "statement": "x", "paper": "1"}
 TITLED = {**CLAIM, "title": "T"}
 MISTAKES = {
     "unknown key": (
@@ -28,7 +28,7 @@ MISTAKES = {
     ),
     "id": ({"E-H1": CLAIM}, "'E-H1' is not of the form"),
     "no section": (
-        {"ghost.eq1": {"statement": "x", "paper": "1"}},
+        {"ghost.eq1": {key: value for key, value in CLAIM.items() if key != "section"}},
         "ghost.eq1: key 'section' is missing",
     ),
     "no function": (
@@ -45,11 +45,31 @@ MISTAKES = {
     ),
     "neither number nor quotes": (
         {"ghost.eq1": {"section": "s", "statement": "x"}},
-        "ghost.eq1: expected either paper or quotes, found neither",
+        "ghost.eq1: expected either numbers or quotes, found neither",
     ),
     "number and quotes": (
         {"ghost.eq1": {**CLAIM, "quotes": ["y"]}},
-        "ghost.eq1: expected either paper or quotes, found both",
+        "ghost.eq1: expected either numbers or quotes, found both",
+    ),
+    "no conditions": (
+        {"ghost.eq1": {key: value for key, value in CLAIM.items() if key != "conditions"}},
+        "ghost.eq1: key 'conditions' is missing; a claim with numbers needs it",
+    ),
+    "no kind": (
+        {"ghost.eq1": {"section": "s", "statement": "x", "quotes": ["y"]}},
+        "ghost.eq1: key 'kind' is missing; a claim with quotes needs it",
+    ),
+    "unknown relation": (
+        {"ghost.eq1": {**CLAIM, "relation": "about"}},
+        "ghost.eq1.relation: 'about' is not allowed",
+    ),
+    "unknown provenance": (
+        {"ghost.eq1": {**CLAIM, "numbers": {"*": {"prined": "1"}}}},
+        "unknown key 'prined'; did you mean 'printed'?",
+    ),
+    "two provenances": (
+        {"ghost.eq1": {**CLAIM, "numbers": {"*": {"printed": "1", "ours": "2"}}}},
+        "ghost.eq1.numbers.*",
     ),
     "like of nothing": (
         {"ghost.eq1": CLAIM, "ghost.eq2": {"like": "ghost.eq11"}},
@@ -178,7 +198,7 @@ def test_show_claims(ghostgrad, claims_csv):
     Path("results/smoke/claims.csv").write_bytes(claims_csv.read_bytes())
     out = output_of(ghostgrad("show", "claims"))
     assert "- gap of a Gaussian: paper ≥ 0.19947, ours 0.15915; corrected 0.15915" in out
-    assert out.splitlines()[-1] == f"scale smoke: {count_verdicts(read_claims_csv(claims_csv))}"
+    assert out.splitlines()[-1] == f"scale smoke: {count_claims(read_claims_csv(claims_csv))}"
     assert output_of(ghostgrad("show", "claims", "--csv")) == claims_csv.read_text()
 
 
@@ -186,7 +206,7 @@ def test_a_build_ends_with_the_counts(ghostgrad, claims_csv):
     Path("results/smoke").mkdir(parents=True)
     Path("results/smoke/claims.csv").write_bytes(claims_csv.read_bytes())
     lines = overview.closing_lines(REGISTRY, "smoke", {})
-    counts = count_verdicts(read_claims_csv(claims_csv))
+    counts = count_claims(read_claims_csv(claims_csv))
     assert f"claims: {counts} (results/smoke/claims.csv, ghostgrad show claims)" in lines
 
 

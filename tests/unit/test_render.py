@@ -20,10 +20,21 @@ from ghostgrad.report.cells import cell_text, format_estimate, parse_row, pivot
 from ghostgrad.report.render import render_html, render_latex, render_markdown
 from ghostgrad.report.snapshot import write_snapshot
 from ghostgrad.report.verdicts import verdict_counts
-from tests.unit.fabricate import CLASSIFY, STEADY, experiment, publish, reference, registry
+from tests.unit.fabricate import (
+    CLAIM,
+    CLASSIFY,
+    STEADY,
+    experiment,
+    publish,
+    reference,
+    registry,
+)
 
 NOTHING = {
-    "relation": "",
+    "relation": "=",
+    "provenance": "printed",
+    "basis": "its words",
+    "tolerance": "",
     "unit": "",
     "column": "",
     "metric": "rate",
@@ -32,9 +43,12 @@ NOTHING = {
 }
 
 
-def line(row="A", paper="", ours="", se="", n="", n_diverged="", verdict="match", **more):
+def line(row="A", reference="", ours="", se="", n="", n_diverged="", verdict="holds", **more):
     """A row as csv.DictReader or DataFrame.to_dict gives it."""
-    numbers = {"paper": paper, "ours": ours, "ours_se": se, "n": n, "n_diverged": n_diverged}
+    numbers = {"reference": reference, "ours": ours, "ours_se": se}
+    numbers |= {"n": n, "n_diverged": n_diverged}
+    if reference == "":
+        numbers |= {"relation": "", "provenance": "", "basis": ""}
     return {**NOTHING, "row": row, **numbers, "verdict": verdict, **more}
 
 
@@ -84,22 +98,26 @@ def test_rounding_keeps_the_number(value, se):
 
 
 CELLS = {
-    "match": (line(paper=92.5, ours=92.4, se=0.1, n=3, unit="%"), "92.5 % / 92.40 ± 0.10 % ✓"),
-    "close": (line(paper=92.5, ours=92.0, verdict="close"), "92.5 / 92 ≈"),
-    "off": (line(paper=1.5, ours=2.5, verdict="off"), "1.5 / 2.5 ✗"),
-    "bound": (line(paper=70, ours=60.5, relation="<", unit="%"), "<70 % / 60.5 % ✓"),
-    "equality": (line(paper=0.7, ours=0.7, relation="="), "0.7 / 0.7 ✓"),
-    "scaled": (line(paper=1.5, ours=2.5, verdict="scaled"), "1.5 / 2.5 scaled"),
-    "ours alone": (line(ours=2.5, verdict="no paper value"), "– / 2.5"),
-    "cited": (line(paper=70.4, verdict="cited"), "70.4 / cited"),
-    "not run": (line(paper=70.4, verdict="not run (no data)"), "70.4 / not run"),
+    "holds": (line(reference=92.5, ours=92.4, se=0.1, n=3, unit="%"), "92.5 % / 92.40 ± 0.10 % ✓"),
+    "open": (line(reference=92.5, ours=92.0, verdict="open (more seeds)"), "92.5 / 92 ?"),
+    "fails": (line(reference=1.5, ours=2.5, verdict="fails"), "1.5 / 2.5 ✗"),
+    "bound": (line(reference=70, ours=60.5, relation="<=", unit="%"), "≤70 % / 60.5 % ✓"),
+    "approximately": (line(reference=0.7, ours=0.7, relation="~"), "≈0.7 / 0.7 ✓"),
+    "derived": (line(reference=0.7, ours=0.7, provenance="derived"), "0.7* / 0.7 ✓"),
+    "restored": (line(reference=0.7, ours=0.7, provenance="restored"), "0.7† / 0.7 ✓"),
+    "ours": (line(reference=0.7, ours=0.7, provenance="ours", unit="%"), "0.7 %‡ / 0.7 % ✓"),
+    "scaled": (line(reference=1.5, ours=2.5, verdict="shown only (scaled)"), "1.5 / 2.5 ○"),
+    "ours alone": (line(ours=2.5, verdict="shown only (no number in the paper)"), "– / 2.5 ○"),
+    "one run": (line(ours=97.123456, n=1, verdict="shown only (scaled)"), "– / 97.1 ○"),
+    "a formula": (line(ours=1.4669422, verdict="shown only (scaled)"), "– / 1.4669 ○"),
+    "not run": (line(reference=70.4, verdict="not run (no data)"), "70.4 / not run"),
     "neither": (line(verdict="not run (no data)"), "– / not run"),
     "diverged": (
-        line(paper=9.09, ours=10.0, n=3, n_diverged=2, verdict="diverged as reported"),
-        "9.09 / div (2 of 3), 10 diverged as reported",
+        line(reference=9.09, ours=10.0, n=3, n_diverged=2, verdict="holds (diverged as reported)"),
+        "9.09 / div (2 of 3), 10 ✓",
     ),
     "text from a file": (
-        line(paper="92.5", ours="92.4", se="", n="3", n_diverged="0"),
+        line(reference="92.5", ours="92.4", se="", n="3", n_diverged="0"),
         "92.5 / 92.4 ✓",
     ),
 }
@@ -107,7 +125,8 @@ CELLS = {
 
 @pytest.mark.parametrize(("row", "text"), CELLS.values(), ids=CELLS)
 def test_cell(row, text):
-    """A cell is `paper / ours ± standard error` and a glyph or word for the verdict."""
+    """A cell is `reference / ours ± standard error`, with the mark of the provenance and the sign
+    of the verdict."""
     assert cell_text(parse_row(row)) == text
 
 
@@ -115,9 +134,14 @@ def test_pivot_has_the_papers_shape():
     """There is a line per row label and a column per column label, in the order of the rows; a
     place without a number is empty."""
     rows = [line("B", 1, column="18"), line("A", 2, column="34"), line("B", 3, column="34")]
-    header, body = pivot([{**row, "verdict": "cited"} for row in rows])
+    header, body = pivot([{**row, "verdict": "not run (cited)"} for row in rows])
     assert header == ["", "18", "34"]
-    assert body == [["B", "1 / cited", "3 / cited"], ["A", "", "2 / cited"]]
+    assert body == [["B", "1 / not run", "3 / not run"], ["A", "", "2 / not run"]]
+
+
+def test_a_column_is_headed_by_what_was_run():
+    """The label stays what it is in the paper; the heading says what was run instead."""
+    assert pivot([line(column="128")], {"128": "128 (here 32)"})[0] == ["", "128 (here 32)"]
 
 
 def test_several_metrics_are_named():
@@ -152,15 +176,29 @@ ROWS = [
         column="50 %",
         unit="%",
         relation="<",
+        provenance="ours",
+        basis="a round number | *",
         verdict="not run (data.cifar10 is not set)",
     ),
-    line("a^2 ~ b#", 1.5, 2.5, column="√α′", verdict="off", n=5, n_diverged=0, code="ef012345"),
+    line(
+        "a^2 ~ b#",
+        1.5,
+        2.5,
+        column="√α′",
+        provenance="derived",
+        basis="eq. 1",
+        tolerance=0.025,
+        verdict="fails",
+        n=5,
+        n_diverged=0,
+        code="ef012345",
+    ),
 ]
 
 
 def test_markdown():
-    """A heading, a table with one separator and lines of equal length, then scale, counts and
-    reasons."""
+    """A heading, a table with one separator and lines of equal length, the notes of the marked
+    numbers, then scale, counts, tolerance and reasons."""
     text = render_markdown("ghost.x: Title", ROWS, "laptop").splitlines()
     assert text[0] == "### ghost.x: Title"
     table = [row for row in text if row.startswith("|")]
@@ -168,9 +206,11 @@ def test_markdown():
     assert table[1] == "| --- | --- | --- |"
     assert table[2] == "| R & D <b> | 77.1 % / 77.00 ± 0.10 % ✓ |  |"
     assert {row.count("|") for row in table} == {4}
+    notes = [note for note in text if note.startswith("- ")]
+    assert notes == [r"- \* derived: eq. 1", r"- ‡ ours: a round number \| \*"]
     assert (
-        "Scale: laptop. n = 3 to 5. not run (data.cifar10 is not set). Code abcd0123, ef012345."
-        in text
+        "Scale: laptop. n = 3 to 5. Tolerance: ±0.025 (factor per layer). "
+        "not run (data.cifar10 is not set). Code abcd0123, ef012345." in text
     )
 
 
@@ -201,14 +241,18 @@ class Page(HTMLParser):
 
 
 def test_html_is_whole_and_escaped():
-    """A label cannot break the page; the verdict is the class of a cell, its source the hint."""
+    """A label cannot break the page; the verdict is the class of a cell. Whose number it is, the
+    tolerance and the code are its hint."""
     text = render_html('T <i> & "q"', ROWS, "laptop")
     page = Page(text)
     assert page.cells[:5] == ["", "50 %", "√α′", "R & D <b>", "77.1 % / 77.00 ± 0.10 % ✓"]
-    assert page.kinds[4:] == ["match", None, None, "not-run", None, None, None, "off"]
-    assert 'match; tab. "1"; code abcd0123' in page.attributes
+    assert page.kinds[4:] == ["holds", None, None, "not-run", None, None, None, "fails"]
+    assert 'holds; = 77.1 is printed: its words; tab. "1"; code abcd0123' in page.attributes
+    hint = "fails; = 1.5 is derived: eq. 1; tolerance ±0.025; tab. 1; code ef012345"
+    assert hint in page.attributes
+    assert "<li>* derived: eq. 1</li>" in text
     assert "<b>" not in text
-    assert "&lt;70 % / not run" in text
+    assert "&lt;70 %‡ / not run" in text
     assert "<title>T &lt;i&gt; &amp; &#34;q&#34;</title>" in text
 
 
@@ -230,12 +274,17 @@ def test_latex_is_balanced_and_escaped():
     assert lines[:2] == [r"\begin{table}", r"\centering"]
     caption = lines[2]
     assert caption.startswith(
-        r"\caption{ghost.x: T\_1 of $R_b$/$R_f$. Each cell: the paper's number / ours $\pm$ one"
+        r"\caption{ghost.x: T\_1 of $R_b$/$R_f$. Each cell: the number of the statement / ours "
     )
     assert caption.endswith("not run (data.cifar10 is not set). Code abcd0123, ef012345.}")
     assert caption.isascii()
     assert lines[3] == r"\begin{tabular}{lrr}"
-    assert lines[-2:] == [r"\end{tabular}", r"\end{table}"]
+    assert lines[-4:] == [
+        r"\end{tabular}",
+        r"\par\footnotesize * derived: eq. 1",
+        r"\par\footnotesize $\ddagger$ ours: a round number | *",
+        r"\end{table}",
+    ]
     assert [text for text in lines if text.endswith("rule")] == [
         r"\toprule",
         r"\midrule",
@@ -251,7 +300,7 @@ def test_latex_is_balanced_and_escaped():
         assert [c for c in "%#_^<>~" if unescaped(outside, c)] == []
         assert outside.isascii()
     assert body[1] == r"R \& D $<$b$>$ & 77.1 \% / 77.00 $\pm$ 0.10 \% $\checkmark$ &  \\"
-    assert body[3].endswith(r"& 1.5 / 2.5 $\times$ \\")
+    assert body[3].endswith(r"& 1.5* / 2.5 $\times$ \\")
 
 
 def test_a_built_table_renders_as_the_file_does(tmp_path, monkeypatch):
@@ -280,7 +329,7 @@ def finished(tmp_path, monkeypatch):
     figure = {**place, "rows": {"A": "nets/a"}, "figure": "gradient_norms"}
     own = {"rows": {"A": "nets/b"}, "table": "final_metrics", "options": options}
     claims = {
-        "ghost.skip": {"section": "s", "statement": "x", "paper": "1"},
+        "ghost.skip": CLAIM,
         "ghost.z": {"like": "ghost.skip", **place, "artifact": own},
     }
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure}, claims)
@@ -323,7 +372,7 @@ def test_the_list_of_all_artifacts(tmp_path, monkeypatch):
         for key, row in rows.items()
     }
     assert summary == {
-        "ghost.x": ("table", "built", "1 match, 1 cited", ""),
+        "ghost.x": ("table", "built", "1 open, 1 not run", ""),
         "ghost.y": ("figure", "built", "", ""),
         "ghost.z": ("claim", "not run", "", "no data"),
     }
@@ -339,7 +388,7 @@ def test_the_page_of_all_artifacts(tmp_path, monkeypatch):
     overview.write_overview(reg, "laptop", {"ghost.z": "no data"})
     text = Path("results/laptop/artifacts.html").read_text()
     cells = Page(text).cells
-    assert cells[:5] == ["ghost.x", "table", "T & <T>", "s", "1 match, 1 cited"]
+    assert cells[:5] == ["ghost.x", "table", "T & <T>", "s", "1 open, 1 not run"]
     assert cells[9::5] == ["drawn", "not run (no data)"]
     assert "2 of 3 artifacts built at scale laptop." in text
     assert text.count("0 of 0 artifacts built") == len(PAPERS) - 1
@@ -350,7 +399,7 @@ def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
     """They say how much is there, the verdicts of all tables but those that repeat another one,
     what is left to build, and each reason once with the artifacts that it holds back."""
     reg = finished(tmp_path, monkeypatch)
-    first = "1 of 3 artifacts are in results/laptop/; numbers: 1 match, 1 cited"
+    first = "1 of 3 artifacts are in results/laptop/; numbers: 1 open, 1 not run"
     for name in overview.artifact_files(reg.artifact("ghost.x"), "laptop"):
         Path(name).touch()
     remaining = "1 more can be built: snakemake --config scale=laptop"
@@ -363,7 +412,7 @@ def test_the_last_lines_of_a_build(tmp_path, monkeypatch):
     for name in overview.artifact_files(reg.artifact("ghost.again"), "laptop"):
         Path(name).write_bytes(Path(name.replace("again", "x")).read_bytes())
     lines = overview.closing_lines(reg, "laptop", {"ghost.z": "no data"})
-    assert lines[0] == "2 of 4 artifacts are in results/laptop/; numbers: 1 match, 1 cited"
+    assert lines[0] == "2 of 4 artifacts are in results/laptop/; numbers: 1 open, 1 not run"
 
 
 def test_the_last_lines_shorten_long_lists(tmp_path, monkeypatch):
@@ -391,16 +440,16 @@ def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
     """Verdicts are counted in the order of VERDICTS, without their reasons."""
     verdicts = [
         "not run (no data)",
-        "off",
-        "match",
-        "cited",
-        "match",
-        "diverged unexpectedly",
+        "fails",
+        "holds",
+        "shown only (scaled)",
+        "holds (diverged as reported)",
+        "fails (diverged)",
         "not run (data)",
     ]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["verdict", *verdicts]) + "\n")
-    assert verdict_counts([path]) == "2 match, 1 off, 1 diverged unexpectedly, 1 cited, 2 not run"
+    assert verdict_counts([path]) == "2 holds, 2 fails, 1 shown only, 2 not run"
 
 
 def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
@@ -426,24 +475,14 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     assert "## ghost.x: T & <T>" in (target / "README.md").read_text()
 
 
-CITED = {
-    "relation": "",
-    "unit": "",
-    "column": "",
-    "metric": "rate",
-    "source": "",
-    "code": "",
-    "paper": 1,
-    "ours": "",
-}
-CITED |= {"ours_se": "", "n": "", "n_diverged": "", "verdict": "cited"}
+CITED = line(reference=1, verdict="not run (cited)")
 
 
 def test_markdown_escapes_bars():
     """A bar in a label, such as E|x| of ghost0.propB_14, does not end the cell."""
     text = render_markdown("T", [{**CITED, "row": "E|x|"}], "laptop")
     (line,) = (line for line in text.splitlines() if line.startswith("| E"))
-    assert line == r"| E\|x\| | 1 / cited |"
+    assert line == r"| E\|x\| | 1 / not run |"
 
 
 @pytest.mark.parametrize(
@@ -453,4 +492,4 @@ def test_markdown_escapes_bars():
 )
 def test_latex_escapes_braces_dollars_and_backslashes(label, text):
     """These are escaped like every other special character."""
-    assert f"{text} & 1 / cited" in render_latex("T", [{**CITED, "row": label}], "laptop")
+    assert f"{text} & 1 / not run" in render_latex("T", [{**CITED, "row": label}], "laptop")

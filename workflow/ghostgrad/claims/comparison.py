@@ -18,8 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
 
-import numpy as np
-
 from ghostgrad.analysis.statistics import Estimate, FloatArray, mean_estimate
 from ghostgrad.registry.verdict import Outcome
 
