@@ -453,8 +453,8 @@ def test_verdicts_are_counted_in_the_order_of_the_list(tmp_path):
 
 
 def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
-    """It does not matter which target built them; tables and figures of what was not run stay
-    out."""
+    """It does not matter which target built them; tables and figures of what was not run stay out,
+    and the index lists them with the reason."""
     reg = finished(tmp_path, monkeypatch)
     for name in ("ghost.x", "ghost.z"):
         for file in map(Path, overview.artifact_files(reg.artifact(name), "laptop")):
@@ -472,7 +472,15 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     )
     kept = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert kept == {"README.md", "tables/ghost.x.csv", "tables/ghost.x.md"}
-    assert "## ghost.x: T & <T>" in (target / "README.md").read_text()
+    text = (target / "README.md").read_text()
+    assert "## ghost.x\n\n**T & <T>**" in text
+    assert re.search(r"Made from commit [0-9a-f]{40}(-dirty)? by `ghostgrad snapshot", text)
+    index = [row for row in text.splitlines() if row.startswith("| ")]
+    assert index[2:5] == [
+        "| [ghost.x](#ghostx) | T & <T> | drawn |",
+        "| ghost.y | T & <T> | not run (not built) |",
+        "| ghost.z | T & <T> | not run (no finished run) |",
+    ]
 
 
 CITED = line(reference=1, verdict="not run (cited)")

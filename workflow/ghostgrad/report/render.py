@@ -32,7 +32,7 @@ def render_markdown(
     """A table of GitHub-flavored Markdown with its title, notes, footer and legend."""
     header, body = pivot(records, headings)
     lines = [_markdown_line(cells) for cells in (header, ["---"] * len(header), *body)]
-    notes = [f"- {_escape_markdown(note)}" for note in provenance_notes(records)]
+    notes = [f"- {escape_markdown(note)}" for note in provenance_notes(records)]
     if notes:
         notes.append("")
     return "\n".join(
@@ -41,10 +41,11 @@ def render_markdown(
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape_markdown(text) for text in cells) + " |"
+    return "| " + " | ".join(escape_markdown(text) for text in cells) + " |"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text for a cell or a line of Markdown."""
     # A bar ends a cell, so that E|x| has to be escaped; an asterisk would begin emphasis.
     return text.replace("|", r"\|").replace("*", r"\*")
 

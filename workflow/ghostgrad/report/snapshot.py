@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from ghostgrad.checks import InputError
@@ -10,14 +12,20 @@ from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.claim import count_claims, read_claims_csv
 from ghostgrad.registry.registry import Registry
+from ghostgrad.registry.scaling import scaled_title
+from ghostgrad.registry.tasks import TASKS
+from ghostgrad.registry.verdict import LEGEND
 from ghostgrad.report.overview import artifact_files
+from ghostgrad.report.render import escape_markdown
+from ghostgrad.report.verdicts import verdict_counts
+from ghostgrad.runs.provenance import current_commit, task_hash
 
 COPIED = (".csv", ".md", ".svg", ".png")  # what GitHub shows; the rest can be built from results
 
 
 def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
-    """Copy what was measured and built at a scale, with a README.md that shows all of it; returns
-    the ids of the artifacts.
+    """Copy what was measured and built at a scale, with a README.md that lists every artifact with
+    its status and shows what was built; returns the ids of the artifacts copied.
 
     An earlier snapshot in `target` is replaced; InputError where the folder holds anything else.
     """
@@ -30,16 +38,47 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
                 " name another folder"
             )
         shutil.rmtree(target)
-    lines = [heading, ""]
+    lines = [heading, "", _origin(scale), ""]
     if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
         target.mkdir(parents=True)
         shutil.copyfile(claims_csv, target / "claims.csv")
         counts = count_claims(read_claims_csv(claims_csv))
         lines += [f"Claims: {counts}; all of them in [claims.csv](claims.csv).", ""]
+    lines += [LEGEND, "", *_index(registry, scale, built), ""]
     for name in built:
-        lines += _copy_artifact(registry.artifacts[name], scale, target)
+        lines += _copy_artifact(registry, registry.artifacts[name], scale, target)
     write_atomically(index, "\n".join(lines))
     return built
+
+
+def _origin(scale: str) -> str:
+    """From which commit and code a snapshot was made."""
+    commit = current_commit() or "an unknown commit"
+    codes = ", ".join(f"{task} {task_hash(task)}" for task in TASKS)
+    return (
+        f"Made from commit {commit} by `ghostgrad snapshot --scale {scale}`. Code of the runs: "
+        f"{codes}. The column `code` of each table says which code computed a number."
+    )
+
+
+def _index(registry: Registry, scale: str, built: Collection[str]) -> list[str]:
+    """A table of all artifacts: a link and the verdicts where it was built, else the reason."""
+    lines = ["| artifact | title | status |", "| --- | --- | --- |"]
+    for name, artifact in registry.artifacts.items():
+        title = escape_markdown(scaled_title(registry, artifact, scale))
+        if name in built:
+            table = Path(f"results/{scale}/tables/{name}.csv")
+            status = (verdict_counts([table]) if artifact.has_table else "") or "drawn"
+            lines.append(f"| [{name}](#{_anchor(name)}) | {title} | {status} |")
+        else:
+            reason = registry.missing(scale, artifact, {}, partial=True) or "not built"
+            lines.append(f"| {name} | {title} | not run ({reason}) |")
+    return lines
+
+
+def _anchor(name: str) -> str:
+    """The anchor that GitHub gives the heading of an artifact, which is its id alone."""
+    return re.sub(r"[^a-z0-9_-]", "", name.lower())
 
 
 def _is_built(registry: Registry, scale: str, artifact: Artifact) -> bool:
@@ -49,18 +88,20 @@ def _is_built(registry: Registry, scale: str, artifact: Artifact) -> bool:
     return all(Path(file).exists() for file in artifact_files(artifact, scale))
 
 
-def _copy_artifact(artifact: Artifact, scale: str, target: Path) -> list[str]:
+def _copy_artifact(registry: Registry, artifact: Artifact, scale: str, target: Path) -> list[str]:
     """Copy the files of an artifact; returns its section of the README."""
     for source in map(Path, artifact_files(artifact, scale)):
         if source.suffix in COPIED:
             copy = target / source.parent.name / source.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
-    lines = [f"## {artifact.id}: {artifact.title}", ""]
-    lines += [f"{artifact.section}. {artifact.caption}", ""]
+    lines = [f"## {artifact.id}", ""]
+    lines += [f"**{escape_markdown(scaled_title(registry, artifact, scale))}**", ""]
+    lines += [f"{artifact.section}. {escape_markdown(artifact.caption)}".strip(), ""]
     if artifact.has_figure:
         lines += [f"![{artifact.id}](figures/{artifact.id}.svg)", ""]
     if artifact.has_table:
         text = (target / f"tables/{artifact.id}.md").read_text(encoding="utf-8")
-        lines.append(text.split("\n", 2)[2])  # without its own title
+        # Without its own title, and without the legend, which stands at the top of the page.
+        lines.append(text.split("\n", 2)[2].replace(LEGEND, "").rstrip() + "\n")
     return lines

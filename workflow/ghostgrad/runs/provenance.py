@@ -92,6 +92,15 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def current_commit() -> str | None:
+    """The commit of this checkout, followed by -dirty where files differ from it; None outside a
+    repository."""
+    # A snapshot in docs/ may be written again before it is committed; only code counts.
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", ":/workflow")
+    commit = _git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and status else commit
+
+
 def environment(task: str, device: str) -> dict[str, Any]:
     """What this process runs on: commit, code, versions, hardware, Slurm job."""
     status = _git("status", "--porcelain", "--untracked-files=no")
