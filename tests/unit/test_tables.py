@@ -95,7 +95,7 @@ def test_a_single_run_is_open(ours):
     """Without a second seed nothing is known of the spread, not even from the binomial error."""
     for se in (NAN, 0.3):
         verdict = tables.number_verdict(row(10.0), measured(ours, se), 1.0)
-        assert verdict == "open (test_accuracy: more seeds or repeats than one)"
+        assert verdict == "open (A, test_accuracy: more seeds or repeats than one)"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_partial_artifact(bench):
     verdicts = [line["verdict"] for line in lines.values()]
     assert verdicts[:3] == [
         "not run (no finished run)",
-        "open (test_accuracy: about 2 times as many seeds or repeats)",
+        "open (A, test_accuracy: about 2 times as many seeds or repeats)",
         "shown only (no number in the paper)",
     ]
     assert verdicts[3] == "not run (not at scale laptop)"

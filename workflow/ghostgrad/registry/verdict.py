@@ -75,14 +75,12 @@ def count_verdicts(verdicts: Iterable[str]) -> str:
 
 
 def _legend(entries: dict[str, Verdict]) -> str:
-    return "; ".join(
-        f"{entry.sign} {name} ({entry.meaning})" for name, entry in entries.items() if entry.sign
-    )
+    return ", ".join(f"{entry.sign} {name}" for name, entry in entries.items() if entry.sign)
 
 
 # Belongs beneath everything that shows signs and marks.
 LEGEND = (
     "Each cell: the number of the statement / ours ± one standard error. "
-    f"Verdicts: {_legend(VERDICTS)}. Numbers without a mark are printed in the paper; "
-    f"{_legend(PROVENANCE)}."
+    f"Verdicts: {_legend(VERDICTS)}. Whose the number of the statement is: no mark printed, "
+    f"{_legend(PROVENANCE)}. docs/verdicts.md defines the words."
 )

@@ -36,7 +36,7 @@ def render_markdown(
     if notes:
         notes.append("")
     return "\n".join(
-        [f"### {title}", "", *lines, "", *notes, footer(records, scale), "", LEGEND, ""]
+        [f"### {title}", "", *lines, "", *notes, footer(records, scale), "", escape_markdown(LEGEND), ""]
     )
 
 

@@ -44,7 +44,7 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
         shutil.copyfile(claims_csv, target / "claims.csv")
         counts = count_claims(read_claims_csv(claims_csv))
         lines += [f"Claims: {counts}; all of them in [claims.csv](claims.csv).", ""]
-    lines += [LEGEND, "", *_index(registry, scale, built), ""]
+    lines += [escape_markdown(LEGEND), "", *_index(registry, scale, built), ""]
     for name in built:
         lines += _copy_artifact(registry, registry.artifacts[name], scale, target)
     write_atomically(index, "\n".join(lines))
@@ -103,5 +103,5 @@ def _copy_artifact(registry: Registry, artifact: Artifact, scale: str, target: P
     if artifact.has_table:
         text = (target / f"tables/{artifact.id}.md").read_text(encoding="utf-8")
         # Without its own title, and without the legend, which stands at the top of the page.
-        lines.append(text.split("\n", 2)[2].replace(LEGEND, "").rstrip() + "\n")
+        lines.append(text.split("\n", 2)[2].replace(escape_markdown(LEGEND), "").rstrip() + "\n")
     return lines

@@ -92,7 +92,7 @@ def number_verdict(number: ReferenceRow, measured: Measured, allowed: float) -> 
         is_known = measured.degrees > 0 and not math.isnan(measured.se)
         se, degrees = (measured.se, measured.degrees) if is_known else (math.inf, 0.0)
     comparison = Comparison(
-        number.metric,
+        ", ".join(filter(None, (number.row, number.column, number.metric))),
         measured.ours,
         number.value,
         se=se,
