@@ -224,7 +224,7 @@ def split_of(sizes: list[tuple[int, int]]) -> coco.Split:
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize(("wide", "upright"), [(73, 27), (97, 3), (70, 26), (50, 46), (9, 7)])
 def test_images_of_a_process_have_one_orientation(wide, upright, processes):
-    """All of a process's images in a step are at least as wide as high, or all are higher than wide.
+    """All images of a process in a step are at least as wide as high, or all are higher than wide.
     An epoch has as many steps as without groups, and no image twice; only the last share of the
     last step may hold both kinds."""
     rng = torch.Generator().manual_seed(wide)

@@ -98,8 +98,7 @@ def test_bfloat16_gives_logits_in_float32(digits):
 
 
 def test_bfloat16_evaluates_in_float32_bit_by_bit(digits):
-    """The accuracy of a run does not depend on the precision that it is trained in, only its weights
-    do."""
+    """The precision of training has an effect on the weights, but none on how they are judged."""
     spec = expand("classify", {**BASE, "precision": "bf16"})
     network = Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
     x = torch.rand(16, 3, 8, 8)
