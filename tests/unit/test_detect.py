@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from ghostgrad.registry.spec import expand, parse_spec
 from ghostgrad.runs.record import Record
 from ghostgrad.runs.state import State, Stopped
 from ghostgrad.tasks.classify import classify
-from ghostgrad.tasks.detect import detect, evaluate, flipped
-from ghostgrad.training.distributed import ProcessGroup
+from ghostgrad.tasks.detect import AspectRatioSampler, detect, evaluate, flipped
+from ghostgrad.training.distributed import SINGLE_PROCESS, ProcessGroup
+from ghostgrad.training.loader import EpochSampler
 from ghostgrad.training.schedules import StepSchedule
 from tests.unit.detection import SPEC, small_scenes
 from tests.unit.killing import KILLED, PUBLISHED_FILES, Runner
@@ -208,6 +210,98 @@ def test_a_flip_moves_boxes_with_masks(manifest):
     again = flipped(mirrored, target)
     assert torch.equal(again[0], x)
     assert torch.equal(again[1]["boxes"], y["boxes"])
+
+
+def split_of(sizes: list[tuple[int, int]]) -> coco.Split:
+    """Images without files, of these widths and heights; the ids are 10, 20, …"""
+    images = {
+        10 * number: {"width": width, "height": height}
+        for number, (width, height) in enumerate(sizes, start=1)
+    }
+    return coco.Split(Path(), SimpleNamespace(imgs=images), list(images))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize(("wide", "upright"), [(73, 27), (97, 3), (70, 26), (50, 46), (9, 7)])
+def test_images_of_a_process_have_one_orientation(wide, upright, processes):
+    """All images of a process in a step are at least as wide as high, or all are higher than wide.
+    An epoch has as many steps as without groups, and no image twice; only the last share of the
+    last step may hold both kinds."""
+    rng = torch.Generator().manual_seed(wide)
+    sizes = [(640, 480), (480, 480)] * wide + [(480, 481)] * upright
+    sizes = [sizes[n] for n in torch.randperm(len(sizes), generator=rng) if n >= wide]
+    assert sum(width >= height for width, height in sizes) == wide
+    spec = parse_spec(json.dumps({**SPEC, "batch": 8}))
+    split = split_of(sizes)
+    samplers = [
+        AspectRatioSampler(spec, split, ProcessGroup(rank, processes)) for rank in range(processes)
+    ]
+    steps = len(sizes) // 8
+    assert {sampler.steps_per_epoch for sampler in samplers} == {steps}
+    for epoch in range(3):
+        shares = [
+            sampler(step)[0].tolist()
+            for step in range(epoch * steps, (epoch + 1) * steps)
+            for sampler in samplers
+        ]
+        assert {len(share) for share in shares} == {8 // processes}
+        seen = [index for share in shares for index in share]
+        assert len(set(seen)) == len(seen) == 8 * steps
+        kinds = [{sizes[index][0] >= sizes[index][1] for index in share} for share in shares]
+        assert {len(kind) for kind in kinds[:-1]} <= {1}
+        # The shares of both kinds are mixed over the epoch, in the proportion of the images.
+        assert sum(kind == {True} for kind in kinds) >= wide // (8 // processes) - processes
+
+
+def test_grouping_is_drawn_from_the_epoch_alone():
+    """A resumed run sees the same images in the same order, other epochs have other groups, and a
+    group stands where its first image was drawn."""
+    sizes = [(640, 480) if n % 3 else (480, 640) for n in range(30)]
+    spec = parse_spec(json.dumps({**SPEC, "batch": 4}))
+    split = split_of(sizes)
+    first, second = (AspectRatioSampler(spec, split, SINGLE_PROCESS) for _ in range(2))
+    for step in (20, 3, 11):
+        assert torch.equal(first(step)[0], second(step)[0])
+    assert not torch.equal(first.epoch_order(0), first.epoch_order(1))
+    drawn = EpochSampler(spec, 30, SINGLE_PROCESS).epoch_order(0).tolist()
+    order = first.epoch_order(0).tolist()
+    assert sorted(order) == sorted(drawn)
+    groups = [order[n : n + 4] for n in range(0, 28, 4)]  # 20 wide and 10 upright images
+    starts = [drawn.index(group[0]) for group in groups]
+    assert starts == sorted(starts)
+    assert order[28:] == [index for index in drawn if index % 3 == 0][8:]
+
+
+def test_training_takes_its_images_in_groups(manifest, tmp_path, monkeypatch):
+    """Where scenes with odd ids count as upright, a step has odd ids or even ones."""
+    seen = []
+    plain = coco.read_target
+
+    def read_target(scenes, split, image_id):
+        seen.append(image_id)
+        return plain(scenes, split, image_id)
+
+    scenes = load_scenes("digit_scenes", manifest)
+    for image_id, entry in scenes.train.index.imgs.items():
+        entry["width"] = entry["height"] - image_id % 2
+    monkeypatch.setattr(coco, "read_target", read_target)
+    monkeypatch.setattr(coco, "read_image", lambda *_: torch.zeros(3, 64, 64, dtype=torch.uint8))
+    torch.set_num_threads(1)
+    spec = parse_spec(json.dumps({**SPEC, "length": 5, "eval_every": 0, "augment": []}))
+    with State(tmp_path) as state:
+        detect(spec, state, CPU, scenes)
+    steps = [{image_id % 2 for image_id in seen[n : n + 2]} for n in range(0, 10, 2)]
+    assert len(set(seen)) == len(seen) == 10  # one epoch of ten scenes
+    assert [len(step) for step in steps[:-1]] == [1] * 4
+
+
+def test_images_of_one_orientation_are_drawn_as_without_groups(manifest):
+    spec = parse_spec(json.dumps(SPEC))
+    split = coco.with_objects(load_scenes("digit_scenes", manifest).train)
+    grouped = AspectRatioSampler(spec, split, SINGLE_PROCESS)
+    plain = EpochSampler(spec, len(split.ids), SINGLE_PROCESS)
+    for step in range(12):
+        assert torch.equal(grouped(step)[0], plain(step)[0])
 
 
 def test_the_schedule_is_detectrons():

@@ -97,6 +97,31 @@ def test_bfloat16_gives_logits_in_float32(digits):
     assert seen == [torch.bfloat16]
 
 
+def test_bfloat16_evaluates_in_float32_bit_by_bit(digits):
+    """The precision of training has an effect on the weights, but none on how they are judged."""
+    spec = expand("classify", {**BASE, "precision": "bf16"})
+    network = Network(spec, classify.new_model(spec, digits), CPU, SINGLE_PROCESS)
+    x = torch.rand(16, 3, 8, 8)
+    with torch.no_grad():
+        network(x)  # BN's running statistics are no longer 0 and 1
+        expected = network.model.eval()(x)
+        assert torch.equal(network(x), expected)
+        network.model.train()
+        in_train_mode = network.model(x)
+        assert not torch.equal(network(x), in_train_mode)
+    loader = InMemoryLoader(spec, digits, CPU)
+    seen = []
+    network.model.classifier.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    loss, accuracy = classify.evaluate(network, loader)
+    assert set(seen) == {torch.float32}
+    network.model.eval()
+    with torch.no_grad():
+        pairs = [(network.model(x), y) for x, y in loader.test_batches()]
+    logits, y = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    assert loss == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-6)
+    assert accuracy == pytest.approx(100 * (logits.argmax(1) == y).float().mean().item())
+
+
 def test_channels_last_changes_rounding_only(plain, tmp_path, digits):
     saved = run(tmp_path, digits, channels_last=True)
     assert losses(saved) == pytest.approx(losses(plain), rel=1e-3)

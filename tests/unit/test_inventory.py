@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -350,6 +351,19 @@ def locked(python: str) -> dict[str, str]:
             assert match[1] not in pins, f"{match[1]} is pinned twice"
             pins[match[1]] = match[2]
     return pins
+
+
+@pytest.mark.parametrize("method", ["sgd", "warmup", "lalc"])
+def test_the_rows_with_a_constant_bn_batch_differ_by_it_alone(method):
+    """BN sees 2,048 images in the sweep at batch 2k, and 1,024 from 4k up and in these rows."""
+    variants = ("-2k", "_bn1024-2k", "-4k")
+    runs = {variant: f"cifar_sweep/{method}{variant}-s0" for variant in variants}
+    specs = {variant: REGISTRY.run("paper", run).spec for variant, run in runs.items()}
+    assert specs["_bn1024-2k"] == replace(specs["-2k"], micro_batch=1024)
+    assert specs["-2k"].micro_batch == 0
+    assert specs["-4k"].micro_batch == 1024
+    at_other_scales = [run.id for scale in ("laptop", "substitute") for run in REGISTRY.runs(scale)]
+    assert runs["_bn1024-2k"] not in at_other_scales
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,7 +3,7 @@
 What is drawn from which random stream (`rng.generator`), and the position in it:
 
     init            the initial weights, at 0
-    shuffle         the order of the training images, at the epoch
+    shuffle         the order of the training images, before they are grouped, at the epoch
     augment         which images are mirrored, at the step
     regions/<rank>  torchvision's samples of anchors and regions, at the step
 """
@@ -79,6 +79,41 @@ class TrainingScenes(Dataset[Any]):
         except InputError as error:
             return error
         return images, targets
+
+
+class AspectRatioSampler(EpochSampler):
+    """An EpochSampler whose images of a process in a step are all at least as wide as high, or all
+    higher than wide, as Detectron groups the images of a GPU.
+
+    torchvision pads them to one size, so that fewer pixels are padding. An epoch has as many steps
+    as without groups. To that end the images that are left over of both kinds follow the groups, so
+    that the last process of the last step may have both kinds.
+    """
+
+    def __init__(self, spec: DetectSpec, split: Split, group: ProcessGroup):
+        super().__init__(spec, len(split.ids), group)
+        entries = [split.index.imgs[image_id] for image_id in split.ids]
+        self.is_wide = torch.tensor([entry["width"] >= entry["height"] for entry in entries])
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """The indices of all training images (count,) in the order of an epoch.
+
+        A group stands where its first image is in the order without groups, which therefore does
+        not change where all images are of one kind.
+        """
+        order = super().epoch_order(epoch)
+        size = self.spec.batch // self.group.size  # images that a process takes in a step
+        is_wide = self.is_wide[order]
+        groups, rest = [], []
+        for kind in (is_wide, ~is_wide):
+            places = kind.nonzero().flatten()
+            whole = len(places) // size * size
+            groups.append(places[:whole].view(-1, size))
+            rest.append(places[whole:])
+        grouped = torch.cat(groups)
+        grouped = grouped[grouped[:, 0].argsort()]
+        left_over = torch.cat(rest).sort().values
+        return order[torch.cat([grouped.flatten(), left_over])]
 
 
 class TestScenes(Dataset[Any]):
@@ -211,7 +246,7 @@ def detect(
         log.info("%s: the run that it comes from diverged", weights)
         return Record(final_metrics({}, 0, 0, None, "upstream"), CsvTable(SERIES_COLUMNS))
     split = coco.with_objects(scenes.train)
-    sampler = EpochSampler(spec, len(split.ids), group)
+    sampler = AspectRatioSampler(spec, split, group)
     schedule = StepSchedule(spec, sampler.steps_per_epoch)
     model = synchronize_batch_norm(new_model(spec, scenes, published), device, group)
     model = model.to(device).train()

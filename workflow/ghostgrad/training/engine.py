@@ -79,9 +79,11 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> logits (N, classes) in float32.
 
-        With bf16, products and convolutions are computed in bfloat16; the weights stay in float32.
+        With bf16, products and convolutions are computed in bfloat16 while the model is in train
+        mode; the weights stay in float32. In eval mode everything is computed in float32.
         """
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        in_bf16 = self.bf16 and self.model.training
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
             logits: Tensor = self._forward(x.contiguous(memory_format=self.memory_format))
         return logits.float()
 

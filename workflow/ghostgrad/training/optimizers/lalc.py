@@ -1,4 +1,4 @@
-"""LALC, layer-wise asymptotic learning-rate clipping (LALC paper, sec. 3)."""
+"""LALC, layer-wise asymmetric learning-rate clipping (LALC paper, sec. 3)."""
 
 from __future__ import annotations
 
