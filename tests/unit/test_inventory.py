@@ -332,7 +332,7 @@ def test_every_number_of_a_built_table_is_measured(artifact, tmp_path, monkeypat
 def test_what_needs_no_run_matches_the_paper(name):
     """Quadrature reproduces every printed digit."""
     table = tables.build(REGISTRY, REGISTRY.artifact(name), "laptop", None)
-    verdicts = table[table["paper"].notna()]["verdict"].tolist()
+    verdicts = table[table["reference"].notna()]["verdict"].tolist()
     assert verdicts == ["match"] * COUNTS[name]
 
 

@@ -21,6 +21,7 @@ from ghostgrad import dependencies
 from ghostgrad.cli.estimates import expectation
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.config import machine_facts
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.registry.spec import RunSpec, available, short_hash
@@ -281,6 +282,6 @@ class Build:
         the paper, as reStructuredText."""
         artifact = self.artifact(wildcards)
         title = scaled_title(self.registry, artifact, wildcards.scale)
-        head = f"**{_escape(title)}** ({_escape(artifact.section)})."
+        head = f"**{_escape(title)}** ({_escape(name_papers(artifact.section))})."
         notes = [f"- {_escape(note)}" for note in self.registry.notes(artifact)]
         return "\n".join([f"{head} {_escape(artifact.caption)}", "", *notes])

@@ -71,11 +71,13 @@ def _print_artifact(
     rows: Sequence[CsvRow],
     done: Sequence[RunSpec],
 ) -> None:
+    from ghostgrad.registry.papers import name_papers
     from ghostgrad.registry.scaling import column_headings, scaled_title
     from ghostgrad.registry.verdict import LEGEND
     from ghostgrad.report.cells import footer, provenance_notes
 
-    print(f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({artifact.section})")
+    place = name_papers(artifact.section)
+    print(f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({place})")
     if needed := registry.artifact_runs(scale, artifact):
         print(f"{len(done)}/{len(needed)} runs at scale {scale}")
     if artifact.has_table:

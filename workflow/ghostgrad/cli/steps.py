@@ -17,6 +17,7 @@ from ghostgrad.cli.estimates import NETWORKS
 from ghostgrad.cli.options import results_of
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry, load_registry
 from ghostgrad.registry.scaling import column_headings, scaled_title
 
@@ -89,7 +90,8 @@ def _write_table(
     from ghostgrad.report import render, tables
 
     frame = tables.build(registry, artifact, scale, why_not, tidy_file)
-    title = f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({artifact.section})"
+    place = name_papers(artifact.section)
+    title = f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({place})"
     rows = tables.records(frame)
     headings = column_headings(registry, artifact, scale)
     texts = {

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.verdict import PROVENANCE, SIGNS, mark, sign
 
 Record = Mapping[str, object]
@@ -158,6 +159,9 @@ def cell_text(row: TableRow) -> str:
     return f"{text} {sign(row.verdict)}".rstrip()
 
 
+MOST_COLUMNS = 8  # of a table with a single line
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table in the paper's shape. A line is its label and one row of the CSV per column, None
@@ -183,6 +187,12 @@ def arrange(rows: Sequence[TableRow], headings: Mapping[str, str] | None = None)
         names = [heading, metric_name if several_metrics or not column else ""]
         header.append(", ".join(name for name in names if name))
     labels = dict.fromkeys(row.row for row in rows)
+    if len(labels) == 1 and len(columns) > MOST_COLUMNS:
+        # A single line of many numbers is read as a list.
+        [label] = labels
+        names = zip(header[1:], columns, strict=True)
+        places = [(name, (label, *column)) for name, column in names]
+        return Grid(["", label], [(name, [by_place.get(place)]) for name, place in places])
     lines = [
         (label, [by_place.get((label, column, metric)) for column, metric in columns])
         for label in labels
@@ -241,7 +251,7 @@ def provenance_notes(records: Iterable[Record]) -> list[str]:
     rows = [parse_row(record) for record in records]
     notes = dict.fromkeys((row.provenance, row.basis) for row in rows if mark(row.provenance))
     return [
-        f"{entry.sign} {provenance}: {basis}"
+        f"{entry.sign} {provenance}: {name_papers(basis)}"
         for provenance, entry in PROVENANCE.items()
         for known, basis in notes
         if known == provenance

@@ -12,6 +12,7 @@ from pathlib import Path
 from ghostgrad.claims.judge import COLUMNS, claim_rows
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry.claim import Row, count_claims, read_claims_csv
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.verdict import LEGEND, SIGNS, mark, sign, without_reason
 from ghostgrad.report.cells import format_estimate
@@ -89,7 +90,7 @@ def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
     for claim, comparisons in group_by_claim(rows):
         print(f"{claim['id']:18} {claim['verdict']}")
         relation = f" ({claim['stated_relation']}; {claim['conditions']})"
-        print(f"    {claim['section']}{relation if claim['conditions'] else ''}")
+        print(f"    {name_papers(claim['section'])}{relation if claim['conditions'] else ''}")
         print(f"    {claim['statement']}")
         for row in comparisons:
             if row["comparison"]:
@@ -131,7 +132,7 @@ def _page_claim(claim: Row, rows: list[Row]) -> dict[str, object]:
         {
             "name": row["comparison"],
             "reference": reference_text(row),
-            "basis": f"{row['provenance']}: {row['basis']}" if row["provenance"] else "",
+            "basis": name_papers(f"{row['provenance']}: {row['basis']}") if row["basis"] else "",
             "ours": ours_text(row),
             "tolerance": f"±{float(row['tolerance']):.2g}" if row["tolerance"] else "",
             "outcome": sign(row["outcome"]),
@@ -143,4 +144,6 @@ def _page_claim(claim: Row, rows: list[Row]) -> dict[str, object]:
     ]
     has_corrected = any(comparison["corrected"] for comparison in comparisons)
     kind = css_class(claim["verdict"])
-    return {**claim, "kind": kind, "comparisons": comparisons, "has_corrected": has_corrected}
+    texts = {key: name_papers(claim[key]) for key in ("section", "statement", "corrected_form")}
+    shown = {"kind": kind, "comparisons": comparisons, "has_corrected": has_corrected}
+    return {**claim, **texts, **shown}

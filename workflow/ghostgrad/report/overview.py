@@ -9,6 +9,7 @@ from pathlib import Path
 from ghostgrad.files import CsvTable, write_atomically
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.claim import count_claims, read_claims_csv
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import PAPERS, Registry
 from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.report.pages import render_page
@@ -75,7 +76,14 @@ def render_overview(registry: Registry, rows: list[dict[str, str]], scale: str) 
                 "title": registry.papers[paper]["title"],
                 "citation": registry.papers[paper]["cite"],
                 "built": sum(row["status"] == "built" for row in of_paper),
-                "artifacts": [{**row, "result": _result_text(row)} for row in of_paper],
+                "artifacts": [
+                    {
+                        **row,
+                        "result": _result_text(row),
+                        "section": name_papers(row["section"]),
+                    }
+                    for row in of_paper
+                ],
             }
         )
     return render_page("artifacts", papers=papers, scale=scale)

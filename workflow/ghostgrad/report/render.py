@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.verdict import LEGEND, SIGNS
 from ghostgrad.report.cells import (
     Record,
@@ -36,7 +37,17 @@ def render_markdown(
     if notes:
         notes.append("")
     return "\n".join(
-        [f"### {title}", "", *lines, "", *notes, footer(records, scale), "", escape_markdown(LEGEND), ""]
+        [
+            f"### {title}",
+            "",
+            *lines,
+            "",
+            *notes,
+            footer(records, scale),
+            "",
+            escape_markdown(LEGEND),
+            "",
+        ]
     )
 
 
@@ -73,10 +84,10 @@ def _html_cell(row: TableRow | None) -> dict[str, str] | None:
     parts = [row.verdict]
     if row.provenance:
         number = f"{SIGNS[row.relation]} {format_paper_value(row.reference)}".strip()
-        parts.append(f"{number} is {row.provenance}: {row.basis}")
+        parts.append(f"{number} is {row.provenance}: {name_papers(row.basis)}")
     if row.tolerance > 0:
         parts.append(f"tolerance ±{row.tolerance:.2g}")
-    parts.append(row.source)
+    parts.append(name_papers(row.source))
     if row.code:
         parts.append(f"code {row.code}")
     return {"kind": css_class(row.verdict), "hint": "; ".join(parts), "text": cell_text(row)}

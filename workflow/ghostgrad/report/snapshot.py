@@ -11,6 +11,7 @@ from ghostgrad.checks import InputError
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.claim import count_claims, read_claims_csv
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.registry.tasks import TASKS
@@ -97,7 +98,8 @@ def _copy_artifact(registry: Registry, artifact: Artifact, scale: str, target: P
             shutil.copyfile(source, copy)
     lines = [f"## {artifact.id}", ""]
     lines += [f"**{escape_markdown(scaled_title(registry, artifact, scale))}**", ""]
-    lines += [f"{artifact.section}. {escape_markdown(artifact.caption)}".strip(), ""]
+    place = name_papers(artifact.section)
+    lines += [f"{place}. {escape_markdown(artifact.caption)}".strip(), ""]
     if artifact.has_figure:
         lines += [f"![{artifact.id}](figures/{artifact.id}.svg)", ""]
     if artifact.has_table:
