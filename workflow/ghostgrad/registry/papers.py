@@ -11,7 +11,7 @@ NAMES = {
     "002": "Ghost",
     "004": "BN-ResNet",
 }
-CODE = re.compile(rf"(?<![\w.])({'|'.join(NAMES)})(?![\w.%])")
+CODE = re.compile(rf"(?<![\w.,])({'|'.join(NAMES)})(?![\w%]|\.\d)")
 
 
 def name_papers(text: str) -> str:

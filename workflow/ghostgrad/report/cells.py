@@ -190,9 +190,9 @@ def arrange(rows: Sequence[TableRow], headings: Mapping[str, str] | None = None)
     if len(labels) == 1 and len(columns) > MOST_COLUMNS:
         # A single line of many numbers is read as a list.
         [label] = labels
-        names = zip(header[1:], columns, strict=True)
-        places = [(name, (label, *column)) for name, column in names]
-        return Grid(["", label], [(name, [by_place.get(place)]) for name, place in places])
+        headed = zip(header[1:], columns, strict=True)
+        places = [(heading, (label, *column)) for heading, column in headed]
+        return Grid(["", label], [(heading, [by_place.get(place)]) for heading, place in places])
     lines = [
         (label, [by_place.get((label, column, metric)) for column, metric in columns])
         for label in labels

@@ -36,19 +36,8 @@ def render_markdown(
     notes = [f"- {escape_markdown(note)}" for note in provenance_notes(records)]
     if notes:
         notes.append("")
-    return "\n".join(
-        [
-            f"### {title}",
-            "",
-            *lines,
-            "",
-            *notes,
-            footer(records, scale),
-            "",
-            escape_markdown(LEGEND),
-            "",
-        ]
-    )
+    below = [footer(records, scale), "", escape_markdown(LEGEND), ""]
+    return "\n".join([f"### {title}", "", *lines, "", *notes, *below])
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
