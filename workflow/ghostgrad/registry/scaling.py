@@ -166,7 +166,7 @@ def _join(values: list[Any], before: str, after: str = "") -> str:
         return ""
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) > 1:
-        text = f"{min(numbers):,} to {max(numbers):,}"
+        text = f"{min(numbers):,g} to {max(numbers):,g}"
     else:
-        text = " and ".join(f"{v:,}" if isinstance(v, int | float) else str(v) for v in values)
+        text = " and ".join(f"{v:,g}" if isinstance(v, int | float) else str(v) for v in values)
     return f"{before} {text}{after}".strip()
