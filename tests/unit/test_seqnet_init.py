@@ -109,7 +109,7 @@ def test_a_looks_linear_module_is_linear(k, sizes, tied):
 
 
 def test_what_is_not_linear_with_l_init():
-    """L-Init is not linear in the rows that widen the output, nor behind a pool (E-G17).
+    """L-Init is not linear in the rows that widen the output, nor behind a pool.
 
     These rows are orthogonal to W and depend on |Rx| only. A random module is not linear either.
     """

@@ -168,9 +168,14 @@ def e_g5(_: Evidence) -> Iterator[Comparison]:
             relation=">=",
         )
         name = f"gap at the corrected threshold, {law.name}"
-        smallest = gap - slope * corrected
-        criteria: CorrectedCriteria = {"tolerance": step, "corrected_relation": ">="}
-        yield Comparison(name, smallest, None, mean**2 / 8, **criteria)
+        yield Comparison(
+            name,
+            gap - slope * corrected,
+            None,
+            mean**2 / 8,
+            tolerance=step,
+            corrected_relation=">=",
+        )
 
 
 # --- modules (sec. 4) ---

@@ -1,7 +1,7 @@
 """What the Ghost paper and the LALC paper state in closed form, as printed and as corrected.
 
 R_f and R_b of an operator are the factors by which it multiplies the variance of the signal and,
-on the way back, of the derivative (Ghost Def. 3.1). Codes such as E-G8 name the errata in
+on the way back, of the derivative (Ghost Def. 3.1). Codes such as E-G11 name the errata in
 workflow/claims.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ghostgrad.theory.quadrature import Law, integrate, normal_cdf, normal_density
+from ghostgrad.theory.quadrature import Law, normal_cdf, normal_density
 
 # --- ReLU of a Gaussian (LALC Prop. 1) ---
 
@@ -40,7 +40,7 @@ def bn_z_mean(batch: int) -> float:
 
     z is B times the squared sample correlation of two independent vectors, one of which is
     exchangeable; the mean of that squared correlation is 1/(B - 1). The 1 that the paper prints is
-    the limit of a large batch (erratum E-G8).
+    the limit of a large batch (Prop. 3.8).
     """
     return batch / (batch - 1)
 
@@ -49,24 +49,9 @@ def bn_z_variance(batch: int) -> float:
     """Var[z] where one of the two vectors is Gaussian, as corrected.
 
     The squared sample correlation then is Beta(1/2, (B - 2)/2). The paper prints 2, the limit of a
-    large batch (erratum E-G8).
+    large batch (Prop. 3.8).
     """
     return 2 * batch**2 * (batch - 2) / ((batch - 1) ** 2 * (batch + 1))
-
-
-def bn_z_by_quadrature(batch: int) -> tuple[float, float]:
-    """E[z] and Var[z] by quadrature over the sample correlation r, with z = B r^2.
-
-    For two independent vectors, one of them Gaussian, the density of r is proportional to
-    (1 - r^2)^((B-4)/2). It is normalized by its own integral.
-    """
-    edges = (-1.0, -0.3, 0.0, 0.3, 1.0)
-
-    def moment(power: int) -> float:
-        return integrate(lambda r: r**power * (1 - r * r) ** ((batch - 4) / 2), edges)
-
-    mean, mean_square = (moment(power) / moment(0) for power in (2, 4))
-    return batch * mean, batch**2 * (mean_square - mean**2)
 
 
 # --- ReLU of a symmetric law (Ghost Prop. 3.14 and Prop. C.2; tiny-paper version Prop. B.14) ---
