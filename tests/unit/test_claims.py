@@ -67,7 +67,10 @@ def compute(claim_id: str) -> tuple[list[Comparison], list[tuple[str, str]]]:
 
 # The claims whose verdict is another one than "holds" without a corrected form and "fails, corrected
 # form holds" with one.
-EXPECTED: dict[str, str] = {}
+EXPECTED: dict[str, str] = {
+    # LeakyReLU's slope of 0.01 lowers the rate by 0.003, which four networks do not resolve.
+    "lalc.smoother": "open",
+}
 
 
 def expected(claim) -> str:
@@ -178,7 +181,19 @@ MECHANISMS = {
 
 
 # Errata for which the paper's own statement is true without the mechanism that it overlooks.
-HOLD_AS_PRINTED = {"E-L9", "E-B14", "E-G6", "E-G7", "E-G9", "E-G10", "E-G11", "E-G25", "E-G27", "X1", "X2"}
+HOLD_AS_PRINTED = {
+    "E-L9",
+    "E-B14",
+    "E-G6",
+    "E-G7",
+    "E-G9",
+    "E-G10",
+    "E-G11",
+    "E-G25",
+    "E-G27",
+    "X1",
+    "X2",
+}
 
 
 @pytest.mark.slow
