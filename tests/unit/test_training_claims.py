@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,11 @@ ACCURACY = {
     "lalc_nesterov": 95.5,
     "lalc-16k": 85.0,
     "lars": 92.0,
+    "lars_1e4-16k": 80.0,
     "clars": 91.0,
+    "clars_1e4-16k": 80.0,
     "sgd": 90.0,
+    "sgd-16k": 80.0,
     "nesterov": 90.6,
     "warmup-128": 95.1,
     "warmup-4k": 90.0,
@@ -53,6 +55,17 @@ ACCURACY = {
 }
 # Growth of the gradient norm per convolution toward the input.
 GROWTH = {"plainnet50": 1.2, "seqnet50": 1.06, "resnet50": 1.03}
+# What the probe `statistics` measures at first and later.
+STATISTICS = {
+    "weight_variance": (1e-4, 1e-4),
+    "conv_activation_variance": (1.0, 4.0),
+    "act_activation_variance": (0.3, 0.9),
+    "weight_offset": (0.02, 0.02),
+    "norm_activation_offset": (0.05, 0.1),
+    "norm_gradient_offset": (0.05, 0.05),
+    "norm_activation_gradient_correlation": (0.04, 0.05),
+    "act_activation_correlation": (0.1, 0.4),
+}
 SPREAD = np.array([-0.04, 0.0, 0.04])  # of the seeds
 SHAPE = np.tile([3.0, 2.0, 1.0, 0.5, 0.0], 3)  # log variance over the blocks of three scales
 # Claim -> accuracies or probes to change, by variant, so that its first number is wrong.
@@ -60,6 +73,12 @@ WRONG = {
     "lalc.self_disable": {"lalc-128": {"late": 0.9}},
     "lalc.abl_norm": {"lalc_raw-128": {"accuracy": 97.0}},
     "lalc.decay": {"sgd": {"late": 1.6}},
+    "lalc.vanishing_state": {"sgd": {"last": 0.3}},
+    "lalc.forward_variance": {"sgd": {"conv_activation_variance": 0.2}},
+    "lalc.centred": {"sgd": {"norm_activation_offset": 3.0}},
+    "lalc.correlation": {"sgd": {"act_activation_correlation": 0.05}},
+    "lalc.nesterov_instability": {"nesterov-4k": {"early": 70.0}},
+    "lalc.imagenet": {"lars": {"accuracy": 97.0}},
     "lalc.accum": {"lalc_accumulated-1k": {"accuracy": 91.0}},
     "lalc.small_batch": {"warmup-128": {"accuracy": 90.0}},
     "lalc.large_batch": {"warmup-4k": {"accuracy": 97.0}},
@@ -98,7 +117,8 @@ def write_runs(claim: str, changes: dict, wide: bool = False, scale: str = "pape
         if run.variant.endswith("-free"):
             noise = -noise
         accuracy = own.get("accuracy", usual_accuracy(run.variant)) + noise
-        early = own.get("early", 40.0 if run.variant.startswith("sgd") else 60.0) + noise
+        unstable = run.variant.startswith(("sgd", "nesterov"))
+        early = own.get("early", 40.0 if unstable else 60.0) + noise
         rows = [[step, 25 * step, early] for step in range(1, 9)]
         series = CsvTable(("step", "at", "train_accuracy"), rows)
         if run.experiment == "imagenet":
@@ -128,7 +148,12 @@ def probe_rows(run: RunSpec, own: dict, position: float, noise: float) -> list[l
     rows = [[*place, "clipped_fraction", 0, late + late_noise]]
     curve = own.get("shape", SHAPE) + noise * np.linspace(-1, 1, 15)
     if run.experiment == "vgg_statistics":
-        curve = -(2 * late + late_noise) * np.arange(15.0)
+        is_last = position == run.spec.probe_at[-1]
+        slope = own.get("last", -0.01) if is_last else late  # of the standard deviation
+        curve = -(2 * slope + late_noise) * np.arange(15.0)
+        for name, values in STATISTICS.items():
+            value = own.get(name, values[1]) * math.exp(10 * late_noise) if position else values[0]
+            rows += [[*place, name, k, value] for k in range(3)]
     logarithms = enumerate([0.0, *curve])
     rows += [[*place, "gradient_variance", k, math.exp(value)] for k, value in logarithms]
     if run.variant in GROWTH:
@@ -149,7 +174,7 @@ def test_every_claim_about_networks_of_images_is_here():
         if claim.computed
         and any(run.task in ("classify", "detect") for run in REGISTRY.claim_runs("paper", claim))
     }
-    assert trained == {*WRONG, "lalc.clars_cost", "ghost.c2_conceal"}
+    assert trained == {*WRONG, "lalc.clars_cost", "lalc.inverse_norm", "ghost.c2_conceal"}
 
 
 @pytest.mark.parametrize("claim", WRONG)
@@ -157,15 +182,19 @@ def test_it_holds_fails_and_is_left_open(claim, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert verdict(claim).startswith("not run (")
     write_runs(claim, {})
-    assert verdict(claim) == ("holds as corrected" if REGISTRY.claims[claim].corrected else "holds")
+    usual = "fails, corrected form holds" if REGISTRY.claims[claim].corrected else "holds"
+    assert verdict(claim) == usual
     write_runs(claim, WRONG[claim])
-    assert verdict(claim) == "fails"
+    assert verdict(claim).partition(" (")[0] == "fails"
     write_runs(claim, {}, wide=True)
-    assert re.match(r"not run \([358] seeds leave it open: ", verdict(claim)), verdict(claim)
+    assert verdict(claim).startswith("open ("), verdict(claim)
 
 
 def interval(comparison: Comparison) -> tuple[float, float]:
-    return comparison.ours - comparison.noise, comparison.ours + comparison.noise
+    return (
+        comparison.ours - comparison.confirmation_noise,
+        comparison.ours + comparison.confirmation_noise,
+    )
 
 
 @pytest.mark.parametrize("relation", ["=", "<"])
@@ -187,9 +216,9 @@ def test_what_a_scale_changes_is_shown_and_not_judged(tmp_path, monkeypatch):
     """With small images and few updates the verdict only says what the runs show."""
     monkeypatch.chdir(tmp_path)
     write_runs("bnres.order", {}, scale="laptop")
-    assert verdict("bnres.order", "laptop") == "not run (shows at scale laptop)"
+    assert verdict("bnres.order", "laptop").startswith("shown only (measured on 8x8 digits")
     write_runs("bnres.order", WRONG["bnres.order"], scale="laptop")
-    assert verdict("bnres.order", "laptop") == "not run (does not show at scale laptop)"
+    assert verdict("bnres.order", "laptop").startswith("shown only (measured on 8x8 digits")
 
 
 def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
@@ -201,29 +230,36 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
     monkeypatch.setattr(
         REGISTRY.experiments["resnet15_cifar"], "runs", lambda _scale, variant: first[variant]
     )
-    assert judge(REGISTRY, claim, "paper")[0].startswith("not run (one seed leaves it open")
+    assert judge(REGISTRY, claim, "paper").verdict.startswith("open (")
     table = tables.build(REGISTRY, REGISTRY.artifact("bnres.order"), "paper", None)
     assert table["ours"].tolist() == pytest.approx([2.0, 80.0, 2.0, 9.96])
     assert table["ours_se"].isna().all(), "one run has no standard error"
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-@pytest.mark.parametrize(("seconds", "expected"), [(250.0, "holds"), (150.0, "holds as corrected")])
-def test_the_cost_of_clars_is_measured(seconds, expected, gpu, tmp_path, monkeypatch):
+def test_the_cost_of_clars_is_measured_and_shown(gpu, tmp_path, monkeypatch):
     """Time and memory come from env.json, over all processes of a run.
 
-    They are those of the GPU or, without one, of the CPU.
+    They are those of the GPU or, without one, of the CPU. They decide nothing, because the paper
+    speaks of another implementation.
     """
     monkeypatch.chdir(tmp_path)
-    for run in REGISTRY.claim_runs("paper", REGISTRY.claims["lalc.clars_cost"]):
+    claim = REGISTRY.claims["lalc.clars_cost"]
+    for run in REGISTRY.claim_runs("paper", claim):
         folder = publish(run, {"test_accuracy": 90.0})
-        cost = seconds if run.variant.startswith("clars") else 100.0
+        cost = 150.0 if run.variant.startswith("clars") else 100.0
         count = 2 if run.variant.startswith("clars") else 1  # of processes
         process = {"cpu_s": 1.0, "gpu_s": cost / count, "peak_mb": 1, "gpu_peak_mb": cost}
         if not gpu:
             process = {"cpu_s": cost / count, "gpu_s": 0.0, "peak_mb": cost, "gpu_peak_mb": None}
         (Path(folder) / "env.json").write_text(json.dumps([process] * count))
-    assert verdict("lalc.clars_cost") == expected
+    judgement = judge(REGISTRY, claim, "paper")
+    assert judgement.verdict.startswith("shown only (no comparison within the conditions")
+    assert [c.ours for c in judgement.comparisons] == pytest.approx([1.5, 1.5])
+
+
+def test_a_bound_that_no_rule_has_is_not_run():
+    assert verdict("lalc.inverse_norm").startswith("not run (no update rule here bounds")
 
 
 def test_a_killed_process_leaves_the_cost_unknown(tmp_path, monkeypatch):
@@ -265,10 +301,11 @@ def test_sgd_that_diverges_at_once_is_unstable(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("gap", "expected"),
-    [(0.0, "holds"), (0.4, "not run (3 seeds"), (0.6, "not run (3 seeds"), (1.5, "fails")],
+    [(0.0, "holds"), (0.4, "open ("), (0.6, "open ("), (2.5, "fails")],
 )
 def test_equality_has_to_be_shown(gap, expected):
-    """It holds if the whole interval lies within half a percent and fails if it lies outside."""
+    """It holds if the interval lies within half a percent, and fails if that of a refutation, which
+    is wider, lies outside."""
     values = np.array([95.0, 95.2, 95.1])
     comparison = between_seeds("x", values + gap, values, tolerance=0.5)
     assert verdict_of([comparison]).startswith(expected)

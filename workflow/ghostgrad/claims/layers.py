@@ -129,8 +129,8 @@ def draw_layers(
 ) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
     """Random layers of 5 inputs and 6 outputs: W, deviations of x, variances of the gradients.
 
-    Weights with heavy tails and unequal variances make the variances before the BN differ, which
-    the LALC paper excludes for an equality (E-L3).
+    Weights with heavy tails and unequal variances make the variances before the BN differ, so that
+    the layers do not meet the condition under which Thm. 1 states an equality.
     """
     for _ in range(count):
         yield rng.standard_t(3, size=(6, 5)), rng.uniform(0.5, 2, 5), rng.uniform(0.1, 10, 6)
@@ -170,3 +170,72 @@ def simulate_layers(second_moments: bool, repeats: int = 256, batch: int = 2048)
             before = (x.var(0) * gradient_x.var(0)).sum()
             ratios.append(before / (y.var(0) * gradient_y.var(0)).sum())
     return np.array(ratios)
+
+
+def amplify_sign_weights(inputs: int) -> float:
+    """S of a layer of six outputs with weights 1 or -1 and inputs N(0, 1).
+
+    The variance before the BN is the same for every output, as Thm. 1 and 2 require for equality.
+    """
+    weights = np.random.default_rng(0).choice([-1.0, 1.0], size=(6, inputs))
+    return compute_amplification(weights, np.zeros(inputs), np.ones(inputs), np.ones(6))
+
+
+# --- the same with perfectly correlated inputs (LALC Thm. 2) ---
+
+
+def draw_weights(rng: np.random.Generator, *shape: int) -> FloatArray:
+    """Independent weights N(0, 1)."""
+    return rng.normal(size=shape)
+
+
+def draw_rectified_sums(
+    count: int, inputs: int = 16
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Outputs with perfectly correlated inputs x = t b, b ~ N(0, 1), each with its own W and t.
+
+    W and t are (count, inputs). In the notation of the proof, P = W relu(t) and N = W relu(-t),
+    both (count,): W relu(x) is P b for b > 0 and N |b| for b < 0.
+    """
+    rng = np.random.default_rng(2)
+    weights, t = draw_weights(rng, count, inputs), rng.normal(size=(count, inputs))
+    positive = (weights * np.maximum(t, 0)).sum(1)
+    negative = (weights * np.maximum(-t, 0)).sum(1)
+    return weights, t, positive, negative
+
+
+def rectified_sum_variance(
+    positive: FloatArray, negative: FloatArray, _squares: FloatArray
+) -> FloatArray:
+    """The variance over b of W relu(t b), from P and N; `_squares` are the sums of (W t)^2."""
+    return (positive**2 + negative**2) / 2 - (positive + negative) ** 2 / (2 * np.pi)
+
+
+def amplify_correlated_outputs(count: int = 4096) -> FloatArray:
+    """S of single outputs with perfectly correlated inputs, (count,)."""
+    weights, t, positive, negative = draw_rectified_sums(count)
+    squares: FloatArray = ((weights * t) ** 2).sum(1)
+    amplified: FloatArray = squares / 2 / rectified_sum_variance(positive, negative, squares)
+    return amplified
+
+
+def cross_terms(count: int = 2**16) -> FloatArray:
+    """sqrt(2/pi) mu (P + N) over sum t^2, (count,), for weights of variance 1.
+
+    It is the cross term of the variance before the BN, whose mean over W the proof of Thm. 2 sets
+    to 0; mu = (P + N)/sqrt(2 pi) is the mean of the output over b.
+    """
+    _, t, positive, negative = draw_rectified_sums(count)
+    means = (positive + negative) / np.sqrt(2 * np.pi)
+    products: FloatArray = np.sqrt(2 / np.pi) * means * (positive + negative) / (t**2).sum(1)
+    return products
+
+
+def separated_expectations(inputs: int = 16, count: int = 2**16) -> FloatArray:
+    """Values whose mean is E[1/s^2] E[W^2] over E[W^2/s^2], with s^2 = sum W^2, (count,).
+
+    The denominator is 1/inputs, since the `inputs` terms of sum W^2/s^2 = 1 have the same mean.
+    """
+    squares = draw_weights(np.random.default_rng(3), count, inputs) ** 2
+    values: FloatArray = inputs * squares.mean() / squares.sum(1)
+    return values
