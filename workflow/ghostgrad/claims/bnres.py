@@ -11,23 +11,14 @@ extension: the "1 -" may be missing in our copy only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ghostgrad.analysis.statistics import FloatArray, jackknife, mean_estimate, split_block_ratios
 from ghostgrad.claims import layers
-from ghostgrad.claims.comparison import (
-    Comparison,
-    average,
-    between_seeds,
-    from_estimate,
-    growth,
-    over_seeds,
-)
+from ghostgrad.claims.comparison import Comparison, average, from_estimate, growth
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.theory import residual
 from ghostgrad.theory.activations import ACTIVATIONS, RELU_GROWTH_RATE, Activation
@@ -141,8 +132,7 @@ def eq13(evidence: Evidence) -> Iterator[Comparison]:
     """Eq. 13, the factor per layer at a = 0, measured in a plain net with BN."""
     factor = evidence.growth_rate("plainnet_init/relu-bn", "backward_variance")
     corrected = residual.layer_factor_corrected(0.0)
-    # A tenth of the growth. Section 3.3 has the gradients maintained: any growth that adds up over
-    # layers refutes it.
+    # A tenth of the growth that we put in place of 1, which would add up over layers.
     yield growth("factor per layer, a = 0", factor, 1.0, corrected, fraction=0.1)
     printed = residual.layer_factor_printed(0.0)
     yield from_estimate("factor per layer by (16) as printed", factor, printed, extension=True)
@@ -151,7 +141,7 @@ def eq13(evidence: Evidence) -> Iterator[Comparison]:
 def eq14(evidence: Evidence) -> Iterator[Comparison]:
     """Eq. 14, the lower and the upper bound of the factor per layer at a = 0."""
     factor = evidence.growth_rate("plainnet_init/relu-bn", "backward_variance")
-    constant, corrected = bound_constant(WIDTH, WIDTH), residual.layer_factor_corrected(0.0)
+    constant, corrected = layers.bound_constant(WIDTH, WIDTH), residual.layer_factor_corrected(0.0)
     yield from_estimate("lower bound, factor per layer", factor, 1.0, relation=">=")
     yield from_estimate(
         "upper bound, factor per layer",
@@ -192,22 +182,6 @@ def eq32(_: Evidence) -> Iterator[Comparison]:
 
 
 # --- section 4: residual blocks ---
-
-
-def bound_constant(rows: int, count: int) -> float:
-    """K of eq. 14 as app. E bounds it, for `rows` row sums of `count` squared Gaussian weights.
-
-    A mean over drawn matrices. It is larger than E(1/X) E(X), the least K that eq. 14 needs, and
-    so in the paper's favour.
-    """
-    sums = draw_squared_sums(16, rows, count)
-    return float(_constants(sums).mean())
-
-
-def _constants(sums: FloatArray) -> FloatArray:
-    """K of app. E for each repeat of row sums (repeats, rows), (repeats,)."""
-    ends = zip(sums.min(1), sums.max(1), strict=True)
-    return np.array([residual.kantorovich_constant(low, high) for low, high in ends])
 
 
 def eq33(evidence: Evidence) -> Iterator[Comparison]:
@@ -252,9 +226,8 @@ def eq36(evidence: Evidence) -> Iterator[Comparison]:
     variances = evidence.layers("preact_init/blocks-10", "forward_variance")
     for block in BLOCKS:
         added = variances[:, 2 * block] - variances[:, 2 * block - 2]
-        yield from _forward(
-            f"Var(y_N) - Var(y_(N-1)) over the row sums, N = {block}", added / 2, 0.0
-        )
+        name = f"Var(y_N) - Var(y_(N-1)) over the row sums, N = {block}"
+        yield from _forward(name, added / 2, 0.0)
 
 
 def eq37(_: Evidence) -> Iterator[Comparison]:
@@ -283,46 +256,35 @@ def e_b5(_: Evidence) -> Iterator[Comparison]:
 
 
 def _gradient_steps(evidence: Evidence, block: int) -> tuple[FloatArray, FloatArray]:
-    """The gradient's variance over the second and over the first layer of a branch, (repeats,)."""
+    """The gradient's factors over the first layer, times L, and the second, (repeats,) each."""
     gradients = evidence.layers("preact_init/blocks-10", "backward_variance")
     branch = evidence.layers("preact_init/blocks-10", "branch_backward")[:, 2 * block]
     second = gradients[:, 2 * block - 1] / gradients[:, 2 * block]
-    return second, branch / second
+    return block * branch / second, second
+
+
+def _layer_bounds(evidence: Evidence, layer: int, label: str) -> Iterator[Comparison]:
+    """K c_1/c_2 = K, the upper bound for a layer of the branch, in the blocks 2, 5 and 10."""
+    constant, c = layers.bound_constant(WIDTH, WIDTH), RELU_GROWTH_RATE
+    for block in BLOCKS:
+        factors = _gradient_steps(evidence, block)[layer]
+        name, tolerance = label.format(block), FINITE_NET * c
+        yield average(name, factors, constant, c, relation="<=", tolerance=tolerance)
 
 
 def eq38(evidence: Evidence) -> Iterator[Comparison]:
     """Eq. 38, the upper bound for the second layer of a branch."""
-    constant = bound_constant(WIDTH, WIDTH)
-    for block in BLOCKS:
-        second, _ = _gradient_steps(evidence, block)
-        yield average(
-            f"second layer of block {block}",
-            second,
-            constant,
-            RELU_GROWTH_RATE,
-            relation="<=",
-            tolerance=FINITE_NET * RELU_GROWTH_RATE,
-        )
+    yield from _layer_bounds(evidence, 1, "second layer of block {}")
 
 
 def eq39(evidence: Evidence) -> Iterator[Comparison]:
-    """Eq. 39, the upper bound for the first layer, which sees the variance of L blocks."""
-    constant = bound_constant(WIDTH, WIDTH)
-    for block in BLOCKS:
-        _, first = _gradient_steps(evidence, block)
-        yield average(
-            f"first layer of block {block}, times L",
-            block * first,
-            constant,
-            RELU_GROWTH_RATE,
-            relation="<=",
-            tolerance=FINITE_NET * RELU_GROWTH_RATE,
-        )
+    """Eq. 39, the upper bound for the first layer, times L: its BN sees the variance of L blocks."""
+    yield from _layer_bounds(evidence, 0, "first layer of block {}, times L")
 
 
 def _block_bound(evidence: Evidence, power: int) -> Iterator[Comparison]:
     """The upper bound of a block's factor, with (c_1/c_2)^power, in a scale that does not widen."""
-    constant = bound_constant(WIDTH, WIDTH) ** 2
+    constant = layers.bound_constant(WIDTH, WIDTH) ** 2
     ratios = evidence.layers("preact_init/blocks-10", "block_backward")
     for block in BLOCKS:
         factor = mean_estimate(ratios[:, 2 * block])
@@ -377,7 +339,7 @@ def eq22_conv(evidence: Evidence) -> Iterator[Comparison]:
     """Eq. 21 at k = 2 in Model-1's convolutional blocks, with He's and with Xavier's weights."""
     for init, scale, ratios in _conv_ratios(evidence):
         channels = 16 * 2 ** (scale - 1)
-        constant = bound_constant(channels, 9 * channels) ** 2
+        constant = layers.bound_constant(channels, 9 * channels) ** 2
         for block in (2, 5):
             corrected = residual.block_ratio_corrected(block, 1 / 2 if init == "He" else 2 / 3)
             yield average(
@@ -423,184 +385,14 @@ def appE(_: Evidence) -> Iterator[Comparison]:
     yield Comparison("the same of two equal points at the ends", attained, 1.0)
 
 
-def draw_squared_sums(repeats: int, rows: int, count: int) -> FloatArray:
-    """Sums of `count` squared Gaussian weights, (repeats, rows)."""
-    sums: FloatArray = (np.random.default_rng(0).normal(size=(repeats, rows, count)) ** 2).sum(2)
-    return sums
-
-
 def K(_: Evidence) -> Iterator[Comparison]:
     """E(1/X) E(X) between 1 and K for the row sums of 16 kernels of 3x3, by Monte Carlo."""
-    sums = draw_squared_sums(64, 500, 16 * 9)
+    sums = layers.draw_squared_sums(64, 500, 16 * 9)
     product = (1 / sums).mean(1) * sums.mean(1)
-    over_bound = product / _constants(sums)
+    over_bound = product / layers.bound_constants(sums)
     name = "rows of 16 3x3 kernels"
     yield average(f"E(1/X) E(X), {name}", product, 1.0, relation=">=")
     yield average(f"E(1/X) E(X) over K, {name}", over_bound, 1.0, relation="<=")
     # n/(n - 2) for sums of n squared Gaussians.
     label = f"least K of Gaussian weights, {name}"
     yield average(label, product, 144 / 142, tolerance=0.001, extension=True)
-
-
-# --- section 5: training ---
-
-
-STEPS = (0, 25000, 50000)  # of fig. 5 to 7
-LATE_STEPS = (25000, 50000, 75000)  # of fig. 9 to 11
-DECADES_OF_EXPLOSION = 2.0  # of the gradient's variance over a net
-
-
-def order(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 5 and tab. 1, the order of the three models by test accuracy."""
-    models = [evidence.final(f"resnet15_cifar/model{n}", "test_accuracy") for n in (1, 2, 3)]
-    for n, (better, worse) in enumerate(pairwise(models), 1):
-        name = f"test accuracy of Model-{n} less Model-{n + 1}'s, %"
-        yield between_seeds(name, better, worse, relation=">")
-    name = "Model-2 close behind: the first difference"
-    yield between_seeds(name, models[0], models[1], 5.0, relation="<")
-    yield over_seeds("test accuracy of Model-3, %", models[2], 10.0, tolerance=1.0)
-
-
-def faster(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 5 and fig. 8, training accuracy over the first quarter of training."""
-    first, *others = (evidence.early_accuracy(f"resnet15_cifar/model{n}") for n in (1, 2, 3))
-    for n, other in enumerate(others, 2):
-        name = f"early training accuracy of Model-1 less Model-{n}'s, %"
-        yield between_seeds(name, first, other, relation=">")
-
-
-def _log_variances(evidence: Evidence, variant: str, position: float) -> FloatArray:
-    """Logarithm of the gradient's variance at the output of each residual block, (seeds, blocks).
-
-    Index 0 of the probe is the stem and is left out.
-    """
-    variances = evidence.probe(f"resnet15_cifar/{variant}", "gradient_variance", position)
-    logarithms: FloatArray = np.log(variances[:, 1:])
-    return logarithms
-
-
-def _scales(evidence: Evidence, variant: str, step: int) -> list[FloatArray]:
-    """The same for each of the three scales, (seeds, blocks of the scale)."""
-    return np.split(_log_variances(evidence, variant, step), 3, axis=1)
-
-
-def _rises(evidence: Evidence, variant: str) -> Iterator[Comparison]:
-    for step in STEPS:
-        for scale, blocks in enumerate(_scales(evidence, variant, step), 1):
-            rise = blocks[:, 0] - blocks[:, -1]
-            name = f"rise within scale {scale} at step {step:,}"
-            yield over_seeds(name, rise, 0.0, relation=">")
-
-
-def _dips(evidence: Evidence, variant: str) -> Iterator[Comparison]:
-    for step in STEPS:
-        for scale, (before, behind) in enumerate(pairwise(_scales(evidence, variant, step)), 1):
-            dip = behind[:, 0] - before[:, -1]
-            name = f"dip from scale {scale + 1} to scale {scale} at step {step:,}"
-            yield over_seeds(name, dip, 0.0, relation=">")
-
-
-def trend(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 4.4 and fig. 5, the rise toward the input within each scale of Model-1."""
-    yield from _rises(evidence, "model1")
-
-
-def dip(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 4.4 and fig. 5, the fall from the first block of a scale to the scale before."""
-    yield from _dips(evidence, "model1")
-
-
-def resnet99(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 4.4 and fig. 7, the same two observations in Resnet-99."""
-    yield from _rises(evidence, "resnet99")
-    yield from _dips(evidence, "resnet99")
-
-
-def distance(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 4.4, the increase over a block falls as 1/(L - 1), so that L - 1 times it is constant.
-
-    The two nearest blocks of a scale against the two farthest, as means over the three scales.
-    """
-    for step in STEPS:
-        curves = np.stack(_scales(evidence, "model1", step), 1)  # (seeds, scales, blocks)
-        increases = np.exp(curves[:, :, :-1] - curves[:, :, 1:]) - 1  # of blocks L = 2 to 5
-        scaled = (increases * np.arange(1, 5)).mean(1)
-        quotient = scaled[:, 2:].mean(1) / scaled[:, :2].mean(1)
-        name = f"distance times increase, far blocks over near ones, step {step:,}"
-        yield over_seeds(name, quotient, 1.0, relation="~", tolerance=0.5)
-
-
-def gradient_range(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 5 and fig. 9 to 11, the range of the variance over the blocks of Model-2."""
-    for step in LATE_STEPS:
-        decades = np.ptp(_log_variances(evidence, "model2", step), axis=1) / math.log(10)
-        name = f"decades at step {step:,}"
-        yield over_seeds(name, decades, DECADES_OF_EXPLOSION, relation="<")
-
-
-def _agreement(evidence: Evidence, variant: str) -> FloatArray:
-    """How alike the curves within a scale are over the three scales and three steps, (seeds,).
-
-    The mean correlation over blocks of all pairs of these nine curves.
-    """
-    curves = np.concatenate(
-        [np.stack(_scales(evidence, variant, step), 1) for step in LATE_STEPS], axis=1
-    )
-    agreements = []
-    for of_seed in curves:
-        correlations = np.corrcoef(of_seed)
-        agreements.append(correlations[np.triu_indices(len(of_seed), 1)].mean())
-    return np.array(agreements)
-
-
-def no_pattern(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 5 and fig. 9 to 11, a pattern within scales in Model-1 and none in Model-2."""
-    first, second = (_agreement(evidence, f"model{n}") for n in (1, 2))
-    name = "correlation between scales and steps, Model-1 less Model-2"
-    yield between_seeds(name, first, second, relation=">")
-
-
-def _compare_shapes(evidence: Evidence, *variants: str) -> Iterator[Comparison]:
-    """Correlation over blocks of each seed's curve with the mean curve of Model-1."""
-    reference = _log_variances(evidence, "model1", 25000).mean(0)
-    for variant in variants:
-        curves = _log_variances(evidence, variant, 25000)
-        correlations = np.array([np.corrcoef(reference, curve)[0, 1] for curve in curves])
-        yield over_seeds(f"correlation, {variant}", correlations, 0.5, relation=">")
-
-
-def batch_shape(evidence: Evidence) -> Iterator[Comparison]:
-    """App. G and fig. 14, the shape of the curve at other batch sizes."""
-    yield from _compare_shapes(evidence, "model1-b256", "model1-b512")
-
-
-def init_shape(evidence: Evidence) -> Iterator[Comparison]:
-    """App. G and fig. 15, the shape of the curve with other initializations."""
-    yield from _compare_shapes(evidence, "model1-std0.01", "model1-std0.1")
-
-
-# --- errata of a net at initialization ---
-
-
-def e_b13(evidence: Evidence) -> Iterator[Comparison]:
-    """E-B13: the gradient of Model-2 grows at initialization."""
-    ratios = split_block_ratios(evidence.layers("resnet15_init/model2-xavier", "feature_variance"))
-    # The first block of each scale changes the width. Geometric mean over the other blocks.
-    factors = np.exp(np.mean([np.log(scale[:, 1:]) for scale in ratios], axis=(0, 2)))
-    name = "factor per block at initialization, Model-2"
-    # Images and borders shift the factor. 1.5 is far from 1 and below C^2 = 2.15.
-    yield average(name, factors, 1.0, 1.5, corrected_relation=">", tolerance=0.1)
-
-
-def e_b14(evidence: Evidence) -> Iterator[Comparison]:
-    """E-B14: Model-3 with Xavier's weights does not explode at the first step."""
-    variances = evidence.layers("resnet15_init/model3-xavier", "feature_variance")
-    decades = np.log10(variances[:, 1] / variances[:, -1])
-    yield average(
-        "decades over the net at the first step, Model-3, Xavier",
-        decades,
-        DECADES_OF_EXPLOSION,
-        0.5,
-        relation=">",
-        corrected_relation="<",
-    )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ghostgrad.analysis.statistics import FloatArray
 from ghostgrad.theory.activations import ACTIVATIONS
+from ghostgrad.theory.residual import kantorovich_constant
 
 # --- batch normalization and linear layers (BN-ResNet paper sec. 3 and 4) ---
 
@@ -151,6 +152,28 @@ def differentiate_normalize(x: FloatArray, of_output: FloatArray) -> FloatArray:
     centred = of_output - of_output.mean(0)
     gradient: FloatArray = (centred - z * (of_output * z).mean(0)) / x.std(0)
     return gradient
+
+
+def draw_squared_sums(repeats: int, rows: int, count: int) -> FloatArray:
+    """Sums of `count` squared Gaussian weights, (repeats, rows)."""
+    sums: FloatArray = (np.random.default_rng(0).normal(size=(repeats, rows, count)) ** 2).sum(2)
+    return sums
+
+
+def bound_constant(rows: int, count: int) -> float:
+    """K of eq. 14 as app. E bounds it, for `rows` row sums of `count` squared Gaussian weights.
+
+    A mean over drawn matrices. It is larger than E(1/X) E(X), the least K that eq. 14 needs, and
+    so in the paper's favour.
+    """
+    sums = draw_squared_sums(16, rows, count)
+    return float(bound_constants(sums).mean())
+
+
+def bound_constants(sums: FloatArray) -> FloatArray:
+    """K of app. E for each repeat of row sums (repeats, rows), (repeats,)."""
+    ends = zip(sums.min(1), sums.max(1), strict=True)
+    return np.array([kantorovich_constant(low, high) for low, high in ends])
 
 
 # --- linear layers in a row (Ghost Rem. 3.16) ---
