@@ -65,7 +65,7 @@ def compute(claim_id: str) -> tuple[list[Comparison], list[tuple[str, str]]]:
     return compare(REGISTRY.claims[claim_id], computed), computed.used
 
 
-# The claims whose verdict is another one than "holds" without a corrected form and "fails, corrected
+# The claims with another verdict than "holds" without a corrected form, and "fails, corrected
 # form holds" with one.
 EXPECTED: dict[str, str] = {}
 

@@ -278,7 +278,7 @@ def eq38(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def eq39(evidence: Evidence) -> Iterator[Comparison]:
-    """Eq. 39, the upper bound for the first layer, times L: its BN sees the variance of L blocks."""
+    """Eq. 39, that for the first layer, times L: its BN sees the variance of L blocks."""
     yield from _layer_bounds(evidence, 0, "first layer of block {}, times L")
 
 
