@@ -39,9 +39,9 @@ IDS = {
         rate claims clars_cost self_disable abl_norm decay accum instability large_batch
         large_scaling nesterov scaling small_batch too_large warmup""",
     "bnres": """fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15
-        tab1 eq4 eq5 eq8 eq9 eq10 eq11 eq12 eq13 eq14 eq19 eq21 eq22 eq27 eq30 eq37
-        eq40 appE disc indep K batch_shape eq22_conv gradient_range init init_shape order
-        trend""",
+        tab1 eq4 eq5 eq8 eq9 eq10 eq11 eq12 eq13 eq14 eq19 eq21 eq22 eq27 eq30 eq32 eq33
+        eq34 eq35 eq36 eq37 eq38 eq39 eq40 appE disc indep K batch_shape dip distance
+        eq22_conv faster gradient_range init init_shape no_pattern order resnet99 trend""",
 }
 ALL_IDS = [f"{paper}.{name}" for paper, names in IDS.items() for name in names.split()]
 

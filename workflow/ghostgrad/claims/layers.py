@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ghostgrad.analysis.statistics import FloatArray
 from ghostgrad.theory.activations import ACTIVATIONS
+from ghostgrad.theory.residual import kantorovich_constant
 
 # --- batch normalization and linear layers (BN-ResNet paper sec. 3 and 4) ---
 
@@ -54,7 +55,7 @@ def draw_elements(rng: np.random.Generator, batch: int, count: int) -> FloatArra
 
 
 def linear_variance_ratios(
-    inputs: int, outputs: int, seed: int = 0, repeats: int = 64, batch: int = LINEAR_BATCH
+    inputs: int, outputs: int, seed: int = 0, repeats: int = 256, batch: int = LINEAR_BATCH
 ) -> FloatArray:
     """Measured Var(W y) over the sum W^2 Var(y) of equation 10, (repeats, outputs).
 
@@ -68,18 +69,111 @@ def linear_variance_ratios(
     return np.array(ratios)
 
 
-def measure_widening_scale(width: int = 128, repeats: int = 64, batch: int = 500) -> FloatArray:
-    """The output variance of a scale of one block whose width doubles to n, (repeats,).
+def normalize(x: FloatArray) -> FloatArray:
+    """Batch normalization of every feature of (batch, features), without the affine part."""
+    normalized: FloatArray = (x - x.mean(0)) / x.std(0)
+    return normalized
 
-    It is in units of n Var(W), where it is the row sum of squared weights: the shortcut's n x n/2
-    matrix gives 1/2 and the branch's last n x n matrix gives 1.
+
+def rectified(x: FloatArray, offset: float) -> FloatArray:
+    """ReLU of the normalized signal with beta = offset and gamma = 1, (batch, features)."""
+    return np.maximum(normalize(x) + offset, 0.0)
+
+
+def measure_widening_scale(
+    blocks: int = 3,
+    widening: int = 2,
+    offset: float = 0.0,
+    width: int = 128,
+    repeats: int = 64,
+    batch: int = 512,
+) -> FloatArray:
+    """The variances of a scale of residual blocks of n = `width` features, (repeats, blocks + 1).
+
+    Column 0 is the shortcut of the first block, whose input has n/`widening` features; column L is
+    the output of block L. Each layer is BN with beta = `offset`, ReLU and a weight matrix of
+    variance 1/n, so that a matrix with n inputs has row sums of squares of 1 on average.
     """
     rng, n, variances = np.random.default_rng(0), width, []
+
+    def layer(x: FloatArray) -> FloatArray:
+        weight = rng.normal(scale=n**-0.5, size=(n, x.shape[1]))
+        y: FloatArray = rectified(x, offset) @ weight.T
+        return y
+
     for _ in range(repeats):
-        shortcut, branch = (rng.normal(size=(n, inputs)) for inputs in (n // 2, n))
-        y = draw_elements(rng, batch, n // 2) @ shortcut.T + draw_elements(rng, batch, n) @ branch.T
-        variances.append(y.var(0, ddof=1).mean() / n)
+        x = draw_elements(rng, batch, n // widening)
+        signals = [layer(x)]
+        signals.append(signals[0] + layer(layer(x)))
+        while len(signals) <= blocks:
+            signals.append(signals[-1] + layer(layer(signals[-1])))
+        variances.append([signal.var(0, ddof=1).mean() for signal in signals])
     return np.array(variances)
+
+
+def measure_cascade(
+    depth: int = 6, width: int = 128, repeats: int = 32, batch: int = 256
+) -> dict[str, FloatArray]:
+    """What a net of BN, ReLU and weight layers has over equations 10, 11, 12 and 32, (repeats,).
+
+    The elements of its signals and gradients are not drawn independently. The ratios are averaged
+    over features and over all layers but the first, whose inputs are independent. beta is 0.
+    """
+    rng = np.random.default_rng(0)
+    ratios: dict[str, list[float]] = {"eq10": [], "eq11": [], "eq12": [], "eq32": []}
+    for _ in range(repeats):
+        weights = rng.normal(scale=(2 / width) ** 0.5, size=(depth, width, width))
+        signals = [draw_elements(rng, batch, width)]
+        for weight in weights:
+            signals.append(rectified(signals[-1], 0.0) @ weight.T)
+        gradient = differentiate_normalize(signals[-1], draw_elements(rng, batch, width))
+        sums = dict.fromkeys(ratios, 0.0)
+        for weight, x, y in list(zip(weights, signals, signals[1:], strict=False))[:0:-1]:
+            of_relu = gradient @ weight  # the gradient of the output of ReLU
+            of_bn = of_relu * (normalize(x) > 0)
+            before = differentiate_normalize(x, of_bn)
+            predicted = {
+                "eq10": (y, rectified(x, 0.0).var(0) @ (weight**2).T),
+                "eq11": (of_relu, gradient.var(0) @ weight**2),
+                "eq12": (of_bn, of_relu.var(0) / 2),
+                "eq32": (before, of_bn.var(0) / x.var(0)),
+            }
+            for name, (signal, variance) in predicted.items():
+                sums[name] += float((signal.var(0) / variance).mean())
+            gradient = before
+        for name, total in sums.items():
+            ratios[name].append(total / (depth - 1))
+    return {name: np.array(values) for name, values in ratios.items()}
+
+
+def differentiate_normalize(x: FloatArray, of_output: FloatArray) -> FloatArray:
+    """The gradient before `normalize` from the one behind it, (batch, features) each (eq. 4)."""
+    z = normalize(x)
+    centred = of_output - of_output.mean(0)
+    gradient: FloatArray = (centred - z * (of_output * z).mean(0)) / x.std(0)
+    return gradient
+
+
+def draw_squared_sums(repeats: int, rows: int, count: int) -> FloatArray:
+    """Sums of `count` squared Gaussian weights, (repeats, rows)."""
+    sums: FloatArray = (np.random.default_rng(0).normal(size=(repeats, rows, count)) ** 2).sum(2)
+    return sums
+
+
+def bound_constant(rows: int, count: int) -> float:
+    """K of eq. 14 as app. E bounds it, for `rows` row sums of `count` squared Gaussian weights.
+
+    A mean over drawn matrices. It is larger than E(1/X) E(X), the least K that eq. 14 needs, and
+    so in the paper's favour.
+    """
+    sums = draw_squared_sums(16, rows, count)
+    return float(bound_constants(sums).mean())
+
+
+def bound_constants(sums: FloatArray) -> FloatArray:
+    """K of app. E for each repeat of row sums (repeats, rows), (repeats,)."""
+    ends = zip(sums.min(1), sums.max(1), strict=True)
+    return np.array([kantorovich_constant(low, high) for low, high in ends])
 
 
 # --- linear layers in a row (Ghost Rem. 3.16) ---

@@ -26,7 +26,15 @@ from ghostgrad.registry.signatures import claim_functions
 from ghostgrad.registry.verdict import count_verdicts
 
 # Of ghostgrad/claims, a file each.
-MODULES = ("ghost", "ghost_errata", "lalc", "lalc_training", "bnres", "across")
+MODULES = (
+    "ghost",
+    "ghost_errata",
+    "lalc",
+    "lalc_training",
+    "bnres",
+    "bnres_training",
+    "across",
+)
 
 Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
 Row = Mapping[str, str]  # of claims.csv
