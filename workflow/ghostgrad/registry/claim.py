@@ -25,7 +25,8 @@ from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
 from ghostgrad.registry.verdict import count_verdicts
 
-MODULES = ("ghost", "ghost_errata", "lalc", "bnres", "across")  # of ghostgrad/claims, a file each
+# Of ghostgrad/claims, a file of workflow/claims each.
+MODULES = ("ghost", "ghost_images", "ghost_errata", "lalc", "bnres", "across")
 
 Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
 Row = Mapping[str, str]  # of claims.csv
