@@ -36,6 +36,7 @@ TRAINED = {
     "imagenet",
     "imagenet_init",
     "vgg19_checkpoint",
+    "coco",
 }
 CLAIMS = [
     claim
