@@ -66,8 +66,8 @@ def compute(claim_id: str) -> tuple[list[Comparison], list[tuple[str, str]]]:
     return compare(REGISTRY.claims[claim_id], computed), computed.used
 
 
-# The claims whose verdict is another one than "holds" without a corrected form and "fails, corrected
-# form holds" with one.
+# The claims whose verdict is another one than "holds" without a corrected form and "fails,
+# corrected form holds" with one.
 EXPECTED: dict[str, str] = {
     # It speaks of trained networks, and we measure at initialization.
     "ghost.s6_vgg_input": "shown only",

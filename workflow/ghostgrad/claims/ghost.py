@@ -1,9 +1,9 @@
 """The claims of the Ghost paper (002; 000 is its tiny-paper version), one function each.
 
-The statements and the runs are in workflow/claims/ghost.yaml; what is wrong in the paper has more
-comparisons in `ghostgrad.claims.ghost_errata`, and what networks of images decide
-is in `ghostgrad.claims.ghost_images`. R_f and R_b of an operator are the factors by which it multiplies
-the variance of the signal and, on the way back, of the derivative (Def. 3.1).
+The statements and the runs are in workflow/claims/ghost.yaml. `ghost_images` has the claims of
+networks of images, `ghost_errata` what is wrong in the paper. R_f and R_b of an operator are the
+factors by which it multiplies the variance of the signal and, on the way back, of the derivative
+(Def. 3.1).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ghostgrad.analysis.statistics import (
 from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import (
     Comparison,
+    Criteria,
     Relation,
     average,
     from_estimate,
@@ -152,8 +153,8 @@ def prop3_4(evidence: Evidence) -> Iterator[Comparison]:
             outputs = WIDTH * (k if direction == "forward" else 1)
             squares = mean_estimate((values - 1) ** 2 * LINEAR_BATCH * outputs / 2)
             name = f"log of the squared spread over that of the finite batch, {ratio}"
-            criteria = {"tolerance": math.log(3)}
-            yield from_estimate(name, squares.logarithm(), 0.0, relation="<=", **criteria)
+            logarithm = squares.logarithm()
+            yield from_estimate(name, logarithm, 0.0, relation="<=", tolerance=math.log(3))
 
 
 def rem3_5(evidence: Evidence) -> Iterator[Comparison]:
@@ -196,8 +197,8 @@ def prop3_8(evidence: Evidence, batches: tuple[int, ...] = (16, 128)) -> Iterato
             if batch < BATCH:
                 yield from_estimate(name, estimate, number, exact, extension=True)
             else:
-                criteria = {"tolerance": 4 / batch, "resolution": number / 10}
-                yield from_estimate(name, estimate, number, relation="~", **criteria)
+                allowed = Criteria(relation="~", tolerance=4 / batch, resolution=number / 10)
+                yield from_estimate(name, estimate, number, **allowed)
 
 
 def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
@@ -211,8 +212,8 @@ def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
     independent = math.sqrt(2 / (math.pi * BATCH))
     for layer, index in (("first", 1), ("last but one", -2)):
         name = f"mean |correlation| in the {layer} layer, 0 on top"
-        criteria = {"tolerance": 0.05 * independent}
-        yield average(name, values[:, index], independent, relation="~", **criteria)
+        allowed = Criteria(relation="~", tolerance=0.05 * independent)
+        yield average(name, values[:, index], independent, **allowed)
     values = layers.correlate_with_derivative(WIDTH, BATCH, depth=20)
     for layer, index in (("first", 1), ("tenth", 10)):
         name = f"mean |correlation| in the {layer} layer, 1 on top"
@@ -309,14 +310,9 @@ def prop4_1(evidence: Evidence) -> Iterator[Comparison]:
         kinds = (("untied", propositions.untied_ratios(k)), ("tied", propositions.tied_ratios(k)))
         for kind, ratios in kinds:
             for name, ratio in zip(("R_f", "R_b"), ratios, strict=True):
-                yield average(
-                    f"{name}, {kind}, k = {k}",
-                    evidence.samples(f"operators/module-{kind}-k{k}", name),
-                    ratio,
-                    relation="~",
-                    tolerance=2 * term,
-                    resolution=term,
-                )
+                values = evidence.samples(f"operators/module-{kind}-k{k}", name)
+                allowed = Criteria(relation="~", tolerance=2 * term, resolution=term)
+                yield average(f"{name}, {kind}, k = {k}", values, ratio, **allowed)
 
 
 def fc_module(evidence: Evidence) -> Iterator[Comparison]:
@@ -341,8 +337,8 @@ def fc_module(evidence: Evidence) -> Iterator[Comparison]:
         forward, backward = propositions.tied_ratios(k)
         number = backward / forward - 1
         name = f"the same of tied modules, k = {k}"
-        criteria = {"tolerance": 0.05 * number}
-        yield from_estimate(name, tied, number, relation="~", extension=True, **criteria)
+        allowed = Criteria(relation="~", tolerance=0.05 * number, extension=True)
+        yield from_estimate(name, tied, number, **allowed)
 
 
 # --- appendices A and C ---

@@ -41,8 +41,8 @@ def _difference(
     """The accuracy of one network less that of another, against 0."""
     what = "validation" if metric == "test_accuracy" else "training"
     name = f"{what} accuracy, {first} less {second}, %"
-    values = (_accuracy(evidence, net, metric) for net in (first, second))
-    return between_seeds(name, *values, relation=relation, tolerance=tolerance)
+    ours, other = (_accuracy(evidence, net, metric) for net in (first, second))
+    return between_seeds(name, ours, other, relation=relation, tolerance=tolerance)
 
 
 # --- fig. 1 right, app. C.2, sec. 6 ---
@@ -194,8 +194,8 @@ def tab4_gain(evidence: Evidence) -> Iterator[Comparison]:
     """Tab. 4, what orthogonal regularization gains."""
     for depth in (34, 50, 101):
         name = f"gain of orthogonal regularization, SeqNet{depth}, %"
-        values = (_accuracy(evidence, f"seqnet{depth}{rest}") for rest in ("", "-free"))
-        yield between_seeds(name, *values, 0.5, relation=">")
+        with_it, without = (_accuracy(evidence, f"seqnet{depth}{end}") for end in ("", "-free"))
+        yield between_seeds(name, with_it, without, 0.5, relation=">")
 
 
 def b2_resnet_orth(evidence: Evidence) -> Iterator[Comparison]:
@@ -301,23 +301,23 @@ def convergence(evidence: Evidence) -> Iterator[Comparison]:
     spans: tuple[tuple[int, int, Relation], ...] = ((0, 2, ">"), (10, 20, "<"))
     for depth in (50, 101):
         for after, until, relation in spans:
-            values = (_between(evidence, f"{net}{depth}", after, until) for net in NETS)
+            seqnet, resnet = (_between(evidence, f"{net}{depth}", after, until) for net in NETS)
             nets = f"SeqNet{depth} less ResNet{depth}"
             name = f"training accuracy, epochs {after} to {until}, {nets}, %"
-            yield between_seeds(name, *values, relation=relation)
+            yield between_seeds(name, seqnet, resnet, relation=relation)
 
 
 def gap_closes(evidence: Evidence) -> Iterator[Comparison]:
     """App. B.3 and fig. 7 and 8, the gap of training accuracy in the middle of training."""
     for depth in (50, 101):
-        gains = (
+        seqnet, resnet = (
             _between(evidence, f"{net}{depth}", 40, 60)
             - _between(evidence, f"{net}{depth}", 10, 20)
             for net in NETS
         )
         nets = f"SeqNet{depth} less ResNet{depth}"
         name = f"gain in training accuracy from epochs 10 to 20 to epochs 40 to 60, {nets}, %"
-        yield between_seeds(name, *gains, relation=">")
+        yield between_seeds(name, seqnet, resnet, relation=">")
 
 
 def skip(evidence: Evidence) -> Iterator[Comparison]:
