@@ -26,6 +26,7 @@ from ghostgrad.registry.spec import parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
 WIDE_REPEATS = {4: 24}  # by expansion, for operators that take long
+SEEDS = {"classify": 3}  # of training runs; one alone would have no error
 DIGITS = read_digits()
 
 
@@ -85,7 +86,8 @@ class Computed(Evidence):
             enough = WIDE_REPEATS.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
             spec = replace(spec, repeats=min(spec.repeats, enough))
         spec = spec.expand({**spec.values(), **self.changes.get(variant, {})})
-        path = f"results/test/runs/{variant}-s0/{file}"
-        self.used.append((path, rows))
-        text = series_and_probes(spec.canonical())[file]
-        yield Path(path), pd.read_csv(io.StringIO(text))
+        for seed in range(SEEDS.get(experiment.task, 1)):
+            path = f"results/test/runs/{variant}-s{seed}/{file}"
+            self.used.append((path, rows))
+            text = series_and_probes(replace(spec, seed=seed).canonical())[file]
+            yield Path(path), pd.read_csv(io.StringIO(text))

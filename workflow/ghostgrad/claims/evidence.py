@@ -67,6 +67,12 @@ class Evidence:
         ]
         return np.concatenate(blocks)
 
+    def column(self, variant: str, column: str) -> FloatArray:
+        """A column of series.csv of a variant's only run, as it stands there, (rows,)."""
+        [(_, frame)] = self._frames(variant, "series.csv", column)
+        values: FloatArray = frame[column].to_numpy(dtype=float)
+        return values
+
     def growth_rate(
         self, variant: str, column: str = "gradient_norm", layers: slice = slice(1, None)
     ) -> Estimate:

@@ -196,6 +196,54 @@ def compute_chain_ratio(
     return float(backward / forward)
 
 
+# --- a deep plain net (Ghost Rem. 3.9) ---
+
+
+def correlate_with_derivative(width: int, batch: int, depth: int, repeats: int = 16) -> FloatArray:
+    """Mean |correlation| over the batch of a neuron with its derivative, (repeats, depth + 1).
+
+    The layers are y = relu(BN(W x)) with W ~ N(0, 2/d), and the derivative on top is the output
+    itself, so that the correlation is 1 there. Index 0 is the input.
+    """
+    rng, values = np.random.default_rng(2), []
+    for _ in range(repeats):
+        signals, backward = [rng.normal(size=(batch, width))], []
+        for _layer in range(depth):
+            weight = rng.normal(size=(width, width)) * np.sqrt(2 / width)
+            z = signals[-1] @ weight.T
+            deviation = z.std(0)
+            normalized = (z - z.mean(0)) / deviation
+            y, derivative = relu_and_derivative(normalized)
+            signals.append(y)
+            backward.append((weight, deviation, normalized, derivative))
+        gradient = signals[-1]
+        correlations = [_mean_correlation(signals[-1], gradient)]
+        for x, (weight, deviation, normalized, derivative) in zip(
+            reversed(signals[:-1]), reversed(backward), strict=True
+        ):
+            gradient_y = gradient * derivative
+            gradient = differentiate_through_bn(gradient_y, normalized, deviation) @ weight
+            correlations.append(_mean_correlation(x, gradient))
+        values.append(correlations[::-1])
+    return np.array(values)
+
+
+def _mean_correlation(x: FloatArray, y: FloatArray) -> float:
+    """The mean over features of |correlation| over the batch; a constant feature counts as 0."""
+    x, y = (v - v.mean(0) for v in (x, y))
+    norms = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
+    return float((np.abs((x * y).sum(0)) / np.maximum(norms, 1e-30)).mean())
+
+
+def differentiate_through_bn(
+    gradient: FloatArray, normalized: FloatArray, deviation: FloatArray
+) -> FloatArray:
+    """dl/dx of y = BN(x) from dl/dy: without its mean and without its projection on y."""
+    projection = normalized * (gradient * normalized).mean(0)
+    result: FloatArray = (gradient - gradient.mean(0) - projection) / deviation
+    return result
+
+
 # --- ReLU, a linear layer and BN (LALC sec. 2) ---
 
 
@@ -253,9 +301,7 @@ def simulate_layers(second_moments: bool, repeats: int = 256, batch: int = 2048)
         rectified, derivative = relu_and_derivative(x)
         z = rectified @ weights.T
         y = (z - z.mean(0)) / z.std(0)
-        # Backward through BN: the gradient without its mean and without its projection on y.
-        projection = y * (gradient_y * y).mean(0)
-        gradient_z = (gradient_y - gradient_y.mean(0) - projection) / z.std(0)
+        gradient_z = differentiate_through_bn(gradient_y, y, z.std(0))
         gradient_x = gradient_z @ weights * derivative
         if second_moments:
             before = (x**2 * gradient_x**2).mean(0).sum()

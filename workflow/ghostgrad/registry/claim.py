@@ -25,9 +25,10 @@ from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
 from ghostgrad.registry.verdict import count_verdicts
 
-# Of ghostgrad/claims, a file each.
+# Of ghostgrad/claims, a file of workflow/claims each.
 MODULES = (
     "ghost",
+    "ghost_images",
     "ghost_errata",
     "lalc",
     "lalc_training",
