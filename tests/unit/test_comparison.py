@@ -63,10 +63,10 @@ def count(outcome: str, comparisons) -> int:
     return sum(comparison.outcome == outcome for comparison in comparisons)
 
 
-# The stated rate, at which 100,000 draws have 10 errors, and a higher one at which they say more.
+# The stated rate, at which 30,000 draws have 3 errors, and a higher one at which they say more.
 RATES = [
     pytest.param(0.02, 10_000, id="2 %"),
-    pytest.param(REFUTATION_ERROR, 100_000, id="the stated rate", marks=pytest.mark.slow),
+    pytest.param(REFUTATION_ERROR, 30_000, id="the stated rate", marks=pytest.mark.slow),
 ]
 # Statements that are just true for repeats of mean 1, and how they are judged.
 TRUE_STATEMENTS = {
