@@ -86,7 +86,7 @@ STATISTICS = {
     "norm_activation_gradient_correlation": (0.04, 0.05),
     "act_activation_correlation": (0.1, 0.4),
 }
-SPREAD = np.array([-0.04, 0.0, 0.04])  # of the seeds
+SPREAD = np.array([-0.004, 0.0, 0.004])  # of the seeds; three refute at 100 standard errors
 SHAPE = np.tile([3.0, 2.0, 1.0, 0.5, 0.0], 3)  # log variance over the blocks of three scales
 PATTERNLESS = np.array([0.0, 2, 1, 3, 0, 3, 0, 2, 0, 1, 0, 0, 1, 2, 3])
 # Claim -> accuracies or probes of which it holds, where the usual ones are not enough.
@@ -160,7 +160,7 @@ def write_runs(claim: str, changes: dict, wide: bool = False, scale: str = "pape
     changes = {**RIGHT.get(claim, {}), **changes}
     for run in REGISTRY.claim_runs(scale, REGISTRY.claims[claim]):
         own = changes.get(run.variant, {})
-        noise = (2000 if wide else 1) * SPREAD[run.seed % 3]
+        noise = (20_000 if wide else 1) * SPREAD[run.seed % 3]
         # Gains are differences seed by seed, in which equal noise would cancel.
         if run.variant.endswith("-free"):
             noise = -noise
@@ -287,14 +287,15 @@ def interval(comparison: Comparison) -> tuple[float, float]:
 
 @pytest.mark.parametrize("relation", ["=", "<"])
 def test_the_intervals_are_scipys(relation, level=0.9):
-    """The interval is Welch's for two samples and Student's for one.
+    """The interval is Student's, of two samples with the degrees of freedom of the smaller one.
 
     One-sided bounds of 95 % are the ends of the two-sided interval of 90 %.
     """
     first, second = np.array([91.0, 92.5, 91.7]), np.array([90.1, 94.0])
     difference = between_seeds("x", first, second, relation=relation)
-    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
-    assert interval(difference) == pytest.approx(tuple(expected))
+    se = np.hypot(stats.sem(first), stats.sem(second))
+    expected = stats.t.interval(level, 1, first.mean() - second.mean(), se)
+    assert interval(difference) == pytest.approx(expected)
     mean = over_seeds("x", first, 0.0, relation=relation)
     expected = stats.ttest_1samp(first, 0.0).confidence_interval(level)
     assert interval(mean) == pytest.approx(tuple(expected))
@@ -322,7 +323,7 @@ def test_one_seed_leaves_all_open(tmp_path, monkeypatch):
     reason = "test accuracy of Model-1 less Model-2's, %: more seeds than one"
     assert judge(REGISTRY, claim, "paper")[0] == f"open ({reason})"
     table = tables.build(REGISTRY, REGISTRY.artifact("bnres.order"), "paper", None)
-    assert table["ours"].tolist() == pytest.approx([2.0, 80.0, 2.0, 9.96])
+    assert table["ours"].tolist() == pytest.approx([2.0, 80.0, 2.0, 9.996])
     assert table["ours_se"].isna().all(), "one run has no standard error"
 
 
@@ -391,7 +392,7 @@ def test_sgd_that_diverges_at_once_is_unstable(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("gap", "expected"),
-    [(0.0, "holds"), (0.4, "open ("), (0.6, "open ("), (2.5, "fails")],
+    [(0.0, "holds"), (0.4, "open ("), (0.6, "open ("), (10.0, "fails")],
 )
 def test_equality_has_to_be_shown(gap, expected):
     """It holds if the interval lies within half a percent, and fails if that of a refutation, which

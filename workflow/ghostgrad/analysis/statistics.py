@@ -33,17 +33,16 @@ class Estimate(NamedTuple):
     def minus(self, other: Estimate) -> Estimate:
         """The difference from an independent estimate.
 
-        The degrees of freedom are those of Welch and Satterthwaite: with the squared errors v_1 and
-        v_2 they are (v_1 + v_2)^2/(v_1^2/degrees_1 + v_2^2/degrees_2).
+        Its degrees of freedom are the smaller ones of the two, which never refutes a true
+        difference too often, whatever the two spreads (Mickey and Brown 1966). Welch's degrees do
+        at small error rates: with 2 and 8 values, of which the 8 have a tenth of the spread, a rate
+        of 0.01 % becomes 2 %, because the two values sometimes happen to be close to each other.
         """
-        squares = (self.se**2, other.se**2)
-        se, degrees = math.hypot(self.se, other.se), math.inf
         if not (self.degrees and other.degrees):
-            se, degrees = math.inf, 0.0
-        elif se > 0:
-            parts = zip(squares, (self.degrees, other.degrees), strict=True)
-            degrees = sum(squares) ** 2 / sum(square**2 / number for square, number in parts)
-        return Estimate(self.value - other.value, se, degrees)
+            return Estimate(self.value - other.value, math.inf, 0)
+        # An exact number takes no degrees away.
+        degrees = min(part.degrees if part.se else math.inf for part in (self, other))
+        return Estimate(self.value - other.value, math.hypot(self.se, other.se), degrees)
 
     def times(self, factor: float) -> Estimate:
         """The estimate of a multiple."""
@@ -74,6 +73,10 @@ def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> E
     this is s^2/n exactly. More groups would make the error more precise and cost as many more
     evaluations of the statistic; 64 of them know it to about 9 %. The error has G - 1 degrees of
     freedom, and none of them if there is a single repeat.
+
+    The error is right where the statistic is close to linear over the noise of the mean, as all of
+    CURVE_STATISTICS are from a few repeats on. Where the noise itself makes up what is left to 1,
+    R^2 is quadratic in it, and its error is up to sqrt2 too large.
     """
     repeats = len(values)
     groups = min(JACKKNIFE_GROUPS, repeats)

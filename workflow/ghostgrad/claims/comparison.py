@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, Unpack
 
-from ghostgrad.analysis.statistics import Estimate, FloatArray, mean_estimate
+from ghostgrad.analysis.statistics import JACKKNIFE_GROUPS, Estimate, FloatArray, mean_estimate
 from ghostgrad.registry.verdict import Outcome
 
 Relation = Literal["=", "~", "<", "<=", ">", ">="]
@@ -51,7 +51,8 @@ class Comparison:
 
     `relation` is the stated relation of ours to `reference`, which is None if the statement has no
     number for this comparison. `tolerance` is what the statement leaves out by its own words (a
-    limit, "approximately"), in the unit of the numbers. `se` is the standard error of ours with its
+    limit, "approximately"), in the unit of the numbers; of a strict relation, it is by how much
+    more than 0 ours has to lie beyond the number. `se` is the standard error of ours with its
     `degrees` of freedom, 0 for an exact number. `extension` marks a comparison outside the
     conditions of the statement: it is shown and decides nothing. `replicates` says of what more
     would narrow the interval.
@@ -132,39 +133,30 @@ class Comparison:
             return self.outcome
         return self.judge(self.corrected, self.corrected_relation)
 
-    def what_decides(self) -> str:
-        """What would decide an open comparison: how many times as many replicates, if these can."""
-        number = self.reference if self.outcome == "open" else self.corrected
-        relation = self.relation if self.outcome == "open" else self.corrected_relation
+    def what_decides(self, of_corrected: bool = False) -> str:
+        """What would decide an open comparison: how many times as many replicates, if these can.
+
+        The comparison is that with the number of the statement or with the corrected one.
+        """
+        number, relation = self.reference, self.relation
+        if of_corrected and self.corrected is not None:
+            number, relation = self.corrected, self.corrected_relation
         if math.isnan(self.ours) or number is None:
             return f"{self.name}: no number"
         if not math.isfinite(self.refutation_noise):
             return f"{self.name}: more {self.replicates} than one"
-        times = self._times_to_decide(number, relation)
+        times = 2
+        while times <= MOST_TIMES and self._replicated(times).judge(number, relation) == "open":
+            times *= 2
         if times > MOST_TIMES:
             return f"{self.name}: our number lies at the edge of the tolerance"
         return f"{self.name}: about {times} times as many {self.replicates}"
 
-    def _times_to_decide(self, number: float, relation: Relation) -> int:
-        """How many times as many replicates, a power of two, narrow the interval enough if our
-        number stays where it is; more than MOST_TIMES if none does."""
-        delta = self.ours - number
-        if relation in ("<", "<="):
-            delta = -delta
-        if relation in ("=", "~"):
-            delta = -abs(delta)
-        edge = self.tolerance if relation in ("<", ">") else -self.margin(number)
-        # On the right side of the edge it will be confirmed, on the wrong side refuted.
-        probability = CONFIDENCE if delta > edge else 1 - REFUTATION_ERROR / 2
-        refuted_below = self.tolerance if relation in ("<", ">") else -self.tolerance
-        gap = delta - edge if delta > edge else refuted_below - delta
-        times = 2
-        while times <= MOST_TIMES:
-            degrees = times * (self.degrees + 1) - 1
-            if student_quantile(probability, degrees) * self.se / math.sqrt(times) < gap:
-                break
-            times *= 2
-        return times
+    def _replicated(self, times: int) -> Comparison:
+        """The comparison with so many times as many replicates, if our number stays where it is."""
+        # The jackknife never has more degrees of freedom than groups.
+        degrees = min(times * (self.degrees + 1), JACKKNIFE_GROUPS) - 1
+        return replace(self, se=self.se / math.sqrt(times), degrees=max(self.degrees, degrees))
 
 
 class Criteria(TypedDict, total=False):
@@ -201,7 +193,7 @@ def verdict(comparisons: Iterable[Comparison]) -> str:
         if "open" not in corrected:
             return "fails, corrected form holds"
         first = next(c for c in judged if c.corrected_outcome == "open")
-        return f"fails (the corrected form is open; {first.what_decides()})"
+        return f"fails (the corrected form is open; {first.what_decides(of_corrected=True)})"
     for comparison in judged:
         if comparison.outcome == "open":
             return f"open ({comparison.what_decides()})"
@@ -242,10 +234,12 @@ def growth(
     """A comparison of a growth factor, with a tolerance on what it exceeds 1 by.
 
     A factor per layer is raised to the power of the depth, so a tolerance of the factor itself
-    would hide a large part of the growth. `fraction` is that of the excess over 1 of the reference,
-    or of the corrected number where the reference has none.
+    would hide a large part of the growth. `fraction` is that of the excess over 1 of the reference
+    or the corrected number, of which the larger counts: a statement of no growth has no excess.
     """
-    excess = max(abs(number - 1) for number in (reference, corrected) if number is not None)
+    excess = max(
+        (abs(number - 1) for number in (reference, corrected) if number is not None), default=0.0
+    )
     criteria.setdefault("tolerance", fraction * excess)
     return from_estimate(name, factor, reference, corrected, **criteria)
 
@@ -269,8 +263,8 @@ def between_seeds(
 ) -> Comparison:
     """The mean over the seeds of one kind of training runs less that of another kind.
 
-    The two may differ in their spread and number of seeds, so the error and the degrees of freedom
-    are Welch's (`Estimate.minus`).
+    The two may differ in their spread and number of seeds, so the error is Welch's, with the
+    degrees of freedom of the smaller number of seeds (`Estimate.minus`).
     """
     value, se, degrees = mean_estimate(first).minus(mean_estimate(second))
     return Comparison(

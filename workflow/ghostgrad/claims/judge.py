@@ -24,7 +24,8 @@ COLUMNS = [
 class Judgement(NamedTuple):
     """The verdict of a claim, the comparisons behind it, and what these are made of.
 
-    `judged` is False where the comparisons are only shown, as on a scaled run.
+    `judged` is False where the comparisons decide nothing, as on a scaled run; then each of them
+    has the verdict of the claim.
     """
 
     verdict: str
@@ -61,7 +62,7 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     if scaling:
         return Judgement(f"shown only ({scaling})", comparisons, *sources, judged=False)
     if claim.undecided:
-        return Judgement(f"open ({claim.undecided})", comparisons, *sources)
+        return Judgement(f"open ({claim.undecided})", comparisons, *sources, judged=False)
     return Judgement(verdict(comparisons), comparisons, *sources)
 
 
@@ -127,21 +128,21 @@ def number_fields(claim: Claim, comparison: Comparison, judgement: Judgement) ->
         "ours": comparison.ours,
         "ours_se": comparison.finite_se,
         "tolerance": comparison.tolerance,
-        "outcome": outcome_text(comparison, comparison.outcome, judgement),
+        "outcome": outcome_text(comparison, judgement) if has_reference else None,
         "corrected_relation": comparison.corrected_relation if has_corrected else None,
         "corrected": comparison.corrected,
-        "corrected_outcome": outcome_text(comparison, comparison.corrected_outcome, judgement)
+        "corrected_outcome": outcome_text(comparison, judgement, of_corrected=True)
         if has_corrected
         else None,
     }
 
 
-def outcome_text(comparison: Comparison, outcome: str | None, judgement: Judgement) -> str | None:
-    """The outcome of a comparison as tables and the list show it: a verdict, with its reason."""
-    if outcome is None:
-        return None
+def outcome_text(comparison: Comparison, judgement: Judgement, of_corrected: bool = False) -> str:
+    """The outcome of a comparison as tables and the list show it, a verdict with its reason: of
+    the number of the statement, or of the corrected one."""
     if not judgement.judged:
         return judgement.verdict
+    outcome = comparison.corrected_outcome if of_corrected else comparison.outcome
     if comparison.extension:
         return f"shown only (extension: {outcome})"
-    return f"open ({comparison.what_decides()})" if outcome == "open" else outcome
+    return f"open ({comparison.what_decides(of_corrected)})" if outcome == "open" else str(outcome)

@@ -159,7 +159,7 @@ def _to_frame(rows: list[Record]) -> pd.DataFrame:
 
 def _differences(numbers: list[ReferenceRow], ours: Mapping[Key, Measured]) -> dict[Key, Measured]:
     """Ours for the numbers that are a difference of two cells (+0.4), where both cells have been
-    measured. The error has Welch's degrees of freedom."""
+    measured."""
     differences: dict[Key, Measured] = {}
     for number in numbers:
         if not number.minus:
@@ -317,7 +317,7 @@ def _claim_table(results: Results) -> pd.DataFrame:
                 "provenance": source.provenance,
                 "basis": source.basis,
                 "delta": comparison.ours - comparison.reference,
-                "verdict": outcome_text(comparison, comparison.outcome, judgement),
+                "verdict": outcome_text(comparison, judgement),
             }
             rows.append(shared | own)
         if comparison.corrected is not None:
@@ -328,7 +328,7 @@ def _claim_table(results: Results) -> pd.DataFrame:
                 "provenance": "ours",
                 "basis": f"corrected form: {claim.corrected}",
                 "delta": comparison.ours - comparison.corrected,
-                "verdict": outcome_text(comparison, comparison.corrected_outcome, judgement),
+                "verdict": outcome_text(comparison, judgement, of_corrected=True),
             }
             rows.append(shared | own)
     return _to_frame(rows or [{**blank, "row": artifact.title, "verdict": judgement.verdict}])
