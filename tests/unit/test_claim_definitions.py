@@ -10,7 +10,7 @@ import pytest
 from ghostgrad.checks import InputError
 from ghostgrad.registry.claim import count_claims, read_claims_csv
 from ghostgrad.registry.registry import Registry
-from ghostgrad.registry.verdict import VERDICTS
+from ghostgrad.registry.verdict import LEGEND, VERDICTS
 from ghostgrad.report import overview
 from ghostgrad.report.claim_list import write_claim_list
 from ghostgrad.report.findings import write_findings
@@ -199,8 +199,10 @@ def test_show_claims(ghostgrad, claims_csv):
     Path("results/smoke").mkdir(parents=True)
     Path("results/smoke/claims.csv").write_bytes(claims_csv.read_bytes())
     out = output_of(ghostgrad("show", "claims"))
-    assert "- gap of a Gaussian: paper ≥ 0.19947, ours 0.15915; corrected 0.15915" in out
-    assert out.splitlines()[-1] == f"scale smoke: {count_claims(read_claims_csv(claims_csv))}"
+    assert "- gap of a Gaussian: derived ≥ 0.19947*, ours 0.15915 ✗; corrected 0.15915 ✓" in out
+    counts = count_claims(read_claims_csv(claims_csv))
+    assert f"scale smoke: {counts}" in out.splitlines()
+    assert out.splitlines()[-1] == LEGEND
     assert output_of(ghostgrad("show", "claims", "--csv")) == claims_csv.read_text()
 
 
@@ -217,9 +219,14 @@ def test_the_page_holds_every_claim(claims_csv):
     """The page loads nothing from the network, and each verdict has the CSS class that colours
     it."""
     text = (claims_csv.parent / "claims.html").read_text()
-    assert all(f"<h2>{name} <span" in text for name in REGISTRY.claims)
+    assert all(f"<h3>{name} <span" in text for name in REGISTRY.claims)
     assert "http" not in text
-    assert '<span class="verdict holds-as-corrected">holds as corrected</span>' in text
+    assert (
+        '<span class="verdict fails-corrected-form-holds">fails, corrected form holds</span>'
+        in text
+    )
+    # A defect of our copy stands in a section of its own, behind all claims.
+    assert text.index("Defects of our copy") < text.index("<h3>E-L1 ")
 
 
 def test_findings_are_filled_from_claims_csv(claims_csv, tmp_path):
@@ -228,7 +235,9 @@ def test_findings_are_filled_from_claims_csv(claims_csv, tmp_path):
     write_findings(claims_csv, target)
     text = target.read_text()
     assert "{{" not in text
-    assert "for a Gaussian the gap is 0.15915, not 0.19947" in " ".join(text.split())
+    assert "the gap below 1/2 is 0.15915, and the proposition needs 0.19947" in " ".join(
+        text.split()
+    )
     assert "not run" in text
 
 

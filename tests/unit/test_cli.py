@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ghostgrad.registry.registry import PAPERS
-from ghostgrad.report.verdicts import LEGEND
+from ghostgrad.registry.verdict import LEGEND
 from ghostgrad.runs.provenance import code_hash, task_hash
 from ghostgrad.tasks.run import state_folder
 from tests.unit.commands import REGISTRY, RUN, error_of, everything, output_of
@@ -64,9 +64,9 @@ def test_status_of_what_is_done_and_begun(ghostgrad):
     folder = state_folder(Path("state"), Path(begun.directory), begun.canonical, [])
     (folder / "progress.json").write_text(json.dumps({"done": 3, "total": 8, "time": 0}))
     Path("results/smoke/tables").mkdir()
-    Path("results/smoke/tables/bnres.tab1.csv").write_text("verdict\nmatch\noff\nmatch\n")
+    Path("results/smoke/tables/bnres.tab1.csv").write_text("verdict\nholds\nfails\nholds\n")
     out = output_of(ghostgrad("status", "--runs"))
-    assert re.search(r"3/3 runs +2 match, 1 off$", line_of("bnres.tab1", out))
+    assert re.search(r"3/3 runs +2 holds, 1 fails$", line_of("bnres.tab1", out))
     states = {"resnet15_cifar/model1-s0": "done", "resnet15_cifar/model3-s0": "diverged"}
     states |= {begun.id: "3/8", started.id: "started", RUN: "missing"}
     assert {name: line_of(name, out).split()[1] for name in states} == states
@@ -118,7 +118,7 @@ def test_show_what_exists_of_a_built_table(ghostgrad):
         for line in out.splitlines()
         if line.strip().startswith("Model")
     }
-    assert rows["Model-1"] == "Model-1 92.5 % / 14.5 % scaled – / 15.5 %"
+    assert rows["Model-1"] == "Model-1 92.5 % / 14.5 ± 2.0 % ○ – / 15.5 ± 2.1 % ○"
     assert rows["Model-3"] == "Model-3 9.09 % / not run"
     assert f"Code {task_hash('classify')}/{code_hash('report.tables', 'report.render')}." in out
     assert everything() == before
@@ -130,8 +130,8 @@ def test_show_csv(ghostgrad):
     finish_models(14.5, 9.25, 10.0)
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "bnres.tab1", "--csv")))))
     expected = {
-        ("test_accuracy", "scaled"): (14.5, 9.25, 10.0),
-        ("best_test_accuracy", "no paper value"): (15.5, 10.25, 11.0),
+        ("test_accuracy", "shown only (scaled)"): (14.5, 9.25, 10.0),
+        ("best_test_accuracy", "shown only (scaled)"): (15.5, 10.25, 11.0),
     }
     assert [(row["row"], row["metric"], float(row["ours"]), row["verdict"]) for row in rows] == [
         (f"Model-{number}", metric, value, verdict)
@@ -144,7 +144,10 @@ def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
     """The CSV has all of the paper's numbers and none of ours."""
     rows = list(csv.DictReader(io.StringIO(output_of(ghostgrad("show", "ghost.tab2", "--csv")))))
     assert len(rows) == 30
-    assert {row["verdict"] for row in rows} == {"not run (not at scale smoke)", "cited"}
+    assert {row["verdict"] for row in rows} == {
+        "not run (not at scale smoke)",
+        "not run (the paper cites this number from another work)",
+    }
     assert {row["ours"] for row in rows} == {""}
 
 
@@ -163,7 +166,7 @@ def built_table(ghostgrad, artifact: str) -> Path:
     prints it."""
     path = Path(f"results/smoke/tables/{artifact}.csv")
     path.parent.mkdir(parents=True)
-    path.write_text("row,verdict\nfrom the file,match\n")
+    path.write_text("row,provenance,verdict\nfrom the file,printed,holds\n")
     assert "from the file" in output_of(ghostgrad("show", artifact, "--csv"))
     return path
 

@@ -97,15 +97,17 @@ def folder(tmp_path, monkeypatch):
     reg = Registry()
     publish(reg.run("smoke", "plainnet_init/relu-bn-s0"), code="c0de0001")
     Path("results/smoke/tables").mkdir()
-    Path("results/smoke/tables/ghost.eq1.csv").write_text("row,verdict\nReLU,match\n")
+    Path("results/smoke/tables/ghost.eq1.csv").write_text(
+        "row,provenance,verdict\nReLU,printed,holds\n"
+    )
     return tmp_path
 
 
 COMMANDS = {
-    "status": (["status", "--runs"], "1 match"),
+    "status": (["status", "--runs"], "1 holds"),
     "plan": (["plan"], "bnres.tab1"),
     "show --runs": (["show", "ghost.fig5", "--runs"], "c0de0001"),
-    "show of a built table": (["show", "ghost.eq1", "--csv"], "ReLU,match"),
+    "show of a built table": (["show", "ghost.eq1", "--csv"], "ReLU,printed,holds"),
     "unlock": (["unlock"], "nothing is locked"),
     "forget": (
         ["forget", "plainnet_init/relu-bn-s0"],

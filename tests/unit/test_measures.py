@@ -78,8 +78,11 @@ def test_a_predicted_rate_is_judged_at_every_scale(tmp_path, monkeypatch):
     norms = np.random.default_rng(0).uniform(1, 2, (8, 3))
     publish(reg.run("smoke", "nets/a-s0"), {"repeats": 8}, series(range(8), norms), code="c0de0001")
     table = tables.build(reg, reg.artifact("ghost.x"), "smoke", None).set_index("metric")
-    assert table.loc["alpha", ["verdict", "code"]].tolist() == ["match", table_code()]
-    assert table.loc["rate", ["verdict", "code"]].tolist() == ["scaled", table_code("c0de0001")]
+    assert table.loc["alpha", ["verdict", "code"]].tolist() == ["holds", table_code()]
+    assert table.loc["rate", ["verdict", "code"]].tolist() == [
+        "shown only (scaled)",
+        table_code("c0de0001"),
+    ]
 
 
 def test_a_file_is_read_once(bench, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from ghostgrad.checks import InputError
 from ghostgrad.registry.reference import COLUMNS, read_reference, table_keys
 from ghostgrad.registry.registry import Registry, load_registry
-from tests.unit.fabricate import CLASSIFY, experiment, one_line, reference, workflow
+from tests.unit.fabricate import CLAIM, CLASSIFY, experiment, one_line, reference, workflow
 
 OPTIONS = {"table": {"metrics": ["test_accuracy", "train_accuracy"]}}
 TABLE = {"title": "T", "section": "s", "table": "final_metrics", "options": OPTIONS}
@@ -31,7 +31,7 @@ def folder(tmp_path, rows, name="ghost.x"):
             "rows": {"A": "nets/a"},
         },
     }
-    claims = {"ghost.rem3_16": {"title": "T", "section": "s", "statement": "x", "paper": "1"}}
+    claims = {"ghost.rem3_16": {**CLAIM, "title": "T"}}
     path = workflow(tmp_path / "workflow", {"nets": nets}, artifacts, claims)
     reference(path, name, rows)
     return path
@@ -143,16 +143,31 @@ BROKEN = {
         f": columns: expected {','.join(COLUMNS)}, found 'vlaue'; did you mean 'value'?",
     ),
     "number": (
-        'A,,m,,=,,"1,072",,,,,s',
+        'A,,m,,=,,"1,072",,,,,printed,b,s',
         ", line 2: value: '1,072' is not a number; write 1072.5 for 1,072.5",
     ),
     "fields": (
-        "A,,m,,=,,1,072,,,,,s",
-        ", line 2: expected 12 fields, found 13; put text that contains a comma in quotes",
+        "A,,m,,=,,1,072,,,,,printed,b,s",
+        ", line 2: expected 14 fields, found 15; put text that contains a comma in quotes",
     ),
-    "relation": ("A,,m,,==,,1,,,,,s", ", line 2: relation: '==' is not allowed; did you mean '='?"),
+    "relation": (
+        "A,,m,,==,,1,,,,,printed,b,s",
+        ", line 2: relation: '==' is not allowed; did you mean '='?",
+    ),
+    "provenance": (
+        "A,,m,,=,,1,,,,,pritned,b,s",
+        ", line 2: provenance: 'pritned' is not allowed; did you mean 'printed'?",
+    ),
+    "no provenance": (
+        "A,,m,,=,,1,,,,,,b,s",
+        ", line 2: provenance: '' is not allowed; valid: derived, ours, printed, restored",
+    ),
+    "no basis": (
+        "A,,m,,=,,1,,,,,derived,,s",
+        ", line 2: basis: is empty; say what a derived number rests on",
+    ),
     "minus": (
-        "A,,m,,=,B|,1,,,,,s",
+        "A,,m,,=,B|,1,,,,,printed,b,s",
         ", line 2: minus: 'B|' is not of the form row|column minus row|column",
     ),
 }

@@ -270,7 +270,8 @@ def noisy_curves(seed: int, n: int = 128, layers: int = 12) -> np.ndarray:
 def test_jackknife_of_a_mean_is_the_textbook_one(n):
     """Leaving out one value at a time gives exactly s/sqrt(n)."""
     values = np.random.default_rng(n).standard_normal(n)
-    mean, error = jackknife(values, float)
+    mean, error, degrees = jackknife(values, float)
+    assert degrees == n - 1
     assert mean == pytest.approx(values.mean(), rel=1e-12)
     assert error == pytest.approx(values.std(ddof=1) / math.sqrt(n), rel=1e-9)
 
@@ -411,7 +412,7 @@ def test_plain_net_explodes_by_the_papers_rate():
     finite width and batch change the rate by 0.0017.
     """
     values = measured(paper_spec(), 4, repeats=24).double().numpy()
-    rate, error = jackknife(values[:, 1:, 0], fit_growth_rate)
+    rate, error, _ = jackknife(values[:, 1:, 0], fit_growth_rate)
     assert error < 0.001
     assert rate == pytest.approx(math.sqrt(PI / (PI - 1)), abs=4 * error)
 

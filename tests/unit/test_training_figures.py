@@ -134,4 +134,4 @@ def test_a_model_that_diverged_before_its_probes_is_drawn_and_reported(tmp_path,
     assert (tmp_path / "fig13.csv").read_text().count("\n") == 1, "the header alone"
     table = tables.build(REGISTRY, artifact, "smoke", None)
     assert table["n_diverged"].tolist() == [1, 1, 1]
-    assert set(table["verdict"]) == {"scaled"}
+    assert set(table["verdict"]) == {"shown only (scaled)"}

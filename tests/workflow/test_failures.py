@@ -138,7 +138,7 @@ def test_one_run_of_many_fails_for_good(smoke):
 
     smoke.build(*targets, "--config", "partial=true")
     table = smoke.path(targets[0]).read_text()
-    assert table.count("scaled") == 2
+    assert table.count("shown only (scaled)") == 4
     assert "not run (no finished run)" in table
 
     smoke.edit(
@@ -146,7 +146,7 @@ def test_one_run_of_many_fails_for_good(smoke):
     )
     assert smoke.planned_jobs(*targets) == {"classify": 1, "tidy": 1, "table": 1}
     smoke.build(*targets)
-    assert smoke.path(targets[0]).read_text().count("scaled") == 3
+    assert smoke.path(targets[0]).read_text().count("shown only (scaled)") == 6
 
 
 def run_arguments(out: Path, **changes: int) -> list[str]:

@@ -59,7 +59,7 @@ def _place_text(place: str, claims: Claims, where: str) -> str:
         hint = nearest(comparison, comparisons)
         raise InputError(f"{where}: {name} has no comparison '{comparison}'{hint}")
     row = comparisons[comparison]
-    columns = ("paper", "ours", "corrected")
+    columns = ("reference", "ours", "corrected")
     if column not in columns:
         raise InputError(f"{where}: {name}: no column '{column}'{nearest(column, columns)}")
     if column == "ours":
