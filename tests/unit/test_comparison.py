@@ -63,7 +63,7 @@ def count(outcome: str, comparisons) -> int:
     return sum(comparison.outcome == outcome for comparison in comparisons)
 
 
-# The stated rate, at which 30,000 draws have 3 errors, and a higher one at which they say more.
+# The stated rate, at which 30,000 draws have 1.5 errors, and a higher one at which they say more.
 RATES = [
     pytest.param(0.02, 10_000, id="2 %"),
     pytest.param(REFUTATION_ERROR, 30_000, id="the stated rate", marks=pytest.mark.slow),
@@ -272,7 +272,7 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
 
 # --- one comparison ---
 
-N = 30  # degrees of freedom of the examples; the quantiles are 4.48 and 1.70
+N = 30  # degrees of freedom of the examples; the quantiles are 4.73 and 1.70
 OUTCOMES = [
     # relation, ours, standard error, tolerance, outcome; the number is 10
     *(("=", *row) for row in [(10.0, 0.0, 0.0, "holds"), (10.1, 0.0, 0.0, "fails")]),
@@ -467,7 +467,7 @@ def test_the_named_number_of_replicates_decides_for_the_jackknife():
 
 
 def test_few_seeds_are_not_said_to_lie_at_the_edge():
-    """Two seeds refute at 6,366 standard errors, four at 22."""
+    """Two seeds refute at 12,700 standard errors, four at 35."""
     comparison = over_seeds("x", np.array([1.0, 1.1]), 0.0, tolerance=0.5)
     assert comparison.outcome == "open"
     assert comparison.what_decides() == "x: about 4 times as many seeds"

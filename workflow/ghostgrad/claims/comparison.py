@@ -24,7 +24,7 @@ from ghostgrad.registry.verdict import Outcome
 Relation = Literal["=", "~", "<", "<=", ">", ">="]
 
 FAMILY_ERROR = 0.05
-FAMILY_SIZE = 500  # at least the number of comparisons in the ledger and of judged cells in tables
+FAMILY_SIZE = 1000  # at least the number of comparisons in the ledger and of judged cells in tables
 REFUTATION_ERROR = FAMILY_ERROR / FAMILY_SIZE  # of one comparison, on both sides together
 CONFIDENCE = 0.95  # of a confirmation, one-sided
 
