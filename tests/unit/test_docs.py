@@ -34,6 +34,7 @@ COUNTS = {
     "docs/experiments.md": (1, 1),
     "docs/performance.md": (0, 5),
     "docs/slurm.md": (1, 4),
+    "docs/verdicts.md": (0, 6),
     "executor/README.md": (3, 0),
     "CHANGELOG.md": (0, 2),
 }

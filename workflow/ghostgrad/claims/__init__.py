@@ -1,10 +1,9 @@
 """The claims of the papers, one function each, and their verdicts.
 
-A claim is decided by comparisons of a number of ours with the paper's number and, if that is wrong,
-with the corrected one. The possible verdicts are: holds | holds as corrected | fails | editorial |
-not run (reason).
+A claim is decided by comparisons of a number of ours with that of the statement and, if that is
+wrong, with the corrected one. The possible verdicts are in `ghostgrad.registry.verdict`.
 
-comparison     one number beside the paper's, its standard error, and the verdict over several
+comparison     one number beside that of a statement, and the verdict over several
 evidence       what a claim may ask of the finished runs of a scale
 layers         layers that claims compute on the spot, by Monte Carlo or quadrature
 judge          the verdict of a claim, and the rows of claims.csv
