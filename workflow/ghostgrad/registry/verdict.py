@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 VERDICTS = {
     "holds": Verdict("✓", "our number has the stated relation to the other number"),
     "fails, corrected form holds": Verdict(
-        "✗→✓", "the statement is refuted as printed, and what we put in its place holds"
+        "✗→✓", "the statement is refuted as printed or as we read it, and our form of it holds"
     ),
     "fails": Verdict("✗", "the statement is refuted"),
     "open": Verdict("?", "measured, but not decided; the reason says what would decide it"),
@@ -39,7 +39,7 @@ VERDICTS = {
 # two are the paper's.
 PROVENANCE = {
     "printed": Verdict("", "the paper prints the number"),
-    "derived": Verdict("*", "the number follows from a formula that the paper prints"),
+    "derived": Verdict("*", "the number follows from a formula or an ordering that the paper prints"),
     "restored": Verdict("†", "our reading of a damaged or misprinted place of the text"),
     "ours": Verdict("‡", "our own threshold for a statement in words, or a corrected form"),
 }
