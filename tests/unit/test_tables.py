@@ -141,6 +141,11 @@ VERDICTS = {
         {"row": "A", "value": 92.5, "relation": "~"},
         "holds",
     ),
+    "outside the conditions of the statement": (
+        [50.1, 50.0, 50.2],
+        {"row": "A", "value": 92.5, "relation": ""},
+        "shown only",
+    ),
     "a cited number that was run": (
         [92.1, 92.2, 92.0],
         {"row": "A", "value": 92.5, "cited": "yes"},

@@ -98,7 +98,7 @@ def number_verdict(number: ReferenceRow, measured: Measured, allowed: float) -> 
         se=se,
         degrees=degrees,
         tolerance=allowed,
-        relation=number.relation or "=",  # type: ignore[arg-type]  # a word of WORDS["relation"]
+        relation=number.relation,  # type: ignore[arg-type]  # a word of WORDS["relation"]
         replicates="seeds or repeats",
     )
     outcome = comparison.outcome
@@ -185,7 +185,7 @@ def _compare_number(
 ) -> Record:
     """A row of the table: the statement's number, ours if it was measured, and the verdict."""
     has_number = not math.isnan(number.value)
-    allowed = tolerance(number) if has_number else math.nan
+    allowed = tolerance(number) if has_number and number.relation else math.nan
     row: Record = {
         "row": number.row,
         "column": number.column,
@@ -232,6 +232,8 @@ def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed
         return "shown only (scaled)"
     if math.isnan(number.value):
         return "shown only (no number in the paper)"
+    if not number.relation:
+        return "shown only (extension)"
     # A number of another work, which followed another recipe than our run.
     if number.cited:
         return f"shown only ({CITED})"
