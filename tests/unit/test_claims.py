@@ -247,6 +247,7 @@ FORMULAS = {
     "bnres.eq8": UNRECTIFIED,
     "bnres.eq9": UNRECTIFIED,
     "bnres.disc": UNRECTIFIED,
+    "E-B18": UNRECTIFIED,
     "E-G26": ("WINDOW", 1),  # a window of one input is no pooling
     "ghost.c1_maxpool": ("maxpool_forward_ratio", relu_maxpool_forward_ratio),
     "bnres.eq10": DEPENDENT,

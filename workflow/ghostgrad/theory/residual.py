@@ -24,7 +24,7 @@ def p(a: float) -> float:
 
 
 def mean_printed(a: float) -> float:
-    """E(y) as equations 8 and 27 print it; right at a = 0 only (E-B1).
+    """E(y) as equations 8 and 27 print it; right at a = 0 only, and negative at -2 (E-B1, E-B18).
 
     Equation 25 integrates z over (0, a), where the mean of z + a over -a < z < 0 is needed.
     """
