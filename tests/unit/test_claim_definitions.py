@@ -17,8 +17,8 @@ from ghostgrad.report.findings import write_findings
 from tests.unit.commands import REGISTRY, error_of, output_of
 from tests.unit.fabricate import CLAIM, experiment, one_line, registry, workflow
 
-ERRATA = {"E-G": 33, "E-L": 10, "E-B": 17, "X": 4}
-WITHDRAWN = {"E-B12", "E-G7", "E-G23", "E-L7"}  # numbers that are not used again
+ERRATA = {"E-G": 33, "E-L": 14, "E-B": 17, "X": 4}
+WITHDRAWN = {"E-B12", "E-G7", "E-G23", "E-L7", "E-L9"}  # numbers that are not used again
 
 
 TITLED = {**CLAIM, "title": "T"}
