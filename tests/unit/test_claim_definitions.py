@@ -17,8 +17,9 @@ from ghostgrad.report.findings import write_findings
 from tests.unit.commands import REGISTRY, error_of, output_of
 from tests.unit.fabricate import CLAIM, experiment, one_line, registry, workflow
 
-ERRATA = {"E-G": 35, "E-L": 10, "E-B": 20, "X": 4}
-WITHDRAWN = {"E-B12", "E-G7", "E-G10", "E-G23", "E-G25", "E-L7"}  # numbers that are not used again
+ERRATA = {"E-G": 35, "E-L": 14, "E-B": 20, "X": 4}
+# Numbers that are not used again.
+WITHDRAWN = {"E-B12", "E-G7", "E-G10", "E-G23", "E-G25", "E-L7", "E-L9"}
 
 
 TITLED = {**CLAIM, "title": "T"}

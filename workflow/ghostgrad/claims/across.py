@@ -52,7 +52,7 @@ def x3(_: Evidence) -> Iterator[Comparison]:
 
 
 def x4(evidence: Evidence) -> Iterator[Comparison]:
-    """LALC Thm. 2 against Thm. 1, whether correlation decreases the gradient.
+    """LALC Thm. 2 against Thm. 1, whether the former explains a decrease of the gradient.
 
     E[S] diverges for Gaussian W, so that its sample mean would have no standard error. The mean of
     min(S, 100) bounds it from below.

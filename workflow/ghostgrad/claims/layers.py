@@ -278,8 +278,8 @@ def draw_layers(
         yield rng.standard_t(3, size=(6, 5)), rng.uniform(0.5, 2, 5), rng.uniform(0.1, 10, 6)
 
 
-def amplify_random_layers(means: float = 0.0) -> Iterator[float]:
-    """S of eight random layers; `means` of their inputs are in units of the deviations."""
+def amplify_random_layers(means: float | FloatArray = 0.0) -> Iterator[float]:
+    """S of eight random layers; `means` of their five inputs are in units of the deviations."""
     for weights, stds, gradient_variances in draw_layers(np.random.default_rng(0), 8):
         yield compute_amplification(weights, means * stds, stds, gradient_variances)
 

@@ -82,7 +82,7 @@ class Activation:
 
         LayerNorm removes the mean over the features of one example, not the mean of each feature
         over the batch. The mean of s(X) therefore stays in the signal, and the second moment takes
-        the place of the variance (erratum E-L9 on LALC sec. 5).
+        the place of the variance (lalc.claims).
         """
         return self.mean_squared_derivative / self.second_moment
 
@@ -180,6 +180,11 @@ ACTIVATIONS = {
     "LogSigmoid": Activation(lambda x: -softplus(-x), lambda x: sigmoid(-x)),
     "Linear": Activation(lambda x: x, lambda x: 1.0),
 }
+# Not among them because it jumps. Its derivative is that of backpropagation, which leaves the jumps
+# out and so does not bound its variance.
+HARDSHRINK = Activation(
+    lambda x: x if abs(x) > 0.5 else 0.0, lambda x: float(abs(x) > 0.5), (-0.5, 0.5)
+)
 
 
 def _maximum_variance(n: int, value: RealFunction, kinks: tuple[float, ...] = ()) -> float:
