@@ -39,10 +39,10 @@ Key = tuple[str, str, str]  # row, column, metric
 class ReferenceRow:
     """One number beside ours, with the columns of the file as its fields, and its line there.
 
-    An empty `relation` marks a number outside the conditions of its statement, which is shown and not
-    judged. `minus` names the two cells of a difference. `value`, `std` and `tolerance` are NaN where they
-    are left empty. `provenance` and `basis` say whose number it is, as in `claim.NumberSource`;
-    `source` is the place in the paper.
+    An empty `relation` marks a number outside the conditions of its statement, which is shown and
+    not judged. `minus` names the two cells of a difference. `value`, `std` and `tolerance` are NaN
+    where they are left empty. `provenance` and `basis` say whose number it is, as in
+    `claim.NumberSource`; `source` is the place in the paper.
     """
 
     row: str

@@ -39,7 +39,9 @@ VERDICTS = {
 # two are the paper's.
 PROVENANCE = {
     "printed": Verdict("", "the paper prints the number"),
-    "derived": Verdict("*", "the number follows from a formula or an ordering that the paper prints"),
+    "derived": Verdict(
+        "*", "the number follows from a formula or an ordering that the paper prints"
+    ),
     "restored": Verdict("†", "our reading of a damaged or misprinted place of the text"),
     "ours": Verdict("‡", "our own threshold for a statement in words, or a corrected form"),
 }
