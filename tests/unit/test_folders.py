@@ -370,9 +370,7 @@ def test_a_figure_names_the_folder(tmp_path, monkeypatch):
     )
     texts = []
     for _ in range(2):
-        figure, _axes = panels.new_panels()
-        panels.add_scale_note(figure, results)
-        texts.append(figure.get_supxlabel().replace("\n", " "))
+        texts.append(panels.scale_note(results))
         Path("results/data").mkdir(parents=True, exist_ok=True)
         Path("results/data/images.json").write_text('{"title": "fashion-mnist"}')
     assert texts == [

@@ -329,8 +329,8 @@ def finished(tmp_path, monkeypatch):
     figure = {**place, "rows": {"A": "nets/a"}, "figure": "gradient_norms"}
     own = {"rows": {"A": "nets/b"}, "table": "final_metrics", "options": options}
     claims = {
-        "ghost.skip": CLAIM,
-        "ghost.z": {"like": "ghost.skip", **place, "artifact": own},
+        "ghost.rem3_16": CLAIM,
+        "ghost.z": {"like": "ghost.rem3_16", **place, "artifact": own},
     }
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": table, "ghost.y": figure}, claims)
     reference(
