@@ -19,7 +19,7 @@ def test_report_is_one_offline_file_with_captions_by_paper(built: Checkout):
     for paper in ("ghost", "bnres"):
         assert load_registry().papers[paper]["title"] in page
     assert "All artifacts" in page
-    assert "Read from right to left. The last layers agree" in page
+    assert "Read from right to left. According to the paper the norms of the last" in page
     for form in ("table", "figure"):
         assert f'{{"artifact": "ghost.fig5", "form": "{form}"}}' in page, (
             "both, under separate labels"
