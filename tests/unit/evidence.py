@@ -26,9 +26,9 @@ from ghostgrad.registry.spec import parse_spec, short_hash
 
 REPEATS = {"simulate": 48, "sample": 192}
 WIDE_REPEATS = {4: 24}  # by expansion, for operators that take long
-# Of networks at initialization whose spread a few repeats do not pin down.
-NETWORKS = {"resnet15_init": 8}
-SEEDS = {"classify": 3}  # of training runs; one alone would have no error
+# Repeats by experiment. The claims about these networks stay open with fewer repeats.
+NETWORK_REPEATS = {"resnet15_init": 8}
+SEEDS = {"classify": 3}  # by task; a single training run has no standard error
 DIGITS = read_digits()
 
 
@@ -87,8 +87,8 @@ class Computed(Evidence):
         if experiment.task in REPEATS:
             enough = WIDE_REPEATS.get(getattr(spec, "expansion", 0), REPEATS[experiment.task])
             spec = replace(spec, repeats=min(spec.repeats, enough))
-        if name in NETWORKS:
-            spec = replace(spec, repeats=NETWORKS[name])
+        if name in NETWORK_REPEATS:
+            spec = replace(spec, repeats=NETWORK_REPEATS[name])
         spec = spec.expand({**spec.values(), **self.changes.get(variant, {})})
         for seed in range(SEEDS.get(experiment.task, 1)):
             path = f"results/test/runs/{variant}-s{seed}/{file}"

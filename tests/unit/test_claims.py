@@ -170,9 +170,9 @@ MECHANISMS = {
         for bn in ("", "-bn")
     },
     "ghost.rem3_9": {"plainnet_dependence/relu-bn": {"norm": "none"}},
-    **{
-        name: {f"preact_conv_init/{init}": {"batch_norm": False} for init in ("he", "xavier")}
-        for name in ("bnres.eq22", "bnres.eq22_conv")
+    "bnres.eq22": {f"preact_conv_init/{init}": {"batch_norm": False} for init in ("he", "xavier")},
+    "bnres.eq22_conv": {
+        f"preact_conv_init/{init}": {"shortcut": False} for init in ("he", "xavier")
     },
     "ghost.def3_1": {"plainnet_init/relu-bn": {"width": 8}},
     "ghost.residual_linear": {"resnet_init/depth-40": {"net": "plain"}},

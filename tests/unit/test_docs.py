@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ghostgrad.claims.comparison import CONFIDENCE, FAMILY_SIZE, REFUTATION_ERROR, RESOLUTION
 from ghostgrad.registry.registry import WORKFLOW, Registry
+from ghostgrad.registry.verdict import PROVENANCE, VERDICTS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +53,17 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_verdicts_has_every_word_with_its_sign():
+    text = (ROOT / "docs/verdicts.md").read_text(encoding="utf-8")
+    for word, sign in (VERDICTS | PROVENANCE).items():
+        row = rf"^\| {re.escape(word)} \| ?{re.escape(sign)} ?\|"
+        assert re.search(row, text, re.MULTILINE), word
+    assert f"fewer than {FAMILY_SIZE:,} of them" in text
+    assert f"an error of {100 * REFUTATION_ERROR:g} %" in text
+    assert f"one-sided {100 * CONFIDENCE:g} % interval" in text
+    assert f"within {100 * RESOLUTION:g} % of the number" in text
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -144,6 +144,15 @@ def test_a_column_is_headed_by_what_was_run():
     assert pivot([line(column="128")], {"128": "128 (here 32)"})[0] == ["", "128 (here 32)"]
 
 
+def test_a_single_line_of_many_numbers_is_a_list():
+    """A line with at most eight numbers stays a line."""
+    rows = [line("net", index, column=f"step {index}") for index in range(9)]
+    header, body = pivot(rows)
+    assert header == ["", "net"]
+    assert body == [[f"step {index}", f"{index} /  ✓"] for index in range(9)]
+    assert len(pivot(rows[:8])[1]) == 1
+
+
 def test_several_metrics_are_named():
     """A metric is named where there is more than one, or where no column label says what it is."""
     single = [line(metric="rate")]

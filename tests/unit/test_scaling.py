@@ -8,7 +8,6 @@ from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import (
     DATA_NAMES,
-    IMMATERIAL,
     column_headings,
     describe_scaling,
     scaled_title,
@@ -35,7 +34,6 @@ def test_the_title_of_every_scaled_artifact_says_so(scale):
             for key, value in REGISTRY.experiments[cell.experiment]
             .scaled(cell.variant, scale)
             .items()
-            if key not in IMMATERIAL
         }
         title = scaled_title(REGISTRY, artifact, scale)
         if not changed:
@@ -90,6 +88,16 @@ def test_other_settings_are_named_where_nothing_else_changes(tmp_path):
         scales={"laptop": {"momentum": 0.5}, "smoke": {"eval_every": 7}},
     )
     reg = registry(tmp_path, {"nets": body}, {"ghost.x": {**BUILT, "rows": {"A": "nets/a"}}})
-    words = "measured with other settings of momentum"
-    assert describe_scaling(reg, ["nets/a", "nets/b"], "laptop") == words
-    assert describe_scaling(reg, ["nets/a"], "smoke") == "", "it changes nothing that is computed"
+    words = "measured with other settings of "
+    assert describe_scaling(reg, ["nets/a", "nets/b"], "laptop") == words + "momentum"
+    assert describe_scaling(reg, ["nets/a"], "smoke") == words + "eval_every"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_run_has_words_exactly_where_tables_do_not_judge_it(scale):
+    """Claims are judged where there are no words, cells where the scale changes nothing but repeats
+    and seeds; these must be the same runs."""
+    for run in REGISTRY.runs(scale):
+        experiment = REGISTRY.experiments[run.experiment]
+        words = describe_scaling(REGISTRY, [f"{run.experiment}/{run.variant}"], scale)
+        assert bool(words) == bool(experiment.scaled(run.variant, scale)), run.id

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from scipy import stats
 
 from ghostgrad.analysis.statistics import (
     CURVE_STATISTICS,
@@ -23,7 +24,7 @@ from ghostgrad.analysis.statistics import (
     jackknife,
     line_r_squared,
 )
-from ghostgrad.theory import activations, costs, quadrature
+from ghostgrad.theory import activations, costs, propositions, quadrature
 from tests.unit.loop import measured, paper_spec
 
 PI = math.pi
@@ -274,6 +275,18 @@ def test_jackknife_of_a_mean_is_the_textbook_one(n):
     assert degrees == n - 1
     assert mean == pytest.approx(values.mean(), rel=1e-12)
     assert error == pytest.approx(values.std(ddof=1) / math.sqrt(n), rel=1e-9)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 128])
+def test_the_moments_of_z_are_those_of_a_beta_variable(batch):
+    """z is B times the squared correlation of a Gaussian vector with an independent vector.
+
+    That squared correlation has the distribution Beta(1/2, (B - 2)/2).
+    """
+    squared_correlation = stats.beta(0.5, (batch - 2) / 2)
+    assert propositions.bn_z_mean(batch) == pytest.approx(batch * squared_correlation.mean())
+    variance = batch**2 * squared_correlation.var()
+    assert propositions.bn_z_variance(batch) == pytest.approx(variance)
 
 
 def test_grouped_jackknife_of_a_mean_is_the_groups():

@@ -90,7 +90,8 @@ STATISTICS = {
 SPREAD = np.array([-0.004, 0.0, 0.004])  # of the seeds; three refute at 141 standard errors
 SHAPE = np.tile([3.0, 2.0, 1.0, 0.5, 0.0], 3)  # log variance over the blocks of three scales
 PATTERNLESS = np.array([0.0, 2, 1, 3, 0, 3, 0, 2, 0, 1, 0, 0, 1, 2, 3])
-# Claim -> accuracies or probes of which it holds, where the usual ones are not enough.
+# Claim -> accuracies or probes, by variant, with which the claim holds. The claims that are not
+# listed hold with the common curves above.
 RIGHT = {
     "bnres.faster": {"model1": {"early": 70.0}, "model3": {"early": 10.0}},
     "bnres.no_pattern": {"model2": {"shape": PATTERNLESS}},
@@ -147,7 +148,7 @@ WRONG = {
     "ghost.gap_closes": {"seqnet50": {"middle": 9.0}},
     "ghost.skip": {"seqnet50-skip": {"accuracy": 77.0}},
 }
-# Claims of runs of which the registry has a single seed.
+# Claims about runs that have a single seed in the registry.
 ONE_SEED = ("ghost.tab2_comparable", "ghost.lr_seqnet34", "ghost.lr_seqnet101")
 
 

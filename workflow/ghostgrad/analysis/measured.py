@@ -37,7 +37,10 @@ class Measured:
 
     @property
     def estimate(self) -> Estimate:
-        """Our number as an estimate; the error of a single repeat is infinite."""
+        """Our number as an estimate. Without degrees of freedom its error is not known, whatever
+        `se` shows, and so is infinite; a number from a formula is exact."""
+        if self.quadrature:
+            return Estimate(self.ours, 0.0, math.inf)
         return Estimate(self.ours, self.se if self.degrees else math.inf, self.degrees)
 
 

@@ -67,8 +67,8 @@ class Results:
         return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=text)
 
     @cached_property
-    def _references(self) -> list[ReferenceRow]:
-        """The numbers that stand beside ours in the artifact's table."""
+    def references(self) -> list[ReferenceRow]:
+        """The numbers that stand beside ours in the artifact's table, in the order of the paper."""
         path = self.registry.workflow / "reference" / f"{self.artifact.source}.csv"
         return read_reference(path)
 
@@ -131,10 +131,10 @@ class Results:
         first_rows: np.ndarray = frame["repeat"].to_numpy()[frame.iloc[:, 1].to_numpy() == 0]
         return first_rows
 
-    def references(self, cell: Cell, metric: str) -> list[ReferenceRow]:
-        """The numbers beside a cell's metric, which say whose they are: usually one, or none."""
+    def references_of(self, cell: Cell, metric: str) -> list[ReferenceRow]:
+        """The numbers that stand beside a metric of a cell: usually one, or none."""
         key = (cell.row, cell.column, metric)
-        return [row for row in self._references if row.key == key]
+        return [row for row in self.references if row.key == key]
 
     def rows(self, cell: Cell) -> pd.DataFrame:
         """The tidy rows of a cell, one per finished run."""

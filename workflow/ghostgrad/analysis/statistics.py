@@ -33,20 +33,26 @@ class Estimate(NamedTuple):
     def minus(self, other: Estimate) -> Estimate:
         """The difference from an independent estimate.
 
-        Its degrees of freedom are the smaller ones of the two, which never refutes a true
-        difference too often, whatever the two spreads (Mickey and Brown 1966). Welch's degrees do
-        at small error rates: with 2 and 8 values, of which the 8 have a tenth of the spread, a rate
-        of 0.01 % becomes 2 %, because the two values sometimes happen to be close to each other.
+        It has the smaller number of degrees of freedom of the two. With these the stated error rate
+        is never exceeded, whatever the two spreads (Mickey and Brown 1966). Welch's degrees of
+        freedom exceed it where the rate is small: with 2 and 8 values, where the 8 have a tenth of
+        the spread, a rate of 0.01 % becomes 2 %, because the 2 values are close together by chance.
         """
         if not (self.degrees and other.degrees):
             return Estimate(self.value - other.value, math.inf, 0)
-        # An exact number takes no degrees away.
+        # An exact number does not count.
         degrees = min(part.degrees if part.se else math.inf for part in (self, other))
         return Estimate(self.value - other.value, math.hypot(self.se, other.se), degrees)
 
     def times(self, factor: float) -> Estimate:
         """The estimate of a multiple."""
         return Estimate(self.value * factor, self.se * abs(factor), self.degrees)
+
+    def over(self, other: Estimate) -> Estimate:
+        """The quotient by an independent estimate, to first order."""
+        logarithm = self.logarithm().minus(other.logarithm())
+        quotient = math.exp(logarithm.value)
+        return Estimate(quotient, quotient * logarithm.se, logarithm.degrees)
 
     def logarithm(self) -> Estimate:
         """The estimate of the natural logarithm, to first order."""

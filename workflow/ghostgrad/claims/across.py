@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from ghostgrad.claims.comparison import Comparison, Relation, average, from_estimate, growth
+from ghostgrad.claims import ghost, lalc
+from ghostgrad.claims.comparison import Comparison, Relation, from_estimate, growth
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.theory import propositions
+from ghostgrad.claims.ghost_errata import EXPLODING
 from ghostgrad.theory.activations import RELU_GROWTH_RATE
-from ghostgrad.theory.quadrature import LAWS
-
-# Growth by a half over 20 layers, which counts as an explosion.
-EXPLODING = 1.02
 
 
 def x1(evidence: Evidence) -> Iterator[Comparison]:
@@ -44,26 +39,11 @@ def x2(evidence: Evidence) -> Iterator[Comparison]:
             )
 
 
-def x3(_: Evidence) -> Iterator[Comparison]:
+def x3(evidence: Evidence) -> Iterator[Comparison]:
     """The proofs of Ghost Prop. 3.14 and of Prop. B.14 in its tiny-paper version."""
-    for law in LAWS.values():
-        gap, mean = propositions.shifted_relu_gap(law, 0.0), law.absolute_mean
-        yield Comparison(f"gap, {law.name}", gap, mean / 4, mean**2 / 4, relation=">=")
+    yield from ghost.prop3_14(evidence)
 
 
 def x4(evidence: Evidence) -> Iterator[Comparison]:
-    """LALC Thm. 2 against Thm. 1, whether the former explains a decrease of the gradient.
-
-    E[S] diverges for Gaussian W, so that its sample mean would have no standard error. The mean of
-    min(S, 100) bounds it from below.
-    """
-    values = np.minimum(evidence.samples("rectified/correlated", "S"), 100.0)
-    yield average(
-        "E of min(S, 100) over W",
-        values,
-        RELU_GROWTH_RATE,
-        RELU_GROWTH_RATE,
-        relation="<",
-        corrected_relation=">",
-        tolerance=1e-6,  # single precision
-    )
+    """LALC Thm. 2 against Thm. 1, whether the former explains a decrease of the gradient."""
+    yield lalc.compare_correlated_amplification(evidence, RELU_GROWTH_RATE, "<")

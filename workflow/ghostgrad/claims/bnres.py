@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostgrad.analysis.statistics import FloatArray, jackknife, mean_estimate, split_block_ratios
+from ghostgrad.analysis.statistics import FloatArray, mean_estimate
 from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import Comparison, average, from_estimate, growth
 from ghostgrad.claims.evidence import Evidence
@@ -317,56 +317,6 @@ def eq21(evidence: Evidence) -> Iterator[Comparison]:
 def eq40(evidence: Evidence) -> Iterator[Comparison]:
     """Eq. 40, which has (c_1/c_2)^2."""
     yield from _block_bound(evidence, 2)
-
-
-def _conv_ratios(evidence: Evidence) -> Iterator[tuple[str, int, FloatArray]]:
-    """(initialization, scale, ratios (repeats, blocks)) of Model-1's scales that widen.
-
-    The 1x1 shortcut has 9 times the variance of the 3x3 weights with He and 12 times with Xavier.
-    Its row sums of squares are those of a 3x3 shortcut with equal variances, which the paper
-    assumes, with He only: Xavier's nets are an extension.
-
-    The first scale is left out: it does not widen, and the 16 channels of the stem, its input, are
-    mixtures of three, which is far from independent.
-    """
-    for init in ("He", "Xavier"):
-        variances = evidence.layers(f"preact_conv_init/{init.lower()}", "gradient_variance")
-        for scale, ratios in enumerate(split_block_ratios(variances), 1):
-            if scale > 1:
-                yield init, scale, ratios
-
-
-def eq22(evidence: Evidence) -> Iterator[Comparison]:
-    """Eq. 22, an upper bound proportional to L/(L-1), whose growth falls with L."""
-    for init, scale, ratios in _conv_ratios(evidence):
-        place = f"scale {scale}, {init}"
-        for block in (2, 5):
-            quotient = ratios[:, block - 1] / residual.block_ratio_printed(block)
-            name = f"block {block} of {place}: factor over L/(L-1)"
-            bound = RELU_GROWTH_RATE**2
-            yield average(name, quotient, bound, relation="<=", extension=init != "He")
-        quotients = jackknife(ratios, lambda means: float((means[1] - 1) / (means[4] - 1)))
-        name = f"growth of block 2 over block 5, {place}"
-        yield from_estimate(name, quotients, 2.0, relation=">", extension=init != "He")
-
-
-def eq22_conv(evidence: Evidence) -> Iterator[Comparison]:
-    """Eq. 21 at k = 2 in Model-1's convolutional blocks, with He's and with Xavier's weights."""
-    for init, scale, ratios in _conv_ratios(evidence):
-        channels = 16 * 2 ** (scale - 1)
-        constant = layers.bound_constant(channels, 9 * channels) ** 2
-        for block in (2, 5):
-            corrected = residual.block_ratio_corrected(block, 1 / 2 if init == "He" else 2 / 3)
-            yield average(
-                f"ratio of block {block} of scale {scale}, {init}",
-                ratios[:, block - 1],
-                constant * residual.block_ratio_printed(block),
-                corrected,
-                relation="<=",
-                # A tenth of the growth, for as few as 32 channels.
-                tolerance=0.1 * (corrected - 1),
-                extension=init != "He",
-            )
 
 
 def indep(evidence: Evidence) -> Iterator[Comparison]:

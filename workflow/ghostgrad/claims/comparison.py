@@ -133,6 +133,12 @@ class Comparison:
             return self.outcome
         return self.judge(self.corrected, self.corrected_relation)
 
+    def outcome_text(self, of_corrected: bool = False) -> str:
+        """The outcome as tables and the list of claims show it: an open one with what would decide
+        it. `of_corrected` is that of the corrected number."""
+        outcome = self.corrected_outcome if of_corrected else self.outcome
+        return f"open ({self.what_decides(of_corrected)})" if outcome == "open" else str(outcome)
+
     def what_decides(self, of_corrected: bool = False) -> str:
         """What would decide an open comparison: how many times as many replicates, if these can.
 
@@ -196,7 +202,7 @@ def verdict(comparisons: Iterable[Comparison]) -> str:
         return f"fails (the corrected form is open; {first.what_decides(of_corrected=True)})"
     for comparison in judged:
         if comparison.outcome == "open":
-            return f"open ({comparison.what_decides()})"
+            return comparison.outcome_text()
     return "holds"
 
 
@@ -205,11 +211,21 @@ def from_estimate(
     estimate: Estimate,
     reference: float | None,
     corrected: float | None = None,
+    replicates: str = "repeats",
     **criteria: Unpack[Criteria],
 ) -> Comparison:
     """A comparison of an estimate, with its error and degrees of freedom."""
     value, se, degrees = estimate
-    return Comparison(name, value, reference, corrected, se=se, degrees=degrees, **criteria)
+    return Comparison(
+        name,
+        value,
+        reference,
+        corrected,
+        se=se,
+        degrees=degrees,
+        replicates=replicates,
+        **criteria,
+    )
 
 
 def average(
@@ -248,10 +264,7 @@ def over_seeds(
     name: str, values: FloatArray, reference: float, **criteria: Unpack[CorrectedCriteria]
 ) -> Comparison:
     """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open."""
-    value, se, degrees = mean_estimate(values)
-    return Comparison(
-        name, value, reference, se=se, degrees=degrees, replicates="seeds", **criteria
-    )
+    return from_estimate(name, mean_estimate(values), reference, replicates="seeds", **criteria)
 
 
 def between_seeds(
@@ -266,7 +279,5 @@ def between_seeds(
     The two may differ in their spread and number of seeds, so the error is Welch's, with the
     degrees of freedom of the smaller number of seeds (`Estimate.minus`).
     """
-    value, se, degrees = mean_estimate(first).minus(mean_estimate(second))
-    return Comparison(
-        name, value, reference, se=se, degrees=degrees, replicates="seeds", **criteria
-    )
+    difference = mean_estimate(first).minus(mean_estimate(second))
+    return from_estimate(name, difference, reference, replicates="seeds", **criteria)

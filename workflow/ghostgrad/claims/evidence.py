@@ -68,7 +68,7 @@ class Evidence:
         return np.concatenate(blocks)
 
     def column(self, variant: str, column: str) -> FloatArray:
-        """A column of series.csv of a variant's only run, as it stands there, (rows,)."""
+        """One column of series.csv of a variant that has a single run, (rows,)."""
         [(_, frame)] = self._frames(variant, "series.csv", column)
         values: FloatArray = frame[column].to_numpy(dtype=float)
         return values

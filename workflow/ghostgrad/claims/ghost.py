@@ -1,7 +1,8 @@
 """The claims of the Ghost paper (002; 000 is its tiny-paper version), one function each.
 
 The statements and the runs are in workflow/claims/ghost.yaml. `ghost_images` has the claims of
-networks of images, `ghost_errata` what is wrong in the paper. R_f and R_b of an operator are the
+networks of images, `ghost_curves` those of the gradient norm over the layers of plain and residual
+nets, `ghost_errata` what is wrong in the paper. R_f and R_b of an operator are the
 factors by which it multiplies the variance of the signal and, on the way back, of the derivative
 (Def. 3.1).
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,6 @@ from ghostgrad.analysis.statistics import (
     FloatArray,
     fit_growth_rate,
     jackknife,
-    line_r_squared,
     mean_estimate,
     total_growth,
 )
@@ -34,6 +33,7 @@ from ghostgrad.claims.comparison import (
     growth,
 )
 from ghostgrad.claims.evidence import Evidence
+from ghostgrad.claims.ghost_curves import PRINTED_RATES, gradient_norms
 from ghostgrad.theory import propositions
 from ghostgrad.theory.activations import (
     ACTIVATIONS,
@@ -43,120 +43,10 @@ from ghostgrad.theory.activations import (
 )
 from ghostgrad.theory.quadrature import LAWS
 
-PRINTED_RATES = {"SELU": 1.072, "Tanh": 1.178, "ReLU": 1.467}  # app. A
 HALF_DIGIT = 0.0005  # half of the last printed digit
 MODULES = slice(None, None, 2)  # the module boundaries of a SeqNet, whose modules have two layers
 WIDTH, BATCH = 256, 128  # of the simulations
 LINEAR_BATCH = 1024  # of the sampled linear layers
-
-
-# --- figures 1, 5 and 10: curves over layers ---
-
-
-def _norms(evidence: Evidence, variant: str) -> FloatArray:
-    """The gradient norms of the weights, (repeats, layers)."""
-    return evidence.layers(variant, "gradient_norm")[:, 1:]  # index 0 is the input
-
-
-def plain_exponential(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 1 and fig. 1 left, the shape of PlainNet20's curve."""
-    norms = _norms(evidence, "plainnet_init/relu-bn")
-    fit = jackknife(norms, partial(line_r_squared, logarithmic=True))
-    yield from_estimate("R^2 of an exponential, PlainNet20", fit, 0.99, relation=">")
-    total = jackknife(norms, total_growth).logarithm()
-    yield from_estimate("log of the growth of PlainNet20", total, 0.0, relation=">")
-
-
-def _line_preference(curve: FloatArray) -> float:
-    """R^2 of a line through the curve less that of an exponential."""
-    return line_r_squared(curve, logarithmic=False) - line_r_squared(curve, logarithmic=True)
-
-
-def _power_preference(curve: FloatArray) -> float:
-    """R^2 of a power of the layer's index, from 1, less that of an exponential."""
-    logarithm, index = np.log(curve), np.log(np.arange(len(curve)) + 1)
-    power = float(np.corrcoef(index, logarithm)[0, 1]) ** 2
-    return power - line_r_squared(curve, logarithmic=True)
-
-
-def residual_linear(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 1 and 3 and fig. 1 left and 10, how the gradient of residual nets grows.
-
-    The exponent is that of growth ~ depth^p between two depths. The shapes of the curves within the
-    nets are shown beside it.
-    """
-    norms = {depth: _norms(evidence, f"resnet_init/depth-{depth}") for depth in (20, 40, 80)}
-    growths = {depth: jackknife(norm, total_growth).logarithm() for depth, norm in norms.items()}
-    for shallow, deep in pairwise(growths):
-        exponent = growths[deep].minus(growths[shallow]).times(1 / math.log(deep / shallow))
-        name = f"exponent of the growth against the depth, {shallow} to {deep} layers"
-        yield from_estimate(name, exponent, 1.0, relation="~", tolerance=0.5)
-    for depth, norm in norms.items():
-        for label, shape in (("line", _line_preference), ("power of the index", _power_preference)):
-            name = f"R^2 of a {label} less that of an exponential, ResNet{depth}"
-            difference = jackknife(norm, shape)
-            yield from_estimate(name, difference, 0.0, relation=">", extension=True)
-
-
-def deepest_close(evidence: Evidence) -> Iterator[Comparison]:
-    """Sec. 1 and fig. 1 left, the norms at the last layer."""
-    residual, plain = (
-        mean_estimate(_norms(evidence, variant)[:, -1]).logarithm()
-        for variant in ("resnet_init/depth-20", "plainnet_init/relu-bn")
-    )
-    name = "log of the norm at the last layer, ResNet20 less PlainNet20"
-    difference = residual.minus(plain)
-    yield from_estimate(name, difference, 0.0, relation="~", tolerance=math.log(1.5))
-
-
-def fig5_order(evidence: Evidence) -> Iterator[Comparison]:
-    """App. A and fig. 5, the order of the rates with BN."""
-    rates = {
-        name: evidence.growth_rate(f"plainnet_init/{name.lower()}-bn")
-        for name in ("SELU", "Tanh", "ReLU")
-    }
-    for smaller, larger in pairwise(rates):
-        name = f"factor per layer with BN, {larger} less {smaller}"
-        yield from_estimate(name, rates[larger].minus(rates[smaller]), 0.0, relation=">")
-
-
-def fig5_rates(evidence: Evidence) -> Iterator[Comparison]:
-    """App. A and A.1, the factors of the norm with BN, extrapolated to an infinite net.
-
-    The leading finite-size terms are of order 1/width and 1/batch. Both halve in a net of twice the
-    width and batch, so that twice its factor less that of the original one is without them.
-    """
-    for activation in PRINTED_RATES:
-        narrow, wide = (
-            evidence.growth_rate(f"{family}/{activation.lower()}-bn")
-            for family in ("plainnet_init", "plainnet_wide")
-        )
-        limit = wide.times(2).minus(narrow)
-        name = f"factor per layer with BN, extrapolated, {activation}"
-        yield growth(name, limit, ACTIVATIONS[activation].growth_rate ** 0.5, relation="~")
-
-
-def excess_with_bn(evidence: Evidence, experiment: str, activation: str) -> Estimate:
-    """The factor per layer of a plain net with BN less that of the same net without.
-
-    Both draw their weights and inputs from the same streams, so each repeat is left out of both
-    together.
-    """
-    norms = [_norms(evidence, f"{experiment}/{activation}{bn}") for bn in ("-bn", "")]
-
-    def excess(mean: FloatArray) -> float:
-        with_bn, without = np.split(mean, 2)
-        return fit_growth_rate(with_bn) - fit_growth_rate(without)
-
-    return jackknife(np.hstack(norms), excess)
-
-
-def bn_rates(evidence: Evidence) -> Iterator[Comparison]:
-    """App. A, BN increases the rates."""
-    for activation in PRINTED_RATES:
-        excess = excess_with_bn(evidence, "plainnet_init", activation.lower())
-        name = f"factor per layer with BN less without, {activation}"
-        yield from_estimate(name, excess, 0.0, relation=">")
 
 
 # --- section 3 ---
@@ -219,13 +109,13 @@ def cor3_7(evidence: Evidence) -> Iterator[Comparison]:
     yield average("mean at the ReLU's input", values, 0.0, resolution=0.005)
 
 
-def prop3_8(evidence: Evidence, batches: tuple[int, ...] = (16, 128)) -> Iterator[Comparison]:
+def prop3_8(evidence: Evidence) -> Iterator[Comparison]:
     """Prop. 3.8, mean and variance of z in R_b(BN) = (1 - z/B)/sigma^2.
 
     The proof leaves out terms of order 1/B, so that a small batch only shows them, beside the exact
     numbers. The resolution is a tenth, because z varies much from repeat to repeat.
     """
-    for batch in batches:
+    for batch in (16, BATCH):
         z, z_squared = (
             evidence.samples(f"operators/bn-{batch}", f"z_{k}") for k in ("mean", "second")
         )
@@ -366,7 +256,7 @@ def fc_module(evidence: Evidence) -> Iterator[Comparison]:
     def excess(kind: str) -> Estimate:
         """The factor per module of R_b/R_f, less 1; BN holds the forward variance at 1."""
         rate = evidence.growth_rate(f"seqnet_init/{kind}", "backward_variance", MODULES)
-        return Estimate(rate.value - 1, rate.se, rate.degrees)
+        return rate.minus(Estimate(1.0, 0.0, math.inf))
 
     for k in (2, 4):
         untied, tied = excess(f"k{k}-untied"), excess(f"k{k}-r")
@@ -415,7 +305,7 @@ def c3(evidence: Evidence) -> Iterator[Comparison]:
             yield average(name, difference[:, part].mean(1), 0.0, tolerance=allowed)
     for depth, plain_variant in ((20, "relu-bn"), (40, "relu-bn-40")):
         residual, plain = (
-            jackknife(_norms(evidence, variant), total_growth).logarithm()
+            jackknife(gradient_norms(evidence, variant), total_growth).logarithm()
             for variant in (f"resnet_init/depth-{depth}", f"plainnet_init/{plain_variant}")
         )
         yield from_estimate(f"log growth of ResNet{depth}", residual, 0.0, relation=">")

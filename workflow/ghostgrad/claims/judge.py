@@ -11,6 +11,7 @@ from ghostgrad.registry.claim import Claim
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import describe_scaling
 from ghostgrad.registry.tasks import TASKS
+from ghostgrad.registry.verdict import without_reason
 
 NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
 corrected_relation corrected corrected_outcome""".split()
@@ -57,7 +58,7 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
         comparisons = compare(claim, evidence)
     except MissingEvidence as reason:
         return Judgement(f"not run ({reason})", [], "", "", judged=False)
-    sources = rests_on(registry, claim, comparisons), describe_evidence(claim, evidence)
+    sources = _rests_on(registry, claim, comparisons), _describe_evidence(claim, evidence)
     scaling = describe_scaling(registry, claim.runs, scale)
     if scaling:
         return Judgement(f"shown only ({scaling})", comparisons, *sources, judged=False)
@@ -66,9 +67,9 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     return Judgement(verdict(comparisons), comparisons, *sources)
 
 
-def rests_on(registry: Registry, claim: Claim, comparisons: list[Comparison]) -> str:
-    """What the verdict of a claim rests on: the kinds of its runs, or how it is computed without
-    any."""
+def _rests_on(registry: Registry, claim: Claim, comparisons: list[Comparison]) -> str:
+    """What the verdict of a claim rests on: the kinds of its runs, or, for a claim without runs,
+    how it is computed."""
     tasks = dict.fromkeys(registry.experiments[run.partition("/")[0]].task for run in claim.runs)
     if tasks:
         return ", ".join(TASKS[task].evidence for task in tasks)
@@ -76,7 +77,7 @@ def rests_on(registry: Registry, claim: Claim, comparisons: list[Comparison]) ->
     return "Monte Carlo" if has_error else "exact computation"
 
 
-def describe_evidence(claim: Claim, evidence: Evidence) -> str:
+def _describe_evidence(claim: Claim, evidence: Evidence) -> str:
     """Every file that was read, with all seeds of a run as one, and what was read of it.
 
     A claim that needs no run names the function that computes it.
@@ -108,13 +109,13 @@ def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
             "evidence": judgement.evidence,
             "scale": scale,
         }
-        numbers = [number_fields(claim, c, judgement) for c in judgement.comparisons]
+        numbers = [_number_fields(claim, c, judgement) for c in judgement.comparisons]
         for fields in numbers or [dict.fromkeys(NUMBER_COLUMNS)]:
             rows.append({**claim_fields, **fields})
     return rows
 
 
-def number_fields(claim: Claim, comparison: Comparison, judgement: Judgement) -> dict[str, Any]:
+def _number_fields(claim: Claim, comparison: Comparison, judgement: Judgement) -> dict[str, Any]:
     """The columns of claims.csv that describe one comparison."""
     has_reference = comparison.reference is not None
     has_corrected = comparison.corrected is not None
@@ -142,7 +143,5 @@ def outcome_text(comparison: Comparison, judgement: Judgement, of_corrected: boo
     the number of the statement, or of the corrected one."""
     if not judgement.judged:
         return judgement.verdict
-    outcome = comparison.corrected_outcome if of_corrected else comparison.outcome
-    if comparison.extension:
-        return f"shown only (extension: {outcome})"
-    return f"open ({comparison.what_decides(of_corrected)})" if outcome == "open" else str(outcome)
+    text = comparison.outcome_text(of_corrected)
+    return f"shown only (extension: {without_reason(text)})" if comparison.extension else text

@@ -22,7 +22,10 @@ from ghostgrad.cli.status import computed_by_other_code, other_code_advice
 from ghostgrad.registry.artifact import Artifact
 from ghostgrad.registry.config import export_machine_facts
 from ghostgrad.registry.registry import PAPERS, Registry, load_registry
+from ghostgrad.registry.scaling import column_headings, title_line
 from ghostgrad.registry.spec import RunSpec, published
+from ghostgrad.registry.verdict import LEGEND
+from ghostgrad.report.cells import footer, pivot, provenance_notes
 
 CsvRow = Mapping[str, object]
 
@@ -71,13 +74,7 @@ def _print_artifact(
     rows: Sequence[CsvRow],
     done: Sequence[RunSpec],
 ) -> None:
-    from ghostgrad.registry.papers import name_papers
-    from ghostgrad.registry.scaling import column_headings, scaled_title
-    from ghostgrad.registry.verdict import LEGEND
-    from ghostgrad.report.cells import footer, provenance_notes
-
-    place = name_papers(artifact.section)
-    print(f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({place})")
+    print(title_line(registry, artifact, scale))
     if needed := registry.artifact_runs(scale, artifact):
         print(f"{len(done)}/{len(needed)} runs at scale {scale}")
     if artifact.has_table:
@@ -158,8 +155,6 @@ def _print_table(rows: Sequence[CsvRow], headings: Mapping[str, str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-
-    from ghostgrad.report.cells import pivot
 
     header, body = pivot(rows, headings)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -17,9 +17,8 @@ from ghostgrad.cli.estimates import NETWORKS
 from ghostgrad.cli.options import results_of
 from ghostgrad.files import write_atomically
 from ghostgrad.registry.artifact import Artifact
-from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry, load_registry
-from ghostgrad.registry.scaling import column_headings, scaled_title
+from ghostgrad.registry.scaling import column_headings, title_line
 
 ScaleStep = Annotated[str, typer.Option("--scale")]
 Target = Annotated[Path, typer.Option("--target")]
@@ -90,8 +89,7 @@ def _write_table(
     from ghostgrad.report import render, tables
 
     frame = tables.build(registry, artifact, scale, why_not, tidy_file)
-    place = name_papers(artifact.section)
-    title = f"{artifact.id}: {scaled_title(registry, artifact, scale)} ({place})"
+    title = title_line(registry, artifact, scale)
     rows = tables.records(frame)
     headings = column_headings(registry, artifact, scale)
     texts = {

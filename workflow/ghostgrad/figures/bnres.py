@@ -180,7 +180,7 @@ def _draw_upper_bound(
 ) -> list[pd.DataFrame]:
     """The upper bound that stands beside this position in the table, if there is one."""
     frames = []
-    for number in results.references(cell, f"largest at step {position:,.0f}"):
+    for number in results.references_of(cell, f"largest at step {position:,.0f}"):
         y = np.full(len(blocks), number.value)
         legend = f"upper bound ({number.provenance})"
         draw_reference_values(axes, blocks, y, legend=legend)

@@ -49,7 +49,7 @@ def _draw_layer_curves(
     for index, (cell, frame) in enumerate(zip(results.measured_cells, frames, strict=True)):
         output = frame.iloc[-1]
         draw_curve(axes, frame, cell.label, index)
-        for number in results.references(cell, metric):
+        for number in results.references_of(cell, metric):
             x = ticks[ticks <= output["x"]]
             y = output["mean"] * number.value ** (output["x"] - x)
             draw_reference_values(axes, x, y, style.line_look(cell.label, index))

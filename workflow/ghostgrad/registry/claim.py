@@ -25,9 +25,10 @@ from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
 from ghostgrad.registry.verdict import count_verdicts
 
-# Of ghostgrad/claims, a file of workflow/claims each.
+# Each of these modules of ghostgrad/claims has a YAML file of its name in workflow/claims.
 MODULES = (
     "ghost",
+    "ghost_curves",
     "ghost_images",
     "ghost_errata",
     "lalc",

@@ -7,11 +7,12 @@ nor pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ghostgrad.registry.artifact import Artifact, Cell
 from ghostgrad.registry.datasets import DATA_SETS
+from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.registry.tasks import TASKS
@@ -29,35 +30,36 @@ DATA_NAMES = {
     "vgg19_bn": "VGG19-BN's checkpoint",
 }
 WIDTHS = ("width", "filters", "stem_filters")  # the first of them that a scale sets is the width
-LENGTHS = ("length", "shrink")
-# What changes neither what is computed nor what it is compared with.
-IMMATERIAL = ("input", "micro_batch", "channels_last", "eval_every", "probe_batches")
+LENGTHS = {"length", "shrink"}
+# Kind of change -> the words before and after its value, in the order of a title.
+WORDS = {
+    "data": ("", ""),
+    "size": ("size ", ""),
+    "width": ("width ", ""),
+    "batch": ("batch ", ""),
+    "epochs": ("", " epochs"),
+    "steps": ("", " steps"),
+}
 
 
 def describe_scaling(registry: Registry, variants: Iterable[str], scale: str) -> str:
     """`measured on 8x8 digits, width 16, batch 32, 77 steps`: what the scale changes in the runs of
     these variants (`experiment/variant`), over all of them; empty if it changes at most repeats and
     seeds."""
-    changes = [_change(registry, variant, scale) for variant in variants]
-    merged: dict[str, list[Any]] = {}
-    for change in changes:
-        for key, value in change.items():
-            if value not in merged.setdefault(key, []):
-                merged[key].append(value)
-    if not merged:
-        return ""
+    values: dict[str, list[Any]] = {}  # kind of change or other parameter -> its distinct values
+    for variant in variants:
+        for kind, value in _change(registry, variant, scale).items():
+            distinct = values.setdefault(kind, [])
+            if value is not None and value not in distinct:
+                distinct.append(value)
     parts = [
-        _join(merged.pop("data", []), ""),
-        _join(merged.pop("size", []), "size"),
-        _join(merged.pop("width", []), "width"),
-        _join(merged.pop("batch", []), "batch"),
-        _join(merged.pop("epochs", []), "", " epochs"),
-        _join(merged.pop("steps", []), "", " steps"),
+        f"{before}{_join(values[kind])}{after}"
+        for kind, (before, after) in WORDS.items()
+        if values.get(kind)
     ]
-    if merged and not any(parts):
-        parts.append("other settings of " + ", ".join(merged))
-    place = "measured on " if parts[0] else "measured with "
-    return place + ", ".join(part for part in parts if part)
+    if values and not parts:
+        parts = ["other settings of " + ", ".join(values)]
+    return f"measured {'on' if 'data' in values else 'with'} {', '.join(parts)}" if parts else ""
 
 
 def describe_artifact_scaling(registry: Registry, cells: Iterable[Cell], scale: str) -> str:
@@ -74,6 +76,12 @@ def scaled_title(registry: Registry, artifact: Artifact, scale: str) -> str:
     return f"{artifact.title}, {scaling}" if scaling else artifact.title
 
 
+def title_line(registry: Registry, artifact: Artifact, scale: str) -> str:
+    """The line above a table: `ghost.fig5: title, what was measured (Ghost app. A, fig. 5)`."""
+    title, place = scaled_title(registry, artifact, scale), name_papers(artifact.section)
+    return f"{artifact.id}: {title} ({place})"
+
+
 def column_headings(registry: Registry, artifact: Artifact, scale: str) -> dict[str, str]:
     """Column label -> heading, for the columns whose heading says what was run instead."""
     labels = dict.fromkeys(cell.column for cell in artifact.cells)
@@ -86,21 +94,21 @@ def column_headings(registry: Registry, artifact: Artifact, scale: str) -> dict[
     return {label: heading for label, heading in headings.items() if heading != label}
 
 
-def _column_heading(registry: Registry, cells: Iterable[Cell], scale: str) -> str:
+def _column_heading(registry: Registry, cells: Sequence[Cell], scale: str) -> str:
     """The heading of a column whose label is the batch size that the paper has: `128 (here 32)`.
 
     Other columns keep their label.
     """
-    cells = list(cells)
     label = cells[0].column
-    ran = [runs[0] for cell in cells if (runs := registry.cell_runs(scale, cell))]
-    intended = [runs[0] for cell in cells if (runs := registry.cell_runs("paper", cell))]
-    here = {_batch(run) for run in ran}
-    paper = {_batch(run) for run in intended}
-    if len(here) != 1 or len(paper) != 1 or here == paper:
+    here, in_paper = (
+        {_batch(runs[0]) for cell in cells if (runs := registry.cell_runs(at, cell))}
+        for at in (scale, "paper")
+    )
+    if len(here) != 1 or len(in_paper) != 1 or here == in_paper:
         return label
-    [batch], [papers_batch] = here, paper
-    return f"{label} (here {batch})" if label in (str(papers_batch), _in_k(papers_batch)) else label
+    [batch], [papers_batch] = here, in_paper
+    is_batch = label in (str(papers_batch), f"{papers_batch // 1024}k")
+    return f"{label} (here {batch})" if is_batch else label
 
 
 def _batch(run: RunSpec) -> int:
@@ -110,37 +118,30 @@ def _batch(run: RunSpec) -> int:
     return batch
 
 
-def _in_k(number: int) -> str:
-    """`4k` for 4,096."""
-    return f"{number // 1024}k"
-
-
 def _change(registry: Registry, variant: str, scale: str) -> Mapping[str, Any]:
-    """What the scale changes in one variant (`experiment/variant`), under the words of a title."""
+    """What the scale changes in one variant (`experiment/variant`): kinds of WORDS with their
+    values, and every other changed parameter with None."""
     name, _, point = variant.partition("/")
     experiment = registry.experiments[name]
-    scaled = experiment.scaled(point, scale)
-    scaled = {key: value for key, value in scaled.items() if key not in IMMATERIAL}
-    runs = experiment.runs(scale, point)
+    scaled, runs = experiment.scaled(point, scale), experiment.runs(scale, point)
     if not scaled or not runs:
         return {}
-    run = runs[0]
     change: dict[str, Any] = {}
-    # All of a title's words are said once anything is changed: what is not changed tells as much.
     if "data" in scaled:
         change["data"] = DATA_NAMES[scaled["data"]]
-    if scaled.get("size"):
+    if scaled.get("size"):  # size 0 leaves the images as they are
         change["size"] = scaled["size"]
-    width = next((scaled[key] for key in WIDTHS if key in scaled), None)
-    if width is not None:
+    if width := next((scaled[key] for key in WIDTHS if key in scaled), None):
         change["width"] = width
     if "batch" in scaled:
         change["batch"] = scaled["batch"]
-    if any(key in scaled for key in LENGTHS) or ("data" in scaled and TASKS[run.task].trains):
-        unit, length = planned_length(run)
-        change[unit] = length
-    rest = scaled.keys() - {"data", "size", "batch", *WIDTHS, *LENGTHS}
-    return change | dict.fromkeys(sorted(rest))
+    # Other images make another number of steps of the same epochs.
+    if scaled.keys() & LENGTHS or ("data" in scaled and TASKS[runs[0].task].trains):
+        unit, length = planned_length(runs[0])
+        if length:  # a run of no steps measures at initialization
+            change[unit] = length
+    named = {"data", "batch", *WIDTHS, *LENGTHS}
+    return change | dict.fromkeys(key for key in scaled if key not in named and key not in change)
 
 
 def planned_length(run: RunSpec) -> tuple[str, float]:
@@ -157,14 +158,9 @@ def planned_length(run: RunSpec) -> tuple[str, float]:
     return "steps", max(1, round(length)) if length else 0
 
 
-def _join(values: list[Any], before: str, after: str = "") -> str:
+def _join(values: list[Any]) -> str:
     """One value, several words joined by "and", or the range of several numbers."""
-    values = [value for value in values if value != 0]
-    if not values:
-        return ""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) > 1:
-        text = f"{min(numbers):,g} to {max(numbers):,g}"
-    else:
-        text = " and ".join(f"{v:,g}" if isinstance(v, int | float) else str(v) for v in values)
-    return f"{before} {text}{after}".strip()
+    if all(isinstance(value, int | float) for value in values):
+        ends = dict.fromkeys(f"{end:,g}" for end in (min(values), max(values)))
+        return " to ".join(ends)
+    return " and ".join(values)

@@ -159,7 +159,7 @@ def cell_text(row: TableRow) -> str:
     return f"{text} {sign(row.verdict)}".rstrip()
 
 
-MOST_COLUMNS = 8  # of a table with a single line
+MOST_COLUMNS = 8  # a table with a single line and more columns becomes a list
 
 
 @dataclass(frozen=True)
@@ -228,14 +228,14 @@ def footer(records: Iterable[Record], scale: str) -> str:
     return " ".join(parts)
 
 
-EXACT = 1e-6  # a smaller tolerance is for rounding
+ROUNDING = 1e-6  # smaller tolerances allow for rounding only, and are not shown
 
 
 def _tolerances(rows: Iterable[TableRow]) -> str:
     """`±0.5 % (top1), ±0.0018 to ±0.011 (factor per layer)`, by metric; empty for exact numbers."""
     by_metric: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        if not math.isnan(row.reference) and row.tolerance > EXACT:
+        if not math.isnan(row.reference) and row.tolerance > ROUNDING:
             by_metric.setdefault((row.metric, row.unit), []).append(row.tolerance)
     texts = []
     for (metric, unit), values in by_metric.items():
@@ -251,8 +251,8 @@ def provenance_notes(records: Iterable[Record]) -> list[str]:
     rows = [parse_row(record) for record in records]
     notes = dict.fromkeys((row.provenance, row.basis) for row in rows if mark(row.provenance))
     return [
-        f"{entry.sign} {provenance}: {name_papers(basis)}"
-        for provenance, entry in PROVENANCE.items()
+        f"{mark(provenance)} {provenance}: {name_papers(basis)}"
+        for provenance in PROVENANCE
         for known, basis in notes
         if known == provenance
     ]

@@ -19,10 +19,10 @@ import pandas as pd
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.measured import Measured
 from ghostgrad.analysis.results import Results
-from ghostgrad.claims.comparison import Comparison
+from ghostgrad.claims.comparison import from_estimate
 from ghostgrad.claims.judge import judge, outcome_text
 from ghostgrad.registry.artifact import Artifact
-from ghostgrad.registry.reference import Key, ReferenceRow, read_reference, table_keys
+from ghostgrad.registry.reference import Key, ReferenceRow, table_keys
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import missing_reason
 from ghostgrad.runs.provenance import code_hash
@@ -42,12 +42,6 @@ CITED = "the paper cites this number from another work"
 
 Place = tuple[str, str]  # row, column
 Record = dict[str, str | float | int | None]  # a row of the table; absent columns become NaN
-
-
-def reference_numbers(results: Results) -> list[ReferenceRow]:
-    """The numbers beside ours of an artifact, in the order of the paper."""
-    folder = results.registry.workflow / "reference"
-    return read_reference(folder / f"{results.artifact.source}.csv")
 
 
 def _without_number(key: Key, unit: str, source: str) -> ReferenceRow:
@@ -85,24 +79,14 @@ def tolerance(number: ReferenceRow) -> float:
 def number_verdict(number: ReferenceRow, measured: Measured, allowed: float) -> str:
     """`holds`, `fails` or `open`, with what would decide it: how our number agrees with the other
     number and its relation, within the tolerance `allowed`."""
-    if measured.quadrature or measured.se == 0:
-        se, degrees = 0.0, math.inf
-    else:
-        # Without a spread over seeds the error is unknown, however precise a single number looks.
-        is_known = measured.degrees > 0 and not math.isnan(measured.se)
-        se, degrees = (measured.se, measured.degrees) if is_known else (math.inf, 0.0)
-    comparison = Comparison(
-        ", ".join(filter(None, (number.row, number.column, number.metric))),
-        measured.ours,
+    return from_estimate(
+        ", ".join(filter(None, number.key)),
+        measured.estimate,
         number.value,
-        se=se,
-        degrees=degrees,
         tolerance=allowed,
         relation=number.relation,  # type: ignore[arg-type]  # a word of WORDS["relation"]
         replicates="seeds or repeats",
-    )
-    outcome = comparison.outcome
-    return f"open ({comparison.what_decides()})" if outcome == "open" else str(outcome)
+    ).outcome_text()
 
 
 def measure(results: Results) -> list[Measured]:
@@ -126,7 +110,7 @@ def compare(results: Results, why_not: str | None = None) -> pd.DataFrame:
     The rows have the paper's order, and after them come our numbers that stand beside no other.
     `why_not` is the reason where nothing can be measured.
     """
-    numbers = reference_numbers(results)
+    numbers = results.references
     ours: dict[Key, Measured] = {}
     if not why_not:
         ours = {(m.row, m.column, m.metric): m for m in measure(results)}

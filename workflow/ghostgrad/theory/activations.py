@@ -76,16 +76,6 @@ class Activation:
         """r = E[s'(X)^2]/Var[s(X)], the growth of the gradient's variance per layer after a BN."""
         return self.mean_squared_derivative / self.variance
 
-    @property
-    def layernorm_growth_rate(self) -> float:
-        """E[s'(X)^2]/E[s(X)^2], the growth of the gradient's variance per layer after a LayerNorm.
-
-        LayerNorm removes the mean over the features of one example, not the mean of each feature
-        over the batch. The mean of s(X) therefore stays in the signal, and the second moment takes
-        the place of the variance (lalc.claims).
-        """
-        return self.mean_squared_derivative / self.second_moment
-
 
 def fixed_point_variance(activation: Activation, gain: float, start: float = 1.0) -> float:
     """The variance at which the pre-activations of a plain net without BN settle.
