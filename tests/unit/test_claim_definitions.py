@@ -17,13 +17,17 @@ from ghostgrad.report.findings import write_findings
 from tests.unit.commands import REGISTRY, error_of, output_of
 from tests.unit.fabricate import CLAIM, experiment, one_line, registry, workflow
 
-ERRATA = {"E-G": 35, "E-L": 14, "E-B": 20, "X": 4}
+ERRATA = {"E-G": 36, "E-L": 14, "E-B": 20, "X": 3}
 # Numbers that are not used again.
 WITHDRAWN = {"E-B12", "E-G7", "E-G10", "E-G23", "E-G25", "E-L7", "E-L9"}
 
 
 TITLED = {**CLAIM, "title": "T"}
 MISTAKES = {
+    "follows from no claim": (
+        {"ghost.eq1": {**CLAIM, "follows_from": "ghost.eq2"}},
+        "ghost.eq1.follows_from: no claim 'ghost.eq2'; did you mean 'ghost.eq1'?",
+    ),
     "unknown key": (
         {"ghost.eq1": {**CLAIM, "corected": "2"}},
         "unknown key 'corected'; did you mean 'corrected'?",
@@ -152,6 +156,7 @@ def test_a_claim_with_a_title_is_an_artifact(tmp_path):
     assert (second.kind, second.table, second.section) == ("claim", "claim", "s")
     assert [cell.label for cell in second.cells] == ["nets/a"]
     assert (reg.claims["E-G9"].function, reg.claims["E-G9"].title) == ("eq1", "")
+    assert reg.claims["E-G9"].follows_from == "ghost.eq1"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.judge import compare, judge
-from ghostgrad.registry.claim import count_claims
+from ghostgrad.registry.claim import count_claims, count_followers
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.verdict import VERDICTS, without_reason
 from ghostgrad.theory.activations import ACTIVATIONS, relu_maxpool_forward_ratio
@@ -138,6 +138,11 @@ MECHANISMS = {
     "E-B13": {"resnet15_init/model2-xavier": {"batch_norm": False}},
     "E-B14": {"resnet15_init/model3-xavier": {"init": "he_normal"}},
     "ghost.plain_exponential": {"plainnet_init/relu-bn": {"net": "residual"}},
+    "ghost0.depth": {
+        "plainnet_init/relu-bn": {"norm": "none"},
+        "plainnet_init/relu-bn-40": {"norm": "none"},
+    },
+    "ghost.linear_bn": {"plainnet_init/linear-bn": {"activation": "relu"}},
     "ghost.deepest_close": {"plainnet_init/relu-bn": {"weight_variance": "0.1/d"}},
     "ghost.fig5_order": {"plainnet_init/relu-bn": {"norm": "none"}},
     "ghost.fig5_rates": {"plainnet_wide/relu-bn": {"norm": "none"}},
@@ -161,7 +166,7 @@ MECHANISMS = {
     },
     "X1": {"plainnet_init/relu-bn": {"activation": "linear"}},
     "X2": {"plainnet_init/relu": {"norm": "batch"}},
-    "X4": {"rectified/correlated": {"correlation": 0}},
+    "lalc.thm2_explains": {"rectified/correlated": {"correlation": 0}},
     "ghost.c2_conceal": {"conceal/plainnet20": {"lr": 1e-6}},
     "ghost.c3": {"plainnet_init/relu-bn": {"activation": "linear"}},
     "E-G27": {
@@ -175,7 +180,7 @@ MECHANISMS = {
         f"preact_conv_init/{init}": {"shortcut": False} for init in ("he", "xavier")
     },
     "ghost.def3_1": {"plainnet_init/relu-bn": {"width": 8}},
-    "ghost.residual_linear": {"resnet_init/depth-40": {"net": "plain"}},
+    "ghost.residual_depth": {"resnet_init/depth-40": {"net": "plain"}},
     "ghost.bn_rates": {"plainnet_init/relu-bn": {"norm": "none"}},
 }
 
@@ -240,7 +245,6 @@ FORMULAS = {
     "E-L3": ("layers.draw_weights", lambda rng, *shape: rng.standard_t(3, size=shape)),
     "ghost.eq1": UNRECTIFIED,
     "ghost.relu_ratios": UNRECTIFIED,
-    "E-G1": UNRECTIFIED,
     "bnres.eq4": UNCENTRED,
     "bnres.eq5": UNCENTRED,
     "bnres.eq8": UNRECTIFIED,
@@ -254,21 +258,20 @@ FORMULAS = {
     "bnres.eq12": ("relu_derivative", np.ones_like),
     "bnres.eq32": ("layers.differentiate_normalize", lambda x, of_output: of_output),
     **dict.fromkeys(("bnres.eq19", "bnres.eq34", "bnres.eq35", "bnres.eq37"), UNRECTIFIED_SCALE),
-    "ghost.rem3_9": ("layers.relu_and_derivative", lambda x: (x, np.ones_like(x))),
     "ghost.rem3_16": ("layers.compute_chain_ratio", rectified_chain_ratio),
     "ghost.prop3_12": ("ACTIVATIONS", {"Tanh": tanh_of_law(LAWS["uniform"])}),
     "ghost.prop3_14": ASYMMETRIC,
     "ghost0.propB_14": ASYMMETRIC,
+    "E-G36": UNRECTIFIED,
     "ghost.propC_2": ASYMMETRIC,
     "X3": ASYMMETRIC,
 }
 # Claims that have no mechanism to take away, and the reason.
 NO_MECHANISM = {
     **dict.fromkeys(("bnres.appE", "bnres.K"), "inequalities of numbers"),
-    "E-G21": "arithmetic",
+    "ghost.residual_linear": "the paper gives no measure, and the claim is open",
     **dict.fromkeys(("bnres.indep", "E-B5"), "sums over independently drawn weights"),
     **dict.fromkeys(("E-G4", "E-G5"), "numbers of one law"),
-    "E-G34": "a mean over all orders",
     "ghost.rem3_5": "it says that dependence does not matter; ghost.prop3_4 adds dependence",
     "ghost.s6_vgg_input": "shown and not judged",
     "lalc.cor2": "a bound of normal inputs, far from where ReLU acts",
@@ -331,6 +334,17 @@ def test_counts_count_claims():
         {"id": "b", "verdict": "not run (x will decide it)"}
     ]
     assert count_claims(rows) == "1 holds, 1 not run"
+
+
+def test_followers_are_failing_claims_that_follow_from_a_failing_one():
+    fails = "fails, corrected form holds"
+    roots = {"a": fails, "b": "fails", "c": "holds"}
+    rows = [{"id": name, "verdict": verdict, "follows_from": ""} for name, verdict in roots.items()]
+    assert count_followers(rows) == ""
+    for name, root, verdict in (("d", "a", fails), ("e", "c", fails), ("f", "a", "holds")):
+        rows += [{"id": name, "verdict": verdict, "follows_from": root}] * 2
+    expected = "1 of the 4 claims that fail repeat, or follow from, the mistake of another"
+    assert count_followers(rows) == expected
     assert tuple(VERDICTS) == (
         "holds",
         "fails, corrected form holds",

@@ -123,7 +123,6 @@ def test_a_number_twice(tmp_path):
 
 UNREAD = {
     "ghost.xx": "no artifact 'ghost.xx'; did you mean 'ghost.x'?",
-    "ghost.y": "ghost.y repeats ghost.x; its numbers belong in ghost.x.csv",
     "ghost.curve": "ghost.curve has no table; its numbers would not be read",
     "ghost.rem3_16": "the table of ghost.rem3_16 has the comparisons of a claim; "
     "its numbers would not be read",
@@ -135,6 +134,18 @@ def test_a_file_that_no_table_reads(tmp_path, name, expected):
     with pytest.raises(InputError) as error:
         Registry(folder(tmp_path, [SGD], name))
     assert one_line(error) == f"{tmp_path}/workflow/reference/{name}.csv: {expected}"
+
+
+def test_an_artifact_that_repeats_another_may_have_its_own_numbers(tmp_path):
+    """ghost.y is like ghost.x, and reads ghost.x.csv unless there is a ghost.y.csv."""
+    shared = Registry(folder(tmp_path / "shared", [SGD]))
+    assert shared.artifact("ghost.y").reference == "ghost.x"
+    registry = Registry(folder(tmp_path / "own", [SGD], "ghost.y"))
+    assert [registry.artifact(name).reference for name in ("ghost.x", "ghost.y")] == [
+        "ghost.x",
+        "ghost.y",
+    ]
+    assert registry.artifact("ghost.y").source == "ghost.x"
 
 
 BROKEN = {

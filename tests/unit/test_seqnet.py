@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ghostgrad.models import init
 from ghostgrad.models.counts import count_network
 from ghostgrad.models.seqnet import SeqNet, Tied
-from ghostgrad.theory import costs
 from ghostgrad.training.optimizers.groups import parameter_groups
+from tests.unit import costs
 from tests.unit.networks import BLOCKS, build, images, module, modules, spec, step, unbuilt
 
 TIES = list(itertools.product([True, False], repeat=2))

@@ -24,7 +24,8 @@ from ghostgrad.analysis.statistics import (
     jackknife,
     line_r_squared,
 )
-from ghostgrad.theory import activations, costs, propositions, quadrature
+from ghostgrad.theory import activations, propositions, quadrature
+from tests.unit import costs
 from tests.unit.loop import measured, paper_spec
 
 PI = math.pi

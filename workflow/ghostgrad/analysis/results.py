@@ -69,7 +69,7 @@ class Results:
     @cached_property
     def references(self) -> list[ReferenceRow]:
         """The numbers that stand beside ours in the artifact's table, in the order of the paper."""
-        path = self.registry.workflow / "reference" / f"{self.artifact.source}.csv"
+        path = self.registry.workflow / "reference" / f"{self.artifact.reference}.csv"
         return read_reference(path)
 
     def _files(self, cell: Cell, name: str) -> Iterator[tuple[int, pd.DataFrame]]:

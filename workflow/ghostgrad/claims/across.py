@@ -1,17 +1,17 @@
-"""Where the papers contradict each other, one function per contradiction.
+"""Where papers, or two versions of one, contradict each other, one function per contradiction.
 
 The statements are in workflow/claims/across.yaml. `reference` is the number of the paper whose
-statement is judged, `corrected` that of the others.
+statement is judged, `corrected` that of the others or, in X2, what we measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ghostgrad.claims import ghost, lalc
+from ghostgrad.claims import ghost
 from ghostgrad.claims.comparison import Comparison, Relation, from_estimate, growth
 from ghostgrad.claims.evidence import Evidence
-from ghostgrad.claims.ghost_errata import EXPLODING
+from ghostgrad.claims.ghost_curves import EXPLODING
 from ghostgrad.theory.activations import RELU_GROWTH_RATE
 
 
@@ -42,8 +42,3 @@ def x2(evidence: Evidence) -> Iterator[Comparison]:
 def x3(evidence: Evidence) -> Iterator[Comparison]:
     """The proofs of Ghost Prop. 3.14 and of Prop. B.14 in its tiny-paper version."""
     yield from ghost.prop3_14(evidence)
-
-
-def x4(evidence: Evidence) -> Iterator[Comparison]:
-    """LALC Thm. 2 against Thm. 1, whether the former explains a decrease of the gradient."""
-    yield lalc.compare_correlated_amplification(evidence, RELU_GROWTH_RATE, "<")

@@ -135,20 +135,23 @@ def prop3_8(evidence: Evidence) -> Iterator[Comparison]:
 def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
     """Rem. 3.9, correlation over the batch of a neuron with its derivative.
 
-    Two independent vectors of length B have the mean absolute correlation sqrt(2/(pi B)), 0.07.
-    The derivative on top is drawn independently in the first two comparisons, and is the output
-    itself in the others, so that the correlation on top is 1.
+    Two independent vectors of length B have the mean absolute correlation sqrt(2/(pi B)), 0.07. In
+    the first two comparisons the derivative on top is drawn at random, independently of the inputs.
+    In the others the loss is half the squared distance of the output to the inputs, which are the
+    targets.
     """
     values = evidence.layers("plainnet_dependence/relu-bn", "derivative_correlation")
     independent = math.sqrt(2 / (math.pi * BATCH))
     for layer, index in (("first", 1), ("last but one", -2)):
-        name = f"mean |correlation| in the {layer} layer, 0 on top"
+        name = f"mean |correlation| in the {layer} layer, random derivative on top"
         allowed = Criteria(relation="~", tolerance=0.05 * independent)
         yield average(name, values[:, index], independent, **allowed)
-    values = layers.correlate_with_derivative(WIDTH, BATCH, depth=20)
-    for layer, index in (("first", 1), ("tenth", 10)):
-        name = f"mean |correlation| in the {layer} layer, 1 on top"
-        yield average(name, values[:, index], 0.1, relation="<")
+    for rectify in (True, False):
+        case = "the inputs as targets" if rectify else "the same without ReLU"
+        values = layers.correlate_with_derivative(WIDTH, BATCH, depth=20, rectify=rectify)
+        for layer, index in (("first", 1), ("tenth", 10)):
+            name = f"mean |correlation| in the {layer} layer, {case}"
+            yield average(name, values[:, index], 0.1, relation="<", extension=not rectify)
 
 
 def prop3_12(_: Evidence) -> Iterator[Comparison]:
@@ -168,10 +171,12 @@ def prop3_14(_: Evidence) -> Iterator[Comparison]:
 
 
 def propB_14(_: Evidence) -> Iterator[Comparison]:
-    """Prop. B.14 of the tiny-paper version, whose bound of the same gap is right."""
+    """Prop. B.14 of the tiny-paper version, whose bound of the same gap is right, and the equality
+    in its proof."""
     for law in LAWS.values():
-        gap = propositions.shifted_relu_gap(law, 0.0)
-        yield Comparison(f"gap, {law.name}", gap, law.absolute_mean**2 / 8, relation=">=")
+        gap, square = propositions.shifted_relu_gap(law, 0.0), law.absolute_mean**2
+        yield Comparison(f"gap, {law.name}", gap, square / 8, relation=">=")
+        yield Comparison(f"gap by the proof, {law.name}", gap, square / 4)
 
 
 def cor3_15(evidence: Evidence) -> Iterator[Comparison]:
@@ -203,21 +208,26 @@ def rem3_16(_: Evidence) -> Iterator[Comparison]:
 
 
 def prop3_17(evidence: Evidence) -> Iterator[Comparison]:
-    """Prop. 3.17, residual blocks scaled by 1/sqrt(L), and the bound of the whole net."""
+    """Prop. 3.17, residual blocks scaled by 1/sqrt(L), and the bound of the whole net.
+
+    The ratio of the net is the product of 1 + R(F)/L over its L blocks, whose logarithm is at most
+    the mean of R(F).
+    """
     for depth in (20, 40, 80):
         variant, blocks = f"scaled_resnet_init/depth-{depth}", depth // 2
-        branch = {}
         for way in ("forward", "backward"):
-            block, branch[way] = (
+            block, branch = (
                 evidence.layers(variant, f"{part}_{way}")[:, 2::2].mean(1)
                 for part in ("block", "branch")
             )
-            rest = (block - 1) * blocks / branch[way]
+            rest = (block - 1) * blocks / branch
             name = f"L (R_{way[0]}(block) - 1)/R_{way[0]}(F), L = {blocks}"
             yield average(name, rest, 1.0, relation="~", tolerance=0.05)
-        backward = evidence.layers(variant, "backward_variance")
-        excess = np.log(backward[:, 0] / backward[:, -1]) - branch["backward"]
-        yield average(f"log R_b(net) less R_b(F), L = {blocks}", excess, 0.0, relation="<=")
+            variances = evidence.layers(variant, f"{way}_variance")
+            net = np.log(variances[:, -1] / variances[:, 0])
+            excess = (net if way == "forward" else -net) - branch
+            name = f"log R_{way[0]}(net) less R_{way[0]}(F), L = {blocks}"
+            yield average(name, excess, 0.0, relation="<=")
 
 
 def relu_ratios(_: Evidence) -> Iterator[Comparison]:

@@ -18,7 +18,7 @@ corrected_relation corrected corrected_outcome""".split()
 COLUMNS = [
     *"id section statement stated_relation conditions verdict".split(),
     *NUMBER_COLUMNS,
-    *"corrected_form rests_on evidence scale".split(),
+    *"corrected_form follows_from rests_on evidence scale".split(),
 ]
 
 
@@ -105,6 +105,7 @@ def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
             "conditions": claim.conditions,
             "verdict": judgement.verdict,
             "corrected_form": claim.corrected,
+            "follows_from": claim.follows_from,
             "rests_on": judgement.rests_on,
             "evidence": judgement.evidence,
             "scale": scale,

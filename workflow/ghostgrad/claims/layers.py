@@ -200,11 +200,13 @@ def compute_chain_ratio(
 # --- a deep plain net (Ghost Rem. 3.9) ---
 
 
-def correlate_with_derivative(width: int, batch: int, depth: int, repeats: int = 16) -> FloatArray:
+def correlate_with_derivative(
+    width: int, batch: int, depth: int, rectify: bool = True, repeats: int = 16
+) -> FloatArray:
     """Mean |correlation| over the batch of a neuron with its derivative, (repeats, depth + 1).
 
-    The layers are y = relu(BN(W x)) with W ~ N(0, 2/d), and the derivative on top is the output
-    itself, so that the correlation is 1 there. Index 0 is the input.
+    The layers are y = relu(BN(W x)), or BN(W x) without `rectify`, with W ~ N(0, 2/d). The loss is
+    half the squared distance of the output to the input, which is the target. Index 0 is the input.
     """
     rng, values = np.random.default_rng(2), []
     for _ in range(repeats):
@@ -214,10 +216,12 @@ def correlate_with_derivative(width: int, batch: int, depth: int, repeats: int =
             z = signals[-1] @ weight.T
             deviation = z.std(0)
             normalized = (z - z.mean(0)) / deviation
-            y, derivative = relu_and_derivative(normalized)
+            y, derivative = normalized, np.ones_like(normalized)
+            if rectify:
+                y, derivative = relu_and_derivative(normalized)
             signals.append(y)
             backward.append((weight, deviation, normalized, derivative))
-        gradient = signals[-1]
+        gradient = signals[-1] - signals[0]
         correlations = [_mean_correlation(signals[-1], gradient)]
         for x, (weight, deviation, normalized, derivative) in zip(
             reversed(signals[:-1]), reversed(backward), strict=True

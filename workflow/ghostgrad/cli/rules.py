@@ -186,8 +186,8 @@ class Build:
     def references(self, names: Iterable[str]) -> list[str]:
         """The files with the paper's numbers for these artifacts, as far as there are any."""
         folder = os.path.relpath(self.registry.workflow / "reference")
-        sources = {self.registry.artifacts[name].source for name in names}
-        paths = sorted(f"{folder}/{source}.csv" for source in sources)
+        references = {self.registry.artifacts[name].reference for name in names}
+        paths = sorted(f"{folder}/{reference}.csv" for reference in references)
         return [path for path in paths if Path(path).exists()]
 
     def definitions(self, names: Iterable[str]) -> str:

@@ -43,8 +43,10 @@ class Artifact:
     options: Mapping[str, Any] = field(default_factory=dict)
     probes: tuple[str, ...] = ()
     caption: str = ""
-    # The artifact whose reference numbers apply: another one's where `like` was used.
+    # The artifact that this one repeats by `like`, or itself.
     source: str = ""
+    # The artifact whose file in workflow/reference/ applies: its own or, without one, its source's.
+    reference: str = ""
 
     @property
     def paper(self) -> str:

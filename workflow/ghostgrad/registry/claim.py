@@ -68,8 +68,9 @@ class Claim:
 
     `relation` is how the paper relates the two sides, a word of `verdict.RELATIONS`, and
     `conditions` under which conditions. `function` of ghostgrad/claims/`module`.py computes the
-    comparisons that decide it, and `numbers` says where their numbers come from. `undecided` says
-    why these comparisons cannot decide the claim, and what would. A claim of kind `editorial` or
+    comparisons that decide it, and `numbers` says where their numbers come from. `follows_from` is
+    another claim whose mistake this one repeats or follows from. `undecided` says why these
+    comparisons cannot decide the claim, and what would. A claim of kind `editorial` or
     `extraction` has `quotes` instead. A claim with a `title` is an artifact too: its table shows
     the comparisons, unless `artifact` (keys as below `artifacts` in workflow/experiments/) says
     what else is shown.
@@ -86,6 +87,7 @@ class Claim:
     conditions: str = ""
     numbers: tuple[NumberSource, ...] = ()
     corrected: str = ""
+    follows_from: str = ""
     undecided: str = ""
     runs: tuple[str, ...] = ()
     kind: str = ""
@@ -123,6 +125,10 @@ def load_claims(workflow: Path) -> dict[str, Claim]:
             if name in claims:
                 raise InputError(f"{where}: duplicate claim, also in {claims[name].where}")
             claims[name] = _claim(name, module, bodies, where)
+    for claim in claims.values():
+        if claim.follows_from and claim.follows_from not in claims:
+            hint = nearest(claim.follows_from, claims)
+            raise InputError(f"{claim.where}.follows_from: no claim '{claim.follows_from}'{hint}")
     return claims
 
 
@@ -132,6 +138,8 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
     for key in ("section", "statement"):
         if key not in body:
             raise InputError(f"{where}: key '{key}' is missing")
+    if source != name:
+        body["follows_from"] = source
     _check_kind(body, where)
     if "artifact" in body and "title" not in body:
         raise InputError(f"{where}: key 'title' is missing; an artifact needs one")
@@ -175,3 +183,16 @@ def read_claims_csv(path: Path) -> list[Row]:
 def count_claims(rows: Iterable[Row]) -> str:
     """`12 holds, 30 fails, …`; a claim with several comparisons counts once."""
     return count_verdicts({row["id"]: row["verdict"] for row in rows}.values())
+
+
+def count_followers(rows: Iterable[Row]) -> str:
+    """`20 of the 41 claims that fail repeat, or follow from, the mistake of another`; empty if none
+    does."""
+    failing = {row["id"]: row for row in rows if row["verdict"].startswith("fails")}
+    followers = sum(row["follows_from"] in failing for row in failing.values())
+    if not followers:
+        return ""
+    return (
+        f"{followers} of the {len(failing)} claims that fail repeat, or follow from, the mistake of"
+        " another"
+    )

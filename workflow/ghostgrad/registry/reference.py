@@ -177,18 +177,13 @@ def table_keys(artifact: Artifact) -> set[Key]:
 
 def check_references(workflow: Path, artifacts: Mapping[str, Artifact]) -> None:
     """Raise InputError for a reference file that no table reads, and for a row that none has."""
-    users: dict[str, list[Artifact]] = {}  # an artifact with `like` reads the file of its source
+    users: dict[str, list[Artifact]] = {}  # several where `like` repeats an artifact
     for artifact in artifacts.values():
-        users.setdefault(artifact.source, []).append(artifact)
+        users.setdefault(artifact.reference, []).append(artifact)
     for path in sorted((workflow / "reference").glob("*.csv")):
         name, where = path.stem, display_path(path)
         if name not in artifacts:
             raise InputError(f"{where}: no artifact '{name}'{nearest(name, artifacts)}")
-        if name not in users:
-            source = artifacts[name].source
-            raise InputError(
-                f"{where}: {name} repeats {source}; its numbers belong in {source}.csv"
-            )
         rows = read_reference(path)
         _refuse_duplicates(rows, where)
         for artifact in users[name]:

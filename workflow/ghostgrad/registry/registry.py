@@ -154,6 +154,7 @@ class Registry:
         check_probes(cells, probes, self.experiments, f"{where}.probes")
         shows_comparisons = body.get("table") == "claim" and name in self.claims
         functions = {**body, "table": None} if shows_comparisons else body
+        has_reference = (self.workflow / "reference" / f"{name}.csv").exists()
         check_functions(functions, paper_of(name), where)
         return Artifact(
             id=name,
@@ -167,6 +168,7 @@ class Registry:
             probes=probes,
             caption=body.get("caption", "").strip(),
             source=source,
+            reference=name if has_reference else source,
         )
 
     def _refuse_equal_runs(self) -> None:

@@ -37,7 +37,29 @@ METRIC_NAMES = {
     "as_printed": "E[s′]²/Var[s], as printed",
     "R_f": "R_f",
     "R_b": "R_b",
+    "train_accuracy": "training accuracy",
+    "top1": "top-1 accuracy",
+    "input_variance": "variance of the input",
+    "dropped_variance": "variance with a random half dropped",
+    "relu_variance": "variance of the positive part",
+    "sample_gradient_variance": "variance of a sample's gradient",
+    "conv_activation_variance": "variance behind convolution",
+    "norm_activation_variance": "variance behind BN",
+    "act_activation_variance": "variance behind ReLU",
+    "conv_gradient_variance": "variance of the gradient behind convolution",
+    "weight_variance": "variance of the weights",
+    "weight_offset": "|mean|/std of the weights",
+    "act_activation_offset": "|mean|/std behind ReLU",
+    "conv_gradient_offset": "|mean|/std of the gradient behind convolution",
+    "norm_activation_gradient_correlation": "correlation of activation and gradient behind BN",
+    "act_activation_correlation": "correlation of activations behind ReLU",
 }
+
+
+def metric_name(metric: str) -> str:
+    """What people read in place of a metric's name, with the step if it has one."""
+    base, *step = metric.split(", step ", 1)
+    return ", step ".join([METRIC_NAMES.get(base, base), *step])
 
 
 def parse_number(value: object) -> float:
@@ -182,9 +204,8 @@ def arrange(rows: Sequence[TableRow], headings: Mapping[str, str] | None = None)
     several_metrics = len({metric for _, metric in columns}) > 1
     header = [""]
     for column, metric in columns:
-        metric_name = METRIC_NAMES.get(metric, metric)
         heading = (headings or {}).get(column, column)
-        names = [heading, metric_name if several_metrics or not column else ""]
+        names = [heading, metric_name(metric) if several_metrics or not column else ""]
         header.append(", ".join(name for name in names if name))
     labels = dict.fromkeys(row.row for row in rows)
     if len(labels) == 1 and len(columns) > MOST_COLUMNS:
@@ -241,7 +262,7 @@ def _tolerances(rows: Iterable[TableRow]) -> str:
     for (metric, unit), values in by_metric.items():
         low, high = f"±{min(values):.2g}", f"±{max(values):.2g}"
         text = low if low == high else f"{low} to {high}"
-        name = METRIC_NAMES.get(metric, metric)
+        name = metric_name(metric)
         texts.append(" ".join(filter(None, (text, unit, f"({name})" if name else ""))))
     return ", ".join(texts)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ghostgrad.claims.judge import COLUMNS, claim_rows
 from ghostgrad.files import CsvTable, write_atomically
-from ghostgrad.registry.claim import Row, count_claims, read_claims_csv
+from ghostgrad.registry.claim import Row, count_claims, count_followers, read_claims_csv
 from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.verdict import LEGEND, SIGNS, mark, sign, without_reason
@@ -81,6 +81,13 @@ def count_evidence(rows: Iterable[Row]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.most_common())
 
 
+def evidence_text(rows: list[Row]) -> str:
+    """What the decided verdicts rest on, and how many claims fail for the same reason as another;
+    without a full stop."""
+    text = f"The decided verdicts rest on: {count_evidence(rows)}"
+    return "; ".join(filter(None, (text, count_followers(rows))))
+
+
 def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
     """Print claims.csv: a block per claim with its comparisons, and the counts at the end."""
     rows = read_claims_csv(path)
@@ -96,7 +103,7 @@ def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
             if row["comparison"]:
                 print(f"    - {row['comparison']}: {_comparison_text(row)}")
     print(f"\nscale {scale}: {count_claims(rows)}")
-    print(f"The decided verdicts rest on: {count_evidence(rows)}.")
+    print(f"{evidence_text(rows)}.")
     print(LEGEND)
 
 
@@ -121,7 +128,7 @@ def render_claim_list(rows: list[Row], scale: str) -> str:
         "claims",
         scale=scale,
         counts=count_claims(rows),
-        rests_on=count_evidence(rows),
+        rests_on=evidence_text(rows),
         legend=LEGEND,
         sections=[section for section in sections if section[1]],
     )

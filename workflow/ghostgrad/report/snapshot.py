@@ -16,6 +16,7 @@ from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import scaled_title
 from ghostgrad.registry.tasks import TASKS
 from ghostgrad.registry.verdict import LEGEND
+from ghostgrad.report.claim_list import evidence_text
 from ghostgrad.report.overview import artifact_files
 from ghostgrad.report.render import escape_markdown
 from ghostgrad.report.verdicts import verdict_counts
@@ -43,8 +44,9 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
     if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
         target.mkdir(parents=True)
         shutil.copyfile(claims_csv, target / "claims.csv")
-        counts = count_claims(read_claims_csv(claims_csv))
-        lines += [f"Claims: {counts}; all of them in [claims.csv](claims.csv).", ""]
+        rows = read_claims_csv(claims_csv)
+        lines += [f"Claims: {count_claims(rows)}; all of them in [claims.csv](claims.csv).", ""]
+        lines += [f"{evidence_text(rows)}.", ""]
     lines += [escape_markdown(LEGEND), "", *_index(registry, scale, built), ""]
     for name in built:
         lines += _copy_artifact(registry, registry.artifacts[name], scale, target)

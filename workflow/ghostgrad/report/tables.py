@@ -38,7 +38,7 @@ DEFAULT_TOLERANCE = dict.fromkeys(
 )
 RELATIVE_TOLERANCE = 0.02
 
-CITED = "the paper cites this number from another work"
+CITED = "we take this number as cited from another work"
 
 Place = tuple[str, str]  # row, column
 Record = dict[str, str | float | int | None]  # a row of the table; absent columns become NaN
