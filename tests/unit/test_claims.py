@@ -71,6 +71,8 @@ EXPECTED: dict[str, str] = {
     "lalc.smoother": "open",
     # It speaks of trained networks, and we measure at initialization.
     "ghost.s6_vgg_input": "shown only",
+    # An exponential fits better than a line. The claim is open, since it has no measure.
+    "ghost.residual_linear": "fails",
 }
 
 
@@ -139,8 +141,8 @@ MECHANISMS = {
     "E-B14": {"resnet15_init/model3-xavier": {"init": "he_normal"}},
     "ghost.plain_exponential": {"plainnet_init/relu-bn": {"net": "residual"}},
     "ghost0.depth": {
-        "plainnet_init/relu-bn": {"norm": "none"},
-        "plainnet_init/relu-bn-40": {"norm": "none"},
+        "plainnet_init/relu-bn": {"net": "residual"},
+        "plainnet_init/relu-bn-40": {"net": "residual"},
     },
     "ghost.linear_bn": {"plainnet_init/linear-bn": {"activation": "relu"}},
     "ghost.deepest_close": {"plainnet_init/relu-bn": {"weight_variance": "0.1/d"}},
@@ -339,10 +341,10 @@ def test_counts_count_claims():
 def test_followers_are_failing_claims_that_follow_from_a_failing_one():
     fails = "fails, corrected form holds"
     roots = {"a": fails, "b": "fails", "c": "holds"}
-    rows = [{"id": name, "verdict": verdict, "follows_from": ""} for name, verdict in roots.items()]
+    rows = [{"id": name, "verdict": word, "follows_from": ""} for name, word in roots.items()]
     assert count_followers(rows) == ""
-    for name, root, verdict in (("d", "a", fails), ("e", "c", fails), ("f", "a", "holds")):
-        rows += [{"id": name, "verdict": verdict, "follows_from": root}] * 2
+    for name, root, word in (("d", "a", fails), ("e", "c", fails), ("f", "a", "holds")):
+        rows += [{"id": name, "verdict": word, "follows_from": root}] * 2
     expected = "1 of the 4 claims that fail repeat, or follow from, the mistake of another"
     assert count_followers(rows) == expected
     assert tuple(VERDICTS) == (
