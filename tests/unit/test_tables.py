@@ -189,16 +189,38 @@ def test_without_the_papers_numbers_rows_have_the_order_of_the_registry(bench):
     assert lines[places[0]]["verdict"].startswith("not run")
 
 
-@pytest.mark.parametrize(
-    ("diverges", "verdict"), [("yes", "holds (diverged as reported)"), ("", "fails (diverged)")]
-)
-def test_divergence_is_a_result(bench, diverges, verdict):
-    """One diverged seed of three is enough, and it outweighs a number that would match."""
-    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 10.0, "diverges": diverges}])
-    finish(bench, "a", [10.0, 10.0])
-    publish(bench.run("laptop", "nets/a-s2"), {"status": "diverged", "test_accuracy": 10.0})
+DIVERGED = {
+    "as reported": ({"diverges": "yes"}, 3, "holds (diverged as reported)"),
+    "a number": ({}, 3, "fails (diverged)"),
+    "an upper bound": ({"relation": "<="}, 3, "open (diverged)"),
+    "some seeds": ({}, 1, "open (1 of 3 runs diverged; more seeds)"),
+    "some seeds, as reported": ({"diverges": "yes"}, 1, "open (1 of 3 runs diverged; more seeds)"),
+}
+
+
+@pytest.mark.parametrize(("keys", "diverged", "verdict"), DIVERGED.values(), ids=DIVERGED)
+def test_divergence_is_a_result(bench, keys, diverged, verdict):
+    """It outweighs a number that would match, if all seeds agree."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 10.0, **keys}])
+    finish(bench, "a", [10.0] * (3 - diverged))
+    for seed in range(3 - diverged, 3):
+        run = bench.run("laptop", f"nets/a-s{seed}")
+        publish(run, {"status": "diverged", "test_accuracy": 10.0})
     line = compared(bench)["A", ""]
-    assert (line["verdict"], line["n"], line["n_diverged"]) == (verdict, 3, 1)
+    assert (line["verdict"], line["n"], line["n_diverged"]) == (verdict, 3, diverged)
+
+
+def test_one_diverged_seed_decides_nothing(bench):
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 10.0, "diverges": "yes"}])
+    publish(bench.run("laptop", "nets/a-s0"), {"status": "diverged", "test_accuracy": 10.0})
+    assert compared(bench)["A", ""]["verdict"] == "open (1 of 1 runs diverged; more seeds)"
+
+
+def test_a_strict_relation_has_no_default_tolerance(bench):
+    """A tolerance would say by how much more ours has to lie beyond the number."""
+    reference(bench.workflow, "ghost.x", [{"row": "A", "value": 70.0, "relation": "<"}])
+    finish(bench, "a", [69.8, 69.81, 69.79])
+    assert compared(bench)["A", ""]["verdict"] == "holds"
 
 
 def test_a_scaled_cell_is_shown_and_never_judged(bench):

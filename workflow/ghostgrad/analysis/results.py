@@ -38,6 +38,9 @@ def column_by_repeat(frame: pd.DataFrame, column: str, path: Path) -> FloatArray
     # A file cut at the end of a line would shift all later repeats by some layers.
     if len(frame) % places:
         raise damaged_file(path, "cut short")
+    repeats = frame.iloc[:, 0].to_numpy().reshape(-1, places)
+    if (repeats != repeats[:, :1]).any() or len(np.unique(repeats[:, 0])) < len(repeats):
+        raise damaged_file(path, "a repeat is there twice, or with too few rows")
     values: FloatArray = frame[column].to_numpy()
     return values.reshape(-1, places)
 

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 JACKKNIFE_GROUPS = 64
+NO_SPREAD = 1e-12  # relative to the value: what rounding alone makes of equal numbers
 
 
 class Estimate(NamedTuple):
     """A number, its standard error, and the degrees of freedom of the error.
 
-    An exact number has the error 0; a single repeat has an infinite error and no degrees.
+    An exact number has the error 0 and infinitely many degrees of freedom. A single repeat has an
+    infinite error and no degrees, and so have repeats without any spread, which say nothing about
+    the error: accuracies of two seeds may agree by chance.
     """
 
     value: float
@@ -55,14 +58,24 @@ class Estimate(NamedTuple):
         return Estimate(quotient, quotient * logarithm.se, logarithm.degrees)
 
     def logarithm(self) -> Estimate:
-        """The estimate of the natural logarithm, to first order."""
+        """The estimate of the natural logarithm, to first order; NaN of a number that has none."""
+        if not self.value > 0:
+            return Estimate(math.nan, math.inf, 0)
         return Estimate(math.log(self.value), self.se / self.value, self.degrees)
 
 
 def mean_estimate(values: FloatArray) -> Estimate:
     """The mean of independent values, (n,), with s/sqrt(n) and n - 1 degrees of freedom."""
     n, mean = len(values), float(np.mean(values))
-    return Estimate(mean, standard_error(values), n - 1) if n > 1 else Estimate(mean, math.inf, 0)
+    return _with_spread(mean, standard_error(values), n - 1)
+
+
+def _with_spread(value: float, se: float, degrees: float) -> Estimate:
+    """The estimate, without an error where its repeats have no spread beyond rounding, or where
+    there is one repeat only."""
+    if degrees < 1 or se <= NO_SPREAD * abs(value):
+        return Estimate(value, math.inf, 0)
+    return Estimate(value, se, degrees)
 
 
 def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> Estimate:
@@ -96,7 +109,7 @@ def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> E
         [statistic((total - values[part].sum(0)) / (repeats - len(part))) for part in parts]
     )
     squared_error = (groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()
-    return Estimate(statistic(values.mean(0)), float(np.sqrt(squared_error)), groups - 1)
+    return _with_spread(statistic(values.mean(0)), float(np.sqrt(squared_error)), groups - 1)
 
 
 def fit_growth_rate(curve: FloatArray) -> float:

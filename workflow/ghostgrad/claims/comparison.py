@@ -93,14 +93,15 @@ class Comparison:
     def margin(self, number: float) -> float:
         """Within which distance of `number` the interval confirms a statement that is not strict.
 
-        Where the statement has no tolerance of its own, RESOLUTION stands in for it, because an
-        interval can never lie within a point.
+        Where the statement has no tolerance of its own, RESOLUTION of the number stands in for it,
+        because an interval can never lie within a point. The number 0 has no scale, so that a
+        comparison with it needs a tolerance or a resolution to be confirmed.
         """
         if self.resolution is not None:
             return self.tolerance + self.resolution
         if self.tolerance > EXACT or not self.se:
             return self.tolerance
-        return self.tolerance + RESOLUTION * (abs(number) or 1.0)
+        return self.tolerance + RESOLUTION * abs(number)
 
     def judge(self, number: float, relation: Relation) -> Outcome:
         """Whether our number has the given relation to `number`."""
@@ -150,7 +151,7 @@ class Comparison:
         if math.isnan(self.ours) or number is None:
             return f"{self.name}: no number"
         if not math.isfinite(self.refutation_noise):
-            return f"{self.name}: more {self.replicates} than one"
+            return f"{self.name}: more {self.replicates}, which differ"
         times = 2
         while times <= MOST_TIMES and self._replicated(times).judge(number, relation) == "open":
             times *= 2
@@ -265,6 +266,15 @@ def over_seeds(
 ) -> Comparison:
     """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open."""
     return from_estimate(name, mean_estimate(values), reference, replicates="seeds", **criteria)
+
+
+def paired_difference(first: FloatArray, second: FloatArray) -> FloatArray:
+    """The differences seed by seed (or repeat by repeat), (n,); ValueError if one of the two has
+    fewer, which numpy would repeat as if they were independent."""
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} and {len(second)} values cannot be paired")
+    difference: FloatArray = first - second
+    return difference
 
 
 def between_seeds(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ghostgrad.analysis.results import column_by_repeat, read_frame
 from ghostgrad.analysis.statistics import Estimate, FloatArray, fit_growth_rate, jackknife
+from ghostgrad.analysis.tidy import damaged_file
 from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.config import exported_data
 from ghostgrad.registry.registry import Registry
@@ -22,20 +23,27 @@ class MissingEvidence(Exception):
     """A run on which a claim depends is not there. The text of the exception is the reason."""
 
 
+class UndeclaredEvidence(Exception):
+    """A claim reads a variant that its `runs` do not name. The text is the variant."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The finished runs of a scale, as arrays.
 
     A `variant` is named "experiment/variant". `used` collects every file that was asked for and
-    what was read of it, as (path, rows). Every method raises MissingEvidence if one of the runs is
-    not finished.
+    what was read of it, as (path, rows). Only the variants in `declared` can be read, if it is
+    given. Every method raises MissingEvidence if one of the runs is not finished.
     """
 
     registry: Registry
     scale: str
     used: list[tuple[str, str]]
+    declared: tuple[str, ...] | None = None
 
     def _runs(self, variant: str) -> tuple[RunSpec, ...]:
+        if self.declared is not None and variant not in self.declared:
+            raise UndeclaredEvidence(variant)
         experiment, name = variant.split("/")
         runs = self.registry.cell_runs(self.scale, Cell("", "", experiment, name))
         if not runs:
@@ -61,10 +69,14 @@ class Evidence:
 
         (repeats, layers + 1) of a simulation, (repeats, places) of a network; index 0 is the input.
         """
-        blocks = [
-            column_by_repeat(frame, column, path)
-            for path, frame in self._frames(variant, "series.csv", column)
-        ]
+        blocks = []
+        for run, (path, frame) in zip(
+            self._runs(variant), self._frames(variant, "series.csv", column), strict=True
+        ):
+            block = column_by_repeat(frame, column, path)
+            if len(block) != (repeats := getattr(run.spec, "repeats", len(block))):
+                raise damaged_file(path, f"{len(block)} of {repeats} repeats")
+            blocks.append(block)
         return np.concatenate(blocks)
 
     def column(self, variant: str, column: str) -> FloatArray:

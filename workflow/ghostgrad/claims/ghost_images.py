@@ -18,6 +18,7 @@ from ghostgrad.claims.comparison import (
     between_seeds,
     from_estimate,
     over_seeds,
+    paired_difference,
 )
 from ghostgrad.claims.evidence import Evidence
 
@@ -200,8 +201,10 @@ def tab4_gain(evidence: Evidence) -> Iterator[Comparison]:
 
 def b2_resnet_orth(evidence: Evidence) -> Iterator[Comparison]:
     """App. B.2, what orthogonal regularization gains, seed by seed."""
-    seqnet_gain = _accuracy(evidence, "seqnet50") - _accuracy(evidence, "seqnet50-free")
-    resnet_gain = _accuracy(evidence, "resnet50-orthogonal") - _accuracy(evidence, "resnet50")
+    pairs = ("seqnet50", "seqnet50-free"), ("resnet50-orthogonal", "resnet50")
+    seqnet_gain, resnet_gain = (
+        paired_difference(*(_accuracy(evidence, net) for net in pair)) for pair in pairs
+    )
     name = "gain of SeqNet50 less that of ResNet50, %"
     yield between_seeds(name, seqnet_gain, resnet_gain, relation=">")
 

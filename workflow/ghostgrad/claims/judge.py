@@ -5,21 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
+from ghostgrad.checks import InputError, nearest
 from ghostgrad.claims.comparison import Comparison, verdict
-from ghostgrad.claims.evidence import Evidence, MissingEvidence
-from ghostgrad.registry.claim import Claim
+from ghostgrad.claims.evidence import Evidence, MissingEvidence, UndeclaredEvidence
+from ghostgrad.registry.claim import NUMBER_COLUMNS, Claim
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import describe_scaling
 from ghostgrad.registry.tasks import TASKS
 from ghostgrad.registry.verdict import without_reason
-
-NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
-corrected_relation corrected corrected_outcome""".split()
-COLUMNS = [
-    *"id section statement stated_relation conditions verdict".split(),
-    *NUMBER_COLUMNS,
-    *"corrected_form follows_from rests_on evidence scale".split(),
-]
 
 
 class Judgement(NamedTuple):
@@ -43,9 +36,17 @@ def compare(claim: Claim, evidence: Evidence) -> list[Comparison]:
     # (`Registry.table_modules`), since no import statement shows this dependency.
     module = importlib.import_module(f"ghostgrad.claims.{claim.module}")
     comparisons = list(getattr(module, claim.function)(evidence))
-    for comparison in comparisons:
-        if comparison.reference is not None:
-            claim.source_of(comparison.name)
+    used = {
+        claim.source_of(comparison.name).names
+        for comparison in comparisons
+        if comparison.reference is not None
+    }
+    for source in claim.numbers:
+        if source.names not in used:
+            hint = nearest(source.names, [comparison.name for comparison in comparisons])
+            raise InputError(f"{claim.where}.numbers: no comparison '{source.names}'{hint}")
+    if not claim.corrected and any(c.corrected is not None for c in comparisons):
+        raise InputError(f"{claim.where}: key 'corrected' is missing; there is a corrected number")
     return comparisons
 
 
@@ -53,9 +54,13 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     """The verdict of a claim at a scale."""
     if claim.quotes:
         return Judgement(claim.kind, [], "the text", " | ".join(claim.quotes))
-    evidence = Evidence(registry, scale, [])
+    evidence = Evidence(registry, scale, [], claim.runs)
     try:
         comparisons = compare(claim, evidence)
+    except UndeclaredEvidence as variant:
+        # What is scaled or missing is decided by `runs`, so that it has to be complete.
+        problem = f"'{variant}' is missing; the claim reads it"
+        raise InputError(f"{claim.where}.runs: {problem}") from None
     except MissingEvidence as reason:
         return Judgement(f"not run ({reason})", [], "", "", judged=False)
     sources = _rests_on(registry, claim, comparisons), _describe_evidence(claim, evidence)

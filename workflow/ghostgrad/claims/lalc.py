@@ -26,6 +26,7 @@ from ghostgrad.claims.comparison import (
     average,
     from_estimate,
     growth,
+    paired_difference,
 )
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.theory import propositions
@@ -228,7 +229,7 @@ def smoother(evidence: Evidence) -> Iterator[Comparison]:
     ):
         # A repeat draws the same images and weights for every activation, so that the differences
         # within repeats are less noisy than those of the means.
-        difference = _rates(evidence, f"vgg-{net}") - relu
+        difference = paired_difference(_rates(evidence, f"vgg-{net}"), relu)
         yield average(f"{name} less ReLU, factor per layer", difference, 0.0, **BELOW)
 
 

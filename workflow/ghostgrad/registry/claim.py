@@ -6,8 +6,9 @@ Imports neither torch nor pandas.
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,13 @@ from ghostgrad.checks import (
 from ghostgrad.registry.inherit import resolve_like
 from ghostgrad.registry.schemas import claims_schema
 from ghostgrad.registry.signatures import claim_functions
-from ghostgrad.registry.verdict import count_verdicts
+from ghostgrad.registry.verdict import (
+    PROVENANCE,
+    SIGNS,
+    VERDICTS,
+    count_verdicts,
+    without_reason,
+)
 
 # Each of these modules of ghostgrad/claims has a YAML file of its name in workflow/claims.
 MODULES = (
@@ -156,7 +163,19 @@ def _claim(name: str, module: str, bodies: Bodies, where: str) -> Claim:
         NumberSource(names, *next(iter(source.items())))
         for names, source in body.get("numbers", {}).items()
     )
+    _refuse_shadowed(body["numbers"], where)
     return Claim(id=name, module=module, function=function, where=where, **body)
+
+
+def _refuse_shadowed(numbers: Sequence[NumberSource], where: str) -> None:
+    """Raise InputError for a pattern that an earlier one covers, so that it would never be used."""
+    for index, later in enumerate(numbers):
+        for earlier in numbers[:index]:
+            if earlier.covers(later.names.replace("*", "")) and earlier.covers(later.names):
+                raise InputError(
+                    f"{where}.numbers: '{earlier.names}' covers '{later.names}' too; put the more"
+                    " special one first"
+                )
 
 
 def _check_kind(body: Mapping[str, Any], where: str) -> None:
@@ -172,12 +191,51 @@ def _check_kind(body: Mapping[str, Any], where: str) -> None:
             raise InputError(f"{where}: key '{key}' is missing; a claim with {kinds[0]} needs it")
 
 
+# The columns of claims.csv: those of a claim around those of one of its comparisons.
+NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
+corrected_relation corrected corrected_outcome""".split()
+CLAIM_COLUMNS = [
+    *"id section statement stated_relation conditions verdict".split(),
+    *NUMBER_COLUMNS,
+    *"corrected_form follows_from rests_on evidence scale".split(),
+]
+
+
 def read_claims_csv(path: Path) -> list[Row]:
-    """The rows of claims.csv, one per comparison; InputError where it has not been built."""
+    """The rows of claims.csv, one per comparison; InputError where it has not been built, or is
+    damaged or of another version of the code."""
     if not path.exists():
         raise InputError(f"{path}: not built yet; build it with: snakemake {path}")
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error):
+        raise _unusable(path, "cannot be read") from None
+    header, *lines = rows or [[]]
+    if header != CLAIM_COLUMNS:
+        raise _unusable(path, "has other columns")
+    if not lines or not text.endswith("\n") or any(len(line) != len(header) for line in lines):
+        raise _unusable(path, "is cut short")
+    records: list[Row] = [dict(zip(header, line, strict=True)) for line in lines]
+    if not all(_is_sound(row) for row in records):
+        raise _unusable(path, "is damaged")
+    return records
+
+
+def _unusable(path: Path, problem: str) -> InputError:
+    return InputError(f"{path}: {problem}; build it again with: snakemake --force {path}")
+
+
+def _is_sound(row: Row) -> bool:
+    """True if the words of a row of claims.csv are known and its numbers are numbers."""
+    words = without_reason(row["verdict"]) in VERDICTS and row["provenance"] in ("", *PROVENANCE)
+    relations = row["relation"] in SIGNS and row["corrected_relation"] in SIGNS
+    try:
+        for name in ("reference", "ours", "ours_se", "tolerance", "corrected"):
+            float(row[name] or "nan")
+    except ValueError:
+        return False
+    return words and relations
 
 
 def count_claims(rows: Iterable[Row]) -> str:

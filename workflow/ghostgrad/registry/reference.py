@@ -126,7 +126,11 @@ def _parse(texts: Sequence[str], line: int, path: Path) -> ReferenceRow:
         raise InputError(
             f"{where}: minus: '{row['minus']}' is not of the form row|column minus row|column"
         )
-    if not row["basis"]:
+    if row["relation"] and math.isnan(row["value"]):
+        raise InputError(f"{where}: value: is empty, but there is a relation to it")
+    if not row["source"].strip():
+        raise InputError(f"{where}: source: is empty; name the place in the paper")
+    if not row["basis"].strip():
         raise InputError(
             f"{where}: basis: is empty; say what a {row['provenance']} number rests on"
         )
@@ -180,7 +184,9 @@ def check_references(workflow: Path, artifacts: Mapping[str, Artifact]) -> None:
     users: dict[str, list[Artifact]] = {}  # several where `like` repeats an artifact
     for artifact in artifacts.values():
         users.setdefault(artifact.reference, []).append(artifact)
-    for path in sorted((workflow / "reference").glob("*.csv")):
+    for path in sorted((workflow / "reference").glob("*")):
+        if path.suffix != ".csv" or not path.is_file():
+            raise InputError(f"{display_path(path)}: expected a file <artifact>.csv")
         name, where = path.stem, display_path(path)
         if name not in artifacts:
             raise InputError(f"{where}: no artifact '{name}'{nearest(name, artifacts)}")

@@ -9,9 +9,15 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from ghostgrad.claims.judge import COLUMNS, claim_rows
+from ghostgrad.claims.judge import claim_rows
 from ghostgrad.files import CsvTable, write_atomically
-from ghostgrad.registry.claim import Row, count_claims, count_followers, read_claims_csv
+from ghostgrad.registry.claim import (
+    CLAIM_COLUMNS,
+    Row,
+    count_claims,
+    count_followers,
+    read_claims_csv,
+)
 from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.verdict import LEGEND, SIGNS, mark, sign, without_reason
@@ -31,7 +37,7 @@ DECIDED = ("holds", "fails, corrected form holds", "fails")
 def write_claim_list(registry: Registry, scale: str, folder: Path) -> None:
     """Judge every claim at a scale, write claims.csv and claims.html, and print the counts."""
     rows = claim_rows(registry, scale)
-    table = CsvTable(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+    table = CsvTable(CLAIM_COLUMNS, ([row[column] for column in CLAIM_COLUMNS] for row in rows))
     write_atomically(folder / "claims.csv", table.text())
     # The page shows what the file says: numbers rounded as there, empty where there are none.
     write_atomically(

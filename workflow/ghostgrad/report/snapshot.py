@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -29,29 +30,56 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
     """Copy what was measured and built at a scale, with a README.md that lists every artifact with
     its status and shows what was built; returns the ids of the artifacts copied.
 
-    An earlier snapshot in `target` is replaced; InputError where the folder holds anything else.
+    An earlier snapshot in `target` is replaced, once the new one is complete. InputError where
+    nothing was built, and where the folder holds anything else.
     """
     built = [name for name, a in registry.artifacts.items() if _is_built(registry, scale, a)]
-    heading, index = f"# Snapshot of scale {scale}", target / "README.md"
-    if target.exists():
-        if not index.exists() or not index.read_text(encoding="utf-8").startswith(heading):
-            raise InputError(
-                f"{target}: contains something other than a snapshot of scale {scale};"
-                " name another folder"
-            )
-        shutil.rmtree(target)
-    lines = [heading, "", _origin(scale), ""]
-    if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
-        target.mkdir(parents=True)
-        shutil.copyfile(claims_csv, target / "claims.csv")
-        rows = read_claims_csv(claims_csv)
-        lines += [f"Claims: {count_claims(rows)}; all of them in [claims.csv](claims.csv).", ""]
-        lines += [f"{evidence_text(rows)}.", ""]
-    lines += [escape_markdown(LEGEND), "", *_index(registry, scale, built), ""]
-    for name in built:
-        lines += _copy_artifact(registry, registry.artifacts[name], scale, target)
-    write_atomically(index, "\n".join(lines))
+    if not built:
+        raise InputError(f"results/{scale}: nothing is built; build it with: make SCALE={scale}")
+    heading, target = f"# Snapshot of scale {scale}", target.resolve()
+    _refuse_other_files(target, heading)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        copy = Path(folder) / "copy"
+        copy.mkdir()
+        lines = [heading, "", _origin(scale), ""]
+        if (claims_csv := Path(f"results/{scale}/claims.csv")).exists():
+            shutil.copyfile(claims_csv, copy / "claims.csv")
+            rows = read_claims_csv(claims_csv)
+            lines += [f"Claims: {count_claims(rows)}; all of them in [claims.csv](claims.csv).", ""]
+            lines += [f"{evidence_text(rows)}.", ""]
+        lines += [escape_markdown(LEGEND), "", *_index(registry, scale, built), ""]
+        for name in built:
+            lines += _copy_artifact(registry, registry.artifacts[name], scale, copy)
+        write_atomically(copy / "README.md", "\n".join(lines))
+        if target.exists():
+            target.rename(Path(folder) / "earlier")
+        copy.rename(target)
     return built
+
+
+def _refuse_other_files(target: Path, heading: str) -> None:
+    """Raise InputError if the folder holds anything that a snapshot of this scale does not."""
+    if not target.exists():
+        return
+    index = target / "README.md"
+    files = [path.relative_to(target) for path in target.rglob("*") if not path.is_dir()]
+    others = [path for path in files if not _is_of_snapshot(path)]
+    is_snapshot = index.is_file() and index.read_bytes().startswith(heading.encode())
+    if others or not is_snapshot:
+        other = f" ({min(others)})" if others else ""
+        scale = heading.rpartition(" ")[2]
+        raise InputError(
+            f"{target}: contains something other than a snapshot of scale {scale}{other};"
+            " name another folder"
+        )
+
+
+def _is_of_snapshot(path: Path) -> bool:
+    """True for the path of a file, relative to the folder, that a snapshot may have written."""
+    if len(path.parts) == 1:
+        return path.name in ("README.md", "claims.csv")
+    return path.parts[:-1] in (("tables",), ("figures",)) and path.suffix in COPIED
 
 
 def _origin(scale: str) -> str:

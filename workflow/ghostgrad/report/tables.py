@@ -19,6 +19,7 @@ import pandas as pd
 from ghostgrad.analysis import measures
 from ghostgrad.analysis.measured import Measured
 from ghostgrad.analysis.results import Results
+from ghostgrad.checks import InputError
 from ghostgrad.claims.comparison import from_estimate
 from ghostgrad.claims.judge import judge, outcome_text
 from ghostgrad.registry.artifact import Artifact
@@ -67,10 +68,13 @@ def _without_number(key: Key, unit: str, source: str) -> ReferenceRow:
 
 
 def tolerance(number: ReferenceRow) -> float:
-    """The tolerance of the reference row, else twice the paper's standard deviation, else the
-    default of the metric, else 2 % of the number."""
+    """The tolerance of the reference row, else none of a strict relation (where it would say by how
+    much more ours has to lie beyond the number), else twice the paper's standard deviation, else
+    the default of the metric, else 2 % of the number."""
     if not math.isnan(number.tolerance):
         return number.tolerance
+    if number.relation in ("<", ">"):
+        return 0.0
     if not math.isnan(number.std):
         return 2 * number.std
     return DEFAULT_TOLERANCE.get(number.metric, RELATIVE_TOLERANCE * abs(number.value))
@@ -221,10 +225,22 @@ def _verdict(number: ReferenceRow, measured: Measured, comparable: bool, allowed
     # A number of another work, which followed another recipe than our run.
     if number.cited:
         return f"shown only ({CITED})"
-    # Divergence outweighs the number, which is from some step on the way.
     if measured.n_diverged:
-        return "holds (diverged as reported)" if number.diverges else "fails (diverged)"
+        return _diverged_verdict(number, measured)
     return number_verdict(number, measured, allowed)
+
+
+def _diverged_verdict(number: ReferenceRow, measured: Measured) -> str:
+    """The verdict where runs diverged, which outweighs the number, as that is from some step on the
+    way. Several seeds have to agree: one seed decides nothing."""
+    runs = measured.n or 0
+    if measured.n_diverged < runs or runs < 2:
+        return f"open ({measured.n_diverged} of {runs} runs diverged; more seeds)"
+    if number.diverges:
+        return "holds (diverged as reported)"
+    if number.relation in ("<", "<="):  # what does not learn is below any bound
+        return "open (diverged)"
+    return "fails (diverged)"
 
 
 def _why_missing(results: Results, number: ReferenceRow) -> str:
@@ -246,6 +262,8 @@ def _provenance(results: Results, places: tuple[Place, ...]) -> tuple[bool, str]
     if runs.empty:
         runs = tidy
     codes = {code for joined in runs["code"] for code in joined.split("+")}
+    if runs["comparable"].dtype != bool:
+        raise InputError(f"{results.tidy_file}: comparable: expected True or False in every row")
     return bool(runs["comparable"].all()), "+".join(sorted(codes))
 
 
