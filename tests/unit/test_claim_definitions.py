@@ -24,6 +24,10 @@ WITHDRAWN = {"E-B12", "E-G7", "E-G10", "E-G23", "E-G25", "E-L7", "E-L9"}
 
 TITLED = {**CLAIM, "title": "T"}
 MISTAKES = {
+    "shadowed source": (
+        {"ghost.eq1": {**CLAIM, "numbers": {"r *": {"ours": "x"}, "r of A": {"ours": "y"}}}},
+        "ghost.eq1.numbers: 'r *' covers 'r of A' too; put the more special one first",
+    ),
     "follows from no claim": (
         {"ghost.eq1": {**CLAIM, "follows_from": "ghost.eq2"}},
         "ghost.eq1.follows_from: no claim 'ghost.eq2'; did you mean 'ghost.eq1'?",
@@ -210,6 +214,27 @@ def test_show_claims(ghostgrad, claims_csv):
     assert f"scale smoke: {counts}" in out.splitlines()
     assert out.splitlines()[-1] == LEGEND
     assert output_of(ghostgrad("show", "claims", "--csv")) == claims_csv.read_text()
+
+
+DAMAGED = {
+    "empty": (lambda text: "", "has other columns"),
+    "header only": (lambda text: text.partition("\n")[0] + "\n", "is cut short"),
+    "cut in a line": (lambda text: text[: len(text) // 2], "is cut short"),
+    "byte-order mark": (lambda text: "\ufeff" + text, "has other columns"),
+    "an earlier version": (lambda text: text.replace(",follows_from", "", 1), "has other columns"),
+    "another verdict": (lambda text: text.replace(",holds,", ",match,"), "is damaged"),
+    "text for a number": (lambda text: text.replace(",0.15915", ",0.15915x"), "is damaged"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "problem"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_list_is_one_line(claims_csv, tmp_path, change, problem):
+    path = tmp_path / "claims.csv"
+    path.write_text(change(claims_csv.read_text()))
+    with pytest.raises(InputError) as error:
+        read_claims_csv(path)
+    assert one_line(error) == f"{path}: {problem}; build it again with: snakemake --force {path}"
 
 
 def test_a_build_ends_with_the_counts(ghostgrad, claims_csv):

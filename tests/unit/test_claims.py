@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ghostgrad.checks import InputError
 from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.judge import compare, judge
-from ghostgrad.registry.claim import count_claims, count_followers
+from ghostgrad.registry.claim import NumberSource, count_claims, count_followers
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.verdict import VERDICTS, without_reason
 from ghostgrad.theory.activations import ACTIVATIONS, relu_maxpool_forward_ratio
 from ghostgrad.theory.quadrature import LAWS, Law
 from tests.unit import evidence
 from tests.unit.evidence import Computed
-from tests.unit.fabricate import publish
+from tests.unit.fabricate import one_line, publish
 
 REGISTRY = load_registry()
 # The experiments of the claims that test_training_claims.py tests.
@@ -329,6 +330,29 @@ def test_a_claim_with_some_of_its_blocks_is_not_run(tmp_path, monkeypatch):
     for run in runs[:3]:
         publish(run)
     assert judge(REGISTRY, REGISTRY.claims["X1"], "paper")[0] == "not run (no finished run)"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("X1", {"runs": ()}, "runs: 'plainnet_init/relu-bn' is missing; the claim reads it"),
+        (
+            "ghost.prop3_14",
+            {"corrected": ""},
+            "key 'corrected' is missing; there is a corrected number",
+        ),
+        (
+            "ghost.prop3_14",
+            {"numbers": (NumberSource("*", "ours", "x"), NumberSource("no such", "ours", "x"))},
+            "numbers: no comparison 'no such'",
+        ),
+    ],
+)
+def test_a_claim_whose_definition_does_not_fit_its_function(name, changes, problem):
+    """`runs` decides what is scaled or missing, so that it has to be complete."""
+    with pytest.raises(InputError) as error:
+        judge(REGISTRY, replace(REGISTRY.claims[name], **changes), "laptop")
+    assert problem in one_line(error)
 
 
 def test_counts_count_claims():

@@ -36,6 +36,7 @@ from ghostgrad.claims.comparison import (
     from_estimate,
     growth,
     over_seeds,
+    paired_difference,
     student_quantile,
     verdict,
 )
@@ -262,6 +263,59 @@ def test_estimates_are_combined_with_their_errors():
     assert known.minus(known) == (0.0, math.hypot(0.5, 0.5), math.inf)
 
 
+@pytest.mark.parametrize("values", [[90.1, 90.1], [0.1 + 0.2, 0.3], [0.0] * 64])
+def test_repeats_without_a_spread_decide_nothing(values):
+    """Accuracies on a few hundred images agree by chance, and rare events are all absent. Rounding
+    alone is no spread."""
+    array = np.array(values)
+    for estimate in (mean_estimate(array), jackknife(array[:, None], lambda mean: mean[0])):
+        assert (estimate.se, estimate.degrees) == (math.inf, len(array) - 1)
+    for number, relation in product((0.0, 90.1, 92.0), ("=", "<", ">=")):
+        assert average("", array, number, relation=relation, tolerance=0.5).outcome == "open"
+        assert between_seeds("", array, array, number, relation=relation).outcome == "open"
+    assert average("x", array, 92.0).what_decides() == "x: more repeats, since all agree"
+
+
+def test_a_number_without_a_logarithm_decides_nothing():
+    for value in (0.0, -1.0, math.nan):
+        logarithm = Estimate(value, 0.1, 5).logarithm()
+        assert math.isnan(logarithm.value)
+        assert from_estimate("", logarithm, 0.0).outcome == "open"
+    assert math.isnan(Estimate(1.0, 0.1, 5).over(Estimate(0.0, 0.1, 5)).value)
+
+
+def test_zero_has_no_resolution():
+    """RESOLUTION of 0 is nothing, so that an equality with 0 needs a tolerance to be confirmed."""
+    close = Estimate(1e-5, 1e-6, 63)
+    assert from_estimate("", close, 0.0, relation="~").outcome == "fails"
+    assert from_estimate("", Estimate(0.0, 1e-6, 63), 0.0).outcome == "open"
+    assert from_estimate("", close, 0.0, tolerance=1e-4).outcome == "holds"
+
+
+def test_pairs_have_equal_numbers():
+    assert paired_difference(np.array([2.0, 3.0]), np.array([1.0, 1.0])).tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="5 and 1 values cannot be paired"):
+        paired_difference(np.ones(5), np.ones(1))
+
+
+def test_the_logarithm_of_a_variance_is_refuted_less_often_than_the_variance():
+    """The error of a variance rises with it: a small one looks sure. The stated rate is far below
+    what 2,000 draws resolve; the variance itself is refuted about 50 times as often."""
+    values = samples(8, 0.0, 2000)
+    moments = np.stack([values, values**2], 2)
+    of_variance, of_logarithm = (
+        sum(
+            from_estimate("", jackknife(draw, statistic), number).outcome == "fails"
+            for draw in moments
+        )
+        for statistic, number in (
+            (lambda mean: mean[1] - mean[0] ** 2, 7 / 8),
+            (lambda mean: math.log(mean[1] - mean[0] ** 2), math.log(7 / 8)),
+        )
+    )
+    assert of_variance > 20 > 5 > of_logarithm
+
+
 def test_the_jackknife_of_a_mean_is_its_standard_error():
     values = samples(40, 1.0, 1)[0]
     estimate = jackknife(values, float)
@@ -341,9 +395,10 @@ def test_what_is_not_known_decides_nothing(relation, tolerance):
         assert seed.what_decides() == both.what_decides() == "x: more seeds than one"
 
 
-def test_the_number_without_a_distance_has_a_resolution_of_its_own():
+def test_a_comparison_with_zero_can_have_a_resolution_of_its_own():
     """5 % of 0 would be no interval."""
-    assert Comparison("", 0.04, 0.0, se=0.001, degrees=N).margin(0.0) == RESOLUTION + EXACT
+    assert Comparison("", 0.04, 0.0, se=0.001, degrees=N).margin(0.0) == EXACT
+    assert Comparison("", 0.04, 2.0, se=0.001, degrees=N).margin(2.0) == 2 * RESOLUTION + EXACT
     assert Comparison("", 0.0, 0.0, se=0.001, degrees=N, resolution=1e-4).outcome == "open"
     assert Comparison("", 0.0, 0.0, se=0.001, degrees=N, resolution=2e-3).outcome == "holds"
 

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from ghostgrad.checks import InputError
 from ghostgrad.registry.registry import PAPERS
 from ghostgrad.report import overview, tables
-from ghostgrad.report.cells import cell_text, format_estimate, parse_row, pivot
+from ghostgrad.report.cells import (
+    cell_text,
+    format_estimate,
+    metric_name,
+    parse_row,
+    pivot,
+)
 from ghostgrad.report.render import render_html, render_latex, render_markdown
 from ghostgrad.report.snapshot import write_snapshot
 from ghostgrad.report.verdicts import verdict_counts
@@ -476,6 +482,12 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
     ):
         write_snapshot(reg, "laptop", target)
     (target / "README.md").write_text("# Snapshot of scale laptop\n")
+    # A file of somebody else's beside those of an earlier snapshot is not deleted.
+    with pytest.raises(InputError, match=r"scale laptop \(old\); name another folder"):
+        write_snapshot(reg, "laptop", target)
+    (target / "old").rename(tmp_path / "old")
+    (target / "tables").mkdir()
+    (target / "tables" / "ghost.old.md").touch()
     assert write_snapshot(reg, "laptop", target) == ["ghost.x"], (
         "ghost.y was not drawn, ghost.z not run"
     )
@@ -490,6 +502,24 @@ def test_a_snapshot_holds_what_was_measured_and_built(tmp_path, monkeypatch):
         "| ghost.y | T & <T> | not run (not built) |",
         "| ghost.z | T & <T> | not run (no finished run) |",
     ]
+
+
+def test_nothing_replaces_no_snapshot(tmp_path, monkeypatch):
+    reg = finished(tmp_path, monkeypatch)
+    target = tmp_path / "docs"
+    target.mkdir()
+    (target / "README.md").write_text("# Snapshot of scale laptop\n")
+    with pytest.raises(InputError) as error:
+        write_snapshot(reg, "laptop", target)
+    remedy = "build it with: make SCALE=laptop"
+    assert str(error.value) == f"results/laptop: nothing is built; {remedy}"
+    assert (target / "README.md").exists()
+
+
+def test_metrics_have_names_for_people():
+    assert metric_name("train_accuracy") == "training accuracy"
+    assert metric_name("weight_variance, step 390") == "variance of the weights, step 390"
+    assert metric_name("R_b(net)") == "R_b(net)"
 
 
 CITED = line(reference=1, verdict="not run (cited)")

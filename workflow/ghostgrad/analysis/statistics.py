@@ -25,8 +25,8 @@ class Estimate(NamedTuple):
     """A number, its standard error, and the degrees of freedom of the error.
 
     An exact number has the error 0 and infinitely many degrees of freedom. A single repeat has an
-    infinite error and no degrees, and so have repeats without any spread, which say nothing about
-    the error: accuracies of two seeds may agree by chance.
+    infinite error and no degrees. Repeats without any spread have an infinite error too, because
+    they say nothing about it: the accuracies of two seeds may agree by chance.
     """
 
     value: float
@@ -71,11 +71,9 @@ def mean_estimate(values: FloatArray) -> Estimate:
 
 
 def _with_spread(value: float, se: float, degrees: float) -> Estimate:
-    """The estimate, without an error where its repeats have no spread beyond rounding, or where
-    there is one repeat only."""
-    if degrees < 1 or se <= NO_SPREAD * abs(value):
-        return Estimate(value, math.inf, 0)
-    return Estimate(value, se, degrees)
+    """The estimate, with an infinite error if its repeats have no spread beyond rounding."""
+    has_spread = degrees > 0 and not se <= NO_SPREAD * abs(value)
+    return Estimate(value, se if has_spread else math.inf, degrees)
 
 
 def jackknife(values: FloatArray, statistic: Callable[[FloatArray], float]) -> Estimate:

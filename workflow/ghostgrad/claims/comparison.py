@@ -151,7 +151,8 @@ class Comparison:
         if math.isnan(self.ours) or number is None:
             return f"{self.name}: no number"
         if not math.isfinite(self.refutation_noise):
-            return f"{self.name}: more {self.replicates}, which differ"
+            hint = ", since all agree" if self.degrees > 0 else " than one"
+            return f"{self.name}: more {self.replicates}{hint}"
         times = 2
         while times <= MOST_TIMES and self._replicated(times).judge(number, relation) == "open":
             times *= 2
