@@ -110,6 +110,18 @@ def test_four_standard_errors_refute_too_often(n, rate, monkeypatch):
     assert not rate_is_at_most(REFUTATION_ERROR, refuted, draws)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate"), [("exponential", 0.0012), ("lognormal", 0.006)], ids=lambda value: str(value)
+)
+def test_skewed_numbers_are_refuted_more_often(name, rate):
+    """The rates with 64 repeats that docs/verdicts.md names."""
+    draws = 20_000
+    values = getattr(np.random.default_rng(0), name)(size=(draws, 64))
+    mean = {"exponential": 1.0, "lognormal": math.exp(0.5)}[name]
+    refuted = count("fails", (average("", repeats, mean) for repeats in values))
+    assert refuted / draws == pytest.approx(rate, rel=0.5)
+
+
 # Sizes and spreads of two groups. Few values with the larger spread are the worst case.
 GROUPS = [((2, 1.0), (8, 0.1)), ((3, 1.0), (3, 0.05)), ((3, 1.0), (5, 0.3)), ((4, 1.0), (8, 3.0))]
 
