@@ -267,7 +267,7 @@ FORMULAS = {
     "ghost0.propB_14": ASYMMETRIC,
     "E-G36": UNRECTIFIED,
     "ghost.propC_2": ASYMMETRIC,
-    "X3": ASYMMETRIC,
+    "X3": ("ghost.LAWS", {"Gaussian": EXPONENTIAL}),
 }
 # Claims that have no mechanism to take away, and the reason.
 NO_MECHANISM = {
@@ -360,6 +360,16 @@ def test_counts_count_claims():
         {"id": "b", "verdict": "not run (x will decide it)"}
     ]
     assert count_claims(rows) == "1 holds, 1 not run"
+    assert tuple(VERDICTS) == (
+        "holds",
+        "fails, corrected form holds",
+        "fails",
+        "open",
+        "shown only",
+        "not run",
+        "editorial",
+        "extraction",
+    )
 
 
 def test_followers_are_failing_claims_that_follow_from_a_failing_one():
@@ -371,13 +381,3 @@ def test_followers_are_failing_claims_that_follow_from_a_failing_one():
         rows += [{"id": name, "verdict": word, "follows_from": root}] * 2
     expected = "1 of the 4 claims that fail repeat, or follow from, the mistake of another"
     assert count_followers(rows) == expected
-    assert tuple(VERDICTS) == (
-        "holds",
-        "fails, corrected form holds",
-        "fails",
-        "open",
-        "shown only",
-        "not run",
-        "editorial",
-        "extraction",
-    )

@@ -146,7 +146,7 @@ def test_show_csv_of_a_table_that_the_scale_leaves_out(ghostgrad):
     assert len(rows) == 30
     assert {row["verdict"] for row in rows} == {
         "not run (not at scale smoke)",
-        "not run (we take this number as cited from another work)",
+        "not run (as we read it, the paper cites this number from another work)",
     }
     assert {row["ours"] for row in rows} == {""}
 

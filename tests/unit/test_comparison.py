@@ -21,6 +21,7 @@ from ghostgrad.analysis.statistics import (
     jackknife,
     mean_estimate,
 )
+from ghostgrad.checks import InputError
 from ghostgrad.claims import comparison as module
 from ghostgrad.claims.comparison import (
     CONFIDENCE,
@@ -296,6 +297,19 @@ def test_a_number_without_a_logarithm_decides_nothing():
     assert math.isnan(Estimate(1.0, 0.1, 5).over(Estimate(0.0, 0.1, 5)).value)
 
 
+def test_counts_that_agree_are_known_to_one_count():
+    """All seeds clip no tensor of 161: the fraction is below 0.1, within an error of one count."""
+    seeds = np.zeros(3)
+    shared = {"relation": "<", "tolerance": 0.0}
+    assert over_seeds("", seeds, 0.1, **shared).outcome == "open"
+    counted = over_seeds("", seeds, 0.1, quantum=1 / 161, **shared)
+    assert counted.outcome == "holds"
+    assert counted.se == pytest.approx(1 / 161 / math.sqrt(3))
+    assert over_seeds("", seeds[:1], 0.1, quantum=1 / 161, **shared).outcome == "open"
+    spread = np.array([0.0, 0.5, 1.0])
+    assert over_seeds("", spread, 0.1, quantum=1 / 161).se == over_seeds("", spread, 0.1).se
+
+
 def test_zero_has_no_resolution():
     """RESOLUTION of 0 is nothing, so that an equality with 0 needs a tolerance to be confirmed."""
     close = Estimate(1e-5, 1e-6, 63)
@@ -306,7 +320,7 @@ def test_zero_has_no_resolution():
 
 def test_pairs_have_equal_numbers():
     assert paired_difference(np.array([2.0, 3.0]), np.array([1.0, 1.0])).tolist() == [1.0, 2.0]
-    with pytest.raises(ValueError, match="5 and 1 values cannot be paired"):
+    with pytest.raises(InputError, match="5 and 1 seeds or repeats cannot be paired"):
         paired_difference(np.ones(5), np.ones(1))
 
 

@@ -60,6 +60,8 @@ def quotations() -> Iterator[tuple[str, str, frozenset[str]]]:
             yield from ((claim, words, papers) for words in body.pop("quotes", []))
             for place, text in texts(body, claim):
                 yield from ((place, words, papers) for words in quoted(text))
+                if place.endswith(".printed"):
+                    yield place, text, papers
     for artifact in REGISTRY.artifacts.values():
         papers = papers_of(artifact.section)
         for text in (artifact.title, artifact.caption):

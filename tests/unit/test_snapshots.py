@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from ghostgrad.claims.judge import COLUMNS
-from ghostgrad.registry.claim import read_claims_csv
+from ghostgrad.registry.claim import CLAIM_COLUMNS, read_claims_csv
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.verdict import PROVENANCE, VERDICTS, without_reason
 from ghostgrad.report import tables
@@ -28,7 +27,7 @@ def test_the_snapshots_are_those_that_the_readme_links_to():
 def test_its_claims_are_those_of_the_registry(snapshot):
     """A claim that was added, removed or reworded since the snapshot makes it stale."""
     rows = read_claims_csv(snapshot / "claims.csv")
-    assert list(rows[0]) == COLUMNS
+    assert list(rows[0]) == CLAIM_COLUMNS
     assert {row["id"]: (row["section"], row["statement"]) for row in rows} == {
         claim.id: (claim.section, claim.statement) for claim in REGISTRY.claims.values()
     }

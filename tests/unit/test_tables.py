@@ -192,7 +192,11 @@ def test_without_the_papers_numbers_rows_have_the_order_of_the_registry(bench):
 DIVERGED = {
     "as reported": ({"diverges": "yes"}, 3, "holds (diverged as reported)"),
     "a number": ({}, 3, "fails (diverged)"),
-    "an upper bound": ({"relation": "<="}, 3, "open (diverged)"),
+    "an upper bound": (
+        {"relation": "<="},
+        3,
+        "open (all runs diverged; one that learns would decide the bound)",
+    ),
     "some seeds": ({}, 1, "open (1 of 3 runs diverged; more seeds)"),
     "some seeds, as reported": ({"diverges": "yes"}, 1, "open (1 of 3 runs diverged; more seeds)"),
 }
@@ -461,6 +465,21 @@ def test_a_difference_with_a_diverged_cell(bench):
         publish(run, {"status": "diverged", "test_accuracy": 10.0})
         expected = "fails" if seed else "open"
         assert compared(bench)["C - B", ""]["verdict"].startswith(f"{expected} (")
+
+
+@pytest.mark.parametrize("diverged", [(2, 1), (1, 2), (2, 0)])
+def test_a_difference_of_cells_of_which_some_runs_diverged(bench, diverged):
+    """Two of three and one of three are not three of three."""
+    reference(
+        bench.workflow, "ghost.x", [{"row": "C - B", "minus": "C|left minus B|", "value": 1.0}]
+    )
+    for name, count in zip("cb", diverged, strict=True):
+        finish(bench, name, [9.0] * (3 - count))
+        for seed in range(3 - count, 3):
+            run = bench.run("laptop", f"nets/{name}-s{seed}")
+            publish(run, {"status": "diverged", "test_accuracy": 10.0})
+    expected = "open (2 of 3 runs diverged; more seeds)"
+    assert compared(bench)["C - B", ""]["verdict"] == expected
 
 
 def test_a_table_function_reports_what_it_declares(bench, monkeypatch):

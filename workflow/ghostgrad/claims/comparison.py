@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, Unpack
 
 from ghostgrad.analysis.statistics import JACKKNIFE_GROUPS, Estimate, FloatArray, mean_estimate
+from ghostgrad.checks import InputError
 from ghostgrad.registry.verdict import Outcome
 
 Relation = Literal["=", "~", "<", "<=", ">", ">="]
@@ -263,17 +264,33 @@ def growth(
 
 
 def over_seeds(
-    name: str, values: FloatArray, reference: float, **criteria: Unpack[CorrectedCriteria]
+    name: str,
+    values: FloatArray,
+    reference: float,
+    quantum: float = 0.0,
+    **criteria: Unpack[CorrectedCriteria],
 ) -> Comparison:
-    """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open."""
-    return from_estimate(name, mean_estimate(values), reference, replicates="seeds", **criteria)
+    """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open.
+
+    `quantum` is the smallest step of a number that is counted, such as a fraction of tensors. Where
+    all seeds agree, as they do best where all or none are counted, they are taken to differ by it.
+    """
+    value, se, degrees = mean_estimate(values)
+    if degrees > 0 and quantum:
+        least = quantum / math.sqrt(len(values))
+        se = max(se, least) if math.isfinite(se) else least
+    estimate = Estimate(value, se, degrees)
+    return from_estimate(name, estimate, reference, replicates="seeds", **criteria)
 
 
 def paired_difference(first: FloatArray, second: FloatArray) -> FloatArray:
-    """The differences seed by seed (or repeat by repeat), (n,); ValueError if one of the two has
+    """The differences seed by seed (or repeat by repeat), (n,); InputError if one of the two has
     fewer, which numpy would repeat as if they were independent."""
     if first.shape != second.shape:
-        raise ValueError(f"{len(first)} and {len(second)} values cannot be paired")
+        raise InputError(
+            f"{len(first)} and {len(second)} seeds or repeats cannot be paired; give both variants"
+            " as many"
+        )
     difference: FloatArray = first - second
     return difference
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.analysis.results import column_by_repeat, read_frame
+from ghostgrad.analysis.results import column_by_repeat, read_frame, repeats_of
 from ghostgrad.analysis.statistics import Estimate, FloatArray, fit_growth_rate, jackknife
-from ghostgrad.analysis.tidy import damaged_file
 from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.config import exported_data
 from ghostgrad.registry.registry import Registry
@@ -69,14 +68,11 @@ class Evidence:
 
         (repeats, layers + 1) of a simulation, (repeats, places) of a network; index 0 is the input.
         """
-        blocks = []
-        for run, (path, frame) in zip(
-            self._runs(variant), self._frames(variant, "series.csv", column), strict=True
-        ):
-            block = column_by_repeat(frame, column, path)
-            if len(block) != (repeats := getattr(run.spec, "repeats", len(block))):
-                raise damaged_file(path, f"{len(block)} of {repeats} repeats")
-            blocks.append(block)
+        frames = self._frames(variant, "series.csv", column)
+        blocks = [
+            column_by_repeat(frame, column, path, repeats_of(run))
+            for run, (path, frame) in zip(self._runs(variant), frames, strict=True)
+        ]
         return np.concatenate(blocks)
 
     def column(self, variant: str, column: str) -> FloatArray:

@@ -60,7 +60,7 @@ def depth(evidence: Evidence) -> Iterator[Comparison]:
         """The factor per added layer less that per layer of the net of 20."""
         return float(increase(curves) ** (1 / 20)) - fit_growth_rate(curves[:20])
 
-    # A repeat draws the same inputs for both depths, so it is left out of both together.
+    # A repeat draws the same inputs and weights for both depths, so it is left out of both.
     curves = np.hstack([shallow, deep])
     name = "log of the first layer's norm, 40 layers over 20"
     yield from_estimate(name, jackknife(curves, increase).logarithm(), 0.0, relation=">")
@@ -106,7 +106,7 @@ def residual_depth(evidence: Evidence) -> Iterator[Comparison]:
     """Sec. 1 and fig. 10, the exponent of growth ~ depth^p between two depths of residual nets."""
     norms = _residual_norms(evidence)
     for shallow, deep in pairwise(norms):
-        # A repeat draws the same weights for both depths, so it is left out of both together.
+        # A repeat draws the same inputs and weights for both depths, so it is left out of both.
         joined = np.hstack([norms[shallow], norms[deep]])
         exponent = jackknife(joined, partial(depth_exponent, shallow_depth=shallow))
         name = f"exponent of the growth against the depth, {shallow} to {deep} layers"

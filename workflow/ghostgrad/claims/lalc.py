@@ -122,8 +122,10 @@ def vanishing(_: Evidence) -> Iterator[Comparison]:
     Given |W|, weights of symmetric signs have E[1/s^2] >= 1/E[s^2], so that E[S] >= pi/(pi-1).
     """
     s = layers.amplify_correlated_outputs()
+    yield Comparison("smallest S of single outputs", float(s.min()), 1.0, relation="<")
     below = (s < 1).astype(float)
-    yield average("fraction of outputs with S below 1", below, 0.0, relation=">")
+    name = "fraction of outputs with S below 1"
+    yield average(name, below, 0.0, relation=">", extension=True)
     name = "E of min(S, 100) over W, single outputs"
     yield average(name, np.minimum(s, 100.0), 1.0, relation="<", extension=True)
 

@@ -171,7 +171,7 @@ def _refuse_shadowed(numbers: Sequence[NumberSource], where: str) -> None:
     """Raise InputError for a pattern that an earlier one covers, so that it would never be used."""
     for index, later in enumerate(numbers):
         for earlier in numbers[:index]:
-            if earlier.covers(later.names.replace("*", "")) and earlier.covers(later.names):
+            if earlier.covers(later.names):
                 raise InputError(
                     f"{where}.numbers: '{earlier.names}' covers '{later.names}' too; put the more"
                     " special one first"

@@ -185,6 +185,8 @@ def check_references(workflow: Path, artifacts: Mapping[str, Artifact]) -> None:
     for artifact in artifacts.values():
         users.setdefault(artifact.reference, []).append(artifact)
     for path in sorted((workflow / "reference").glob("*")):
+        if path.name.startswith(".") or path.name.endswith("~"):  # of an editor or of macOS
+            continue
         if path.suffix != ".csv" or not path.is_file():
             raise InputError(f"{display_path(path)}: expected a file <artifact>.csv")
         name, where = path.stem, display_path(path)

@@ -140,6 +140,8 @@ def _change(registry: Registry, variant: str, scale: str) -> Mapping[str, Any]:
         unit, length = planned_length(runs[0])
         if length:  # a run of no steps measures at initialization
             change[unit] = length
+        else:
+            change |= dict.fromkeys(scaled.keys() & LENGTHS)
     named = {"data", "batch", *WIDTHS, *LENGTHS}
     return change | dict.fromkeys(key for key in scaled if key not in named and key not in change)
 

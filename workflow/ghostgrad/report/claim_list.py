@@ -159,4 +159,5 @@ def _page_claim(claim: Row, rows: list[Row]) -> dict[str, object]:
     kind = css_class(claim["verdict"])
     texts = {key: name_papers(claim[key]) for key in ("section", "statement", "corrected_form")}
     shown = {"kind": kind, "comparisons": comparisons, "has_corrected": has_corrected}
+    shown["fails"] = claim["verdict"].startswith("fails")
     return {**claim, **texts, **shown}

@@ -52,9 +52,15 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
         for name in built:
             lines += _copy_artifact(registry, registry.artifacts[name], scale, copy)
         write_atomically(copy / "README.md", "\n".join(lines))
+        earlier = Path(folder) / "earlier"
         if target.exists():
-            target.rename(Path(folder) / "earlier")
-        copy.rename(target)
+            target.rename(earlier)
+        try:
+            copy.rename(target)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(target)
+            raise
     return built
 
 
@@ -66,7 +72,7 @@ def _refuse_other_files(target: Path, heading: str) -> None:
     files = [path.relative_to(target) for path in target.rglob("*") if not path.is_dir()]
     others = [path for path in files if not _is_of_snapshot(path)]
     is_snapshot = index.is_file() and index.read_bytes().startswith(heading.encode())
-    if others or not is_snapshot:
+    if others or (files and not is_snapshot):
         other = f" ({min(others)})" if others else ""
         scale = heading.rpartition(" ")[2]
         raise InputError(

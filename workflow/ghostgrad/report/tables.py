@@ -39,7 +39,7 @@ DEFAULT_TOLERANCE = dict.fromkeys(
 )
 RELATIVE_TOLERANCE = 0.02
 
-CITED = "we take this number as cited from another work"
+CITED = "as we read it, the paper cites this number from another work"
 
 Place = tuple[str, str]  # row, column
 Record = dict[str, str | float | int | None]  # a row of the table; absent columns become NaN
@@ -155,13 +155,16 @@ def _differences(numbers: list[ReferenceRow], ours: Mapping[Key, Measured]) -> d
         first, second = (ours.get(term) for term in number.terms)
         if first and second:
             difference = first.estimate.minus(second.estimate)
+            # The verdict of runs that diverged is that of the cell in which more of them did.
+            diverged = max(first, second, key=lambda cell: cell.n_diverged / (cell.n or 1))
+            smaller = min(first.n or 0, second.n or 0) or None
             differences[number.key] = Measured(
                 *number.key,
                 difference.value,
                 se=difference.se if math.isfinite(difference.se) else math.nan,
                 degrees=difference.degrees,
-                n=min(first.n or 0, second.n or 0) or None,
-                n_diverged=first.n_diverged + second.n_diverged,
+                n=diverged.n if diverged.n_diverged else smaller,
+                n_diverged=diverged.n_diverged,
                 unit=first.unit,
                 source_cells=((first.row, first.column), (second.row, second.column)),
             )
@@ -239,7 +242,7 @@ def _diverged_verdict(number: ReferenceRow, measured: Measured) -> str:
     if number.diverges:
         return "holds (diverged as reported)"
     if number.relation in ("<", "<="):  # what does not learn is below any bound
-        return "open (diverged)"
+        return "open (all runs diverged; one that learns would decide the bound)"
     return "fails (diverged)"
 
 
