@@ -78,9 +78,9 @@ lock: setup ## pins every dependency in requirements.lock, with hashes and witho
 snapshot: setup ## copies the tables and figures built at SCALE into docs/snapshots/
 	@$(BIN)/ghostgrad snapshot --scale $(SCALE) --target docs/snapshots/$(SCALE)
 
-# The findings show figures of the snapshot of that scale, to which their template links.
-findings: setup ## writes docs/findings.md from the claims decided at SCALE
-	@$(BIN)/ghostgrad findings --scale $(SCALE) --target docs/findings.md
+# The text of the findings is written for the paper's scale, and shows figures of its snapshot.
+findings: setup ## writes docs/findings.md from the claims decided at the paper's scale
+	@$(BIN)/ghostgrad findings --scale paper --target docs/findings.md
 
 bench: setup ## measures the ratios of docs/performance.md, each within one run
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
