@@ -164,7 +164,7 @@ def write_runs(claim: str, changes: dict, wide: bool = False, scale: str = "pape
         own = changes.get(run.variant, {})
         noise = (20_000 if wide else 1) * SPREAD[run.seed % 3]
         # Gains are differences seed by seed, in which equal noise would cancel.
-        if run.variant.endswith("-free"):
+        if run.variant.endswith(("-free", "-orthogonal")):
             noise = -noise
         accuracy = own.get("accuracy", usual_accuracy(run.variant)) + noise
         unstable = run.variant.startswith(("sgd", "nesterov"))
@@ -203,13 +203,15 @@ def probe_rows(run: RunSpec, own: dict, position: float, noise: float) -> list[l
         shape = np.concatenate(
             [np.interp(np.linspace(0, 4, 33), range(5), part) for part in np.split(shape, 3)]
         )
-    curve = shape + noise * np.linspace(-1, 1, len(shape))
+    # Another slope in each scale, whose patterns would otherwise agree without any spread.
+    curve = shape + noise * np.linspace(-1, 1, len(shape)) ** 3
     if run.experiment == "vgg_statistics":
         is_last = position == run.spec.probe_at[-1]
         slope = own.get("last", -0.01) if is_last else late  # of the standard deviation
         curve = -(2 * slope + late_noise) * np.arange(15.0)
-        for name, values in STATISTICS.items():
-            value = own.get(name, values[1]) * math.exp(10 * late_noise) if position else values[0]
+        for index, (name, values) in enumerate(STATISTICS.items(), start=1):
+            spread = math.exp(10 * index * late_noise)  # unequal, since differences are judged
+            value = own.get(name, values[1]) * spread if position else values[0]
             rows += [[*place, name, k, value] for k in range(3)]
     logarithms = enumerate([0.0, *curve])
     rows += [[*place, "gradient_variance", k, math.exp(value)] for k, value in logarithms]

@@ -19,20 +19,18 @@ from ghostgrad.registry.artifact import Artifact, Cell
 from ghostgrad.registry.datasets import DATA_SETS
 from ghostgrad.registry.reference import ReferenceRow, read_reference
 from ghostgrad.registry.registry import Registry
-from ghostgrad.registry.spec import RunSpec, published
+from ghostgrad.registry.spec import published
 
 # Columns of tidy rows that stay text: a hash such as 12345678 would otherwise become a number.
 TEXT_COLUMNS = ("row", "column", "experiment", "variant", "code", "commit")
 
 
-def column_by_repeat(
-    frame: pd.DataFrame, column: str, path: Path, repeats: int | None = None
-) -> FloatArray:
+def column_by_repeat(frame: pd.DataFrame, column: str, path: Path) -> FloatArray:
     """The values of a column of one run's series.csv, (repeats, layers + 1) or (repeats, places).
 
     The first column is the repeat, the second the layer (or the place of a network), which counts
     fastest: one repeat is one contiguous group of rows. InputError, with the `path` of the file, if
-    there is no such column or the file does not have `repeats` whole repeats.
+    there is no such column or the file does not have whole repeats, each of them once.
     """
     if column not in frame:
         raise InputError(f"{path}: no column '{column}'{nearest(column, frame.columns)}")
@@ -45,16 +43,8 @@ def column_by_repeat(
     numbers = frame.iloc[:, 0].to_numpy().reshape(-1, places)
     if (numbers != numbers[:, :1]).any() or len(np.unique(numbers[:, 0])) < len(numbers):
         raise damaged_file(path, "a repeat is there twice, or with too few rows")
-    if repeats is not None and len(numbers) != repeats:
-        raise damaged_file(path, f"{len(numbers)} of {repeats} repeats")
     values: FloatArray = frame[column].to_numpy()
     return values.reshape(-1, places)
-
-
-def repeats_of(run: RunSpec) -> int | None:
-    """The repeats in a block; None for a run of another kind."""
-    repeats: int | None = getattr(run.spec, "repeats", None)
-    return repeats
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ class Results:
         blocks = [(run, frame[frame["seed"] == run.seed]) for run in runs]
         return np.concatenate(
             [
-                column_by_repeat(block, column, Path(run.directory, "series.csv"), repeats_of(run))
+                column_by_repeat(block, column, Path(run.directory, "series.csv"))
                 for run, block in blocks
                 if len(block)
             ]

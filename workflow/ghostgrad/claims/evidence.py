@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ghostgrad.analysis.results import column_by_repeat, read_frame, repeats_of
+from ghostgrad.analysis.results import column_by_repeat, read_frame
 from ghostgrad.analysis.statistics import Estimate, FloatArray, fit_growth_rate, jackknife
 from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.config import exported_data
@@ -68,10 +68,9 @@ class Evidence:
 
         (repeats, layers + 1) of a simulation, (repeats, places) of a network; index 0 is the input.
         """
-        frames = self._frames(variant, "series.csv", column)
         blocks = [
-            column_by_repeat(frame, column, path, repeats_of(run))
-            for run, (path, frame) in zip(self._runs(variant), frames, strict=True)
+            column_by_repeat(frame, column, path)
+            for path, frame in self._frames(variant, "series.csv", column)
         ]
         return np.concatenate(blocks)
 

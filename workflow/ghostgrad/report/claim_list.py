@@ -21,7 +21,7 @@ from ghostgrad.registry.claim import (
 from ghostgrad.registry.papers import name_papers
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.verdict import LEGEND, SIGNS, mark, sign, without_reason
-from ghostgrad.report.cells import format_estimate
+from ghostgrad.report.cells import ROUNDING, format_estimate
 from ghostgrad.report.pages import render_page
 from ghostgrad.report.verdicts import css_class
 
@@ -60,6 +60,12 @@ def ours_text(row: Row) -> str:
 
 def _number_text(number: str, se: str = "") -> str:
     return format_estimate(float(number), float(se or "nan")) if number else ""
+
+
+def _tolerance_text(tolerance: str) -> str:
+    """The tolerance of a comparison; nothing where it allows for rounding only."""
+    value = float(tolerance or "nan")
+    return f"±{value:.2g}" if value > ROUNDING else ""
 
 
 def _with_relation(relation: str, number: str) -> str:
@@ -147,7 +153,7 @@ def _page_claim(claim: Row, rows: list[Row]) -> dict[str, object]:
             "reference": reference_text(row),
             "basis": name_papers(f"{row['provenance']}: {row['basis']}") if row["basis"] else "",
             "ours": ours_text(row),
-            "tolerance": f"±{float(row['tolerance']):.2g}" if row["tolerance"] else "",
+            "tolerance": _tolerance_text(row["tolerance"]),
             "outcome": sign(row["outcome"]),
             "corrected": corrected_text(row),
             "corrected_outcome": sign(row["corrected_outcome"]),
