@@ -169,7 +169,6 @@ MECHANISMS = {
     },
     "X1": {"plainnet_init/relu-bn": {"activation": "linear"}},
     "X2": {"plainnet_init/relu": {"norm": "batch"}},
-    "lalc.thm2_explains": {"rectified/correlated": {"correlation": 0}},
     "ghost.c2_conceal": {"conceal/plainnet20": {"lr": 1e-6}},
     "ghost.c3": {"plainnet_init/relu-bn": {"activation": "linear"}},
     "E-G27": {
@@ -184,7 +183,7 @@ MECHANISMS = {
     },
     "ghost.def3_1": {"plainnet_init/relu-bn": {"width": 8}},
     "ghost.residual_depth": {"resnet_init/depth-40": {"net": "plain"}},
-    "ghost.bn_rates": {"plainnet_init/relu-bn": {"norm": "none"}},
+    "ghost.bn_rates": {"plainnet_init/tanh": {"activation": "relu", "norm": "batch"}},
 }
 
 
@@ -258,7 +257,7 @@ FORMULAS = {
     "ghost.c1_maxpool": ("maxpool_forward_ratio", relu_maxpool_forward_ratio),
     "bnres.eq10": DEPENDENT,
     "bnres.eq11": DEPENDENT,
-    "bnres.eq12": ("relu_derivative", np.ones_like),
+    "bnres.eq12": ("relu_derivative", lambda x: (x > 1).astype(float)),
     "bnres.eq32": ("layers.differentiate_normalize", lambda x, of_output: of_output),
     **dict.fromkeys(("bnres.eq19", "bnres.eq34", "bnres.eq35", "bnres.eq37"), UNRECTIFIED_SCALE),
     "ghost.rem3_16": ("layers.compute_chain_ratio", rectified_chain_ratio),
@@ -278,6 +277,7 @@ NO_MECHANISM = {
     "ghost.rem3_5": "it says that dependence does not matter; ghost.prop3_4 adds dependence",
     "ghost.s6_vgg_input": "shown and not judged",
     "lalc.cor2": "a bound of normal inputs, far from where ReLU acts",
+    "lalc.thm2_explains": "independent inputs have pi/(pi-1) exactly, without a spread",
     "E-L4": "moments of sums over independently drawn weights",
     "lalc.thm2": "a bound far below ours, with correlated and with independent inputs",
 }
