@@ -26,7 +26,7 @@ TITLED = {**CLAIM, "title": "T"}
 MISTAKES = {
     "shadowed source": (
         {"ghost.eq1": {**CLAIM, "numbers": {"r *": {"ours": "x"}, "r of A": {"ours": "y"}}}},
-        "ghost.eq1.numbers: 'r *' covers 'r of A' too; put the more special one first",
+        "ghost.eq1.numbers: 'r *' covers 'r of A' too; put the more specific one first",
     ),
     "follows from no claim": (
         {"ghost.eq1": {**CLAIM, "follows_from": "ghost.eq2"}},

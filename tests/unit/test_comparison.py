@@ -41,6 +41,7 @@ from ghostgrad.claims.comparison import (
     student_quantile,
     verdict,
 )
+from ghostgrad.claims.ghost_curves import side_by_side
 from tests.unit.fabricate import STEADY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -316,6 +317,13 @@ def test_zero_has_no_resolution():
     assert from_estimate("", close, 0.0, relation="~").outcome == "fails"
     assert from_estimate("", Estimate(0.0, 1e-6, 63), 0.0).outcome == "open"
     assert from_estimate("", close, 0.0, tolerance=1e-4).outcome == "holds"
+
+
+def test_nets_side_by_side_have_equal_numbers_of_repeats():
+    """numpy would refuse them too, but not in one line."""
+    assert side_by_side(np.ones((3, 2)), np.zeros((3, 1))).tolist() == [[1.0, 1.0, 0.0]] * 3
+    with pytest.raises(InputError, match="need equally many, found 3 and 4"):
+        side_by_side(np.ones((3, 2)), np.ones((4, 2)))
 
 
 def test_pairs_have_equal_numbers():

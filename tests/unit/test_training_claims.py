@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from scipy import stats
 
 from ghostgrad.claims.comparison import Comparison, between_seeds, over_seeds
 from ghostgrad.claims.comparison import verdict as verdict_of
 from ghostgrad.claims.judge import judge
+from ghostgrad.claims.lalc_training import TENSORS
 from ghostgrad.data.coco_evaluation import METRICS
 from ghostgrad.files import CsvTable
 from ghostgrad.registry.registry import load_registry
@@ -404,3 +407,9 @@ def test_equality_has_to_be_shown(gap, expected):
     values = np.array([95.0, 95.2, 95.1])
     comparison = between_seeds("x", values + gap, values, tolerance=0.5)
     assert verdict_of([comparison]).startswith(expected)
+
+
+def test_the_clipped_fraction_is_of_the_parameters_of_resnet50():
+    with torch.device("meta"):
+        network = torchvision.models.resnet50()
+    assert len(list(network.parameters())) == TENSORS

@@ -272,14 +272,14 @@ def over_seeds(
 ) -> Comparison:
     """The mean over the seeds of training runs, (seeds,); one seed leaves the claim open.
 
-    `quantum` is the smallest step of a number that is counted, such as a fraction of tensors. Where
-    all seeds agree, as they do best where all or none are counted, they are taken to differ by it.
+    `quantum` is the smallest step of a number that is counted, such as a fraction of tensors. Seeds
+    of which all or none are counted agree exactly; they are taken to differ by this step.
     """
-    value, se, degrees = mean_estimate(values)
-    if degrees > 0 and quantum:
+    estimate = mean_estimate(values)
+    if quantum and estimate.degrees:
         least = quantum / math.sqrt(len(values))
-        se = max(se, least) if math.isfinite(se) else least
-    estimate = Estimate(value, se, degrees)
+        se = least if math.isinf(estimate.se) else max(estimate.se, least)
+        estimate = estimate._replace(se=se)
     return from_estimate(name, estimate, reference, replicates="seeds", **criteria)
 
 

@@ -1,10 +1,10 @@
 """The claims of the Ghost paper (002; 000 is its tiny-paper version), one function each.
 
-The statements and the runs are in workflow/claims/ghost.yaml. `ghost_images` has the claims of
-networks of images, `ghost_curves` those of the gradient norm over the layers of plain and residual
-nets, `ghost_errata` what is wrong in the paper. R_f and R_b of an operator are the
-factors by which it multiplies the variance of the signal and, on the way back, of the derivative
-(Def. 3.1).
+The statements and the runs are in workflow/claims/ghost.yaml. The module `ghost_images` has the
+claims about networks of images, `ghost_curves` those about the gradient norm over the layers of
+plain and residual nets, and `ghost_errata` the places that look wrong. R_f and R_b of an operator
+are the factors by which it multiplies the variance of the signal and, on the way back, of the
+derivative (Def. 3.1).
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def cor3_7(evidence: Evidence) -> Iterator[Comparison]:
 def prop3_8(evidence: Evidence) -> Iterator[Comparison]:
     """Prop. 3.8, mean and variance of z in R_b(BN) = (1 - z/B)/sigma^2.
 
-    The proof leaves out terms of order 1/B, so that a small batch only shows them, beside the exact
-    numbers. The resolution is a tenth, because z varies much from repeat to repeat.
+    The statement is for a large batch. The small one is shown beside the exact numbers and not
+    judged. The resolution is a tenth, because z varies much from repeat to repeat.
     """
     for batch in (16, BATCH):
         z, z_squared = (
@@ -131,8 +131,8 @@ def prop3_8(evidence: Evidence) -> Iterator[Comparison]:
                 yield from_estimate(name, estimate, number, extension=True)
                 yield from_estimate(f"{name}, exact", estimate, corrected, extension=True)
             else:
-                allowed = Criteria(relation="~", tolerance=4 / batch, resolution=0.1)
-                yield from_estimate(name, estimate, number, **allowed)
+                criteria = Criteria(relation="~", tolerance=4 / batch, resolution=0.1)
+                yield from_estimate(name, estimate, number, **criteria)
 
 
 def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
@@ -147,8 +147,8 @@ def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
     independent = math.sqrt(2 / (math.pi * BATCH))
     for layer, index in (("first", 1), ("last but one", -2)):
         name = f"mean |correlation| in the {layer} layer, random derivative on top"
-        allowed = Criteria(relation="~", tolerance=0.05 * independent)
-        yield average(name, values[:, index], independent, **allowed)
+        criteria = Criteria(relation="~", tolerance=0.05 * independent)
+        yield average(name, values[:, index], independent, **criteria)
     for rectify in (True, False):
         case = "the inputs as targets" if rectify else "the same without ReLU"
         values = layers.correlate_with_derivative(WIDTH, BATCH, depth=20, rectify=rectify)
@@ -190,8 +190,10 @@ def cor3_15(evidence: Evidence) -> Iterator[Comparison]:
     """
     for activation in PRINTED_RATES:
         backward, forward = (
-            evidence.layers(f"plainnet_init/{activation.lower()}-bn", f"{way}_variance")[:, 1:]
-            for way in ("backward", "forward")
+            evidence.layers(f"plainnet_init/{activation.lower()}-bn", f"{direction}_variance")[
+                :, 1:
+            ]
+            for direction in ("backward", "forward")
         )
         rate = jackknife(backward * forward, fit_growth_rate)
         name = f"factor of R_b/R_f per layer, {activation} + BN"
@@ -218,18 +220,18 @@ def prop3_17(evidence: Evidence) -> Iterator[Comparison]:
     """
     for depth in (20, 40, 80):
         variant, blocks = f"scaled_resnet_init/depth-{depth}", depth // 2
-        for way in ("forward", "backward"):
+        for direction in ("forward", "backward"):
             block, branch = (
-                evidence.layers(variant, f"{part}_{way}")[:, 2::2].mean(1)
+                evidence.layers(variant, f"{part}_{direction}")[:, 2::2].mean(1)
                 for part in ("block", "branch")
             )
-            rest = (block - 1) * blocks / branch
-            name = f"L (R_{way[0]}(block) - 1)/R_{way[0]}(F), L = {blocks}"
-            yield average(name, rest, 1.0, relation="~", tolerance=0.05)
-            variances = evidence.layers(variant, f"{way}_variance")
+            quotient = (block - 1) * blocks / branch
+            name = f"L (R_{direction[0]}(block) - 1)/R_{direction[0]}(F), L = {blocks}"
+            yield average(name, quotient, 1.0, relation="~", tolerance=0.05)
+            variances = evidence.layers(variant, f"{direction}_variance")
             net = np.log(variances[:, -1] / variances[:, 0])
-            excess = (net if way == "forward" else -net) - branch
-            name = f"log R_{way[0]}(net) less R_{way[0]}(F), L = {blocks}"
+            excess = (net if direction == "forward" else -net) - branch
+            name = f"log R_{direction[0]}(net) less R_{direction[0]}(F), L = {blocks}"
             yield average(name, excess, 0.0, relation="<=")
 
 
@@ -255,8 +257,8 @@ def prop4_1(evidence: Evidence) -> Iterator[Comparison]:
         for kind, ratios in kinds:
             for name, ratio in zip(("R_f", "R_b"), ratios, strict=True):
                 values = evidence.samples(f"operators/module-{kind}-k{k}", name)
-                allowed = Criteria(relation="~", tolerance=2 * term, resolution=term)
-                yield average(f"{name}, {kind}, k = {k}", values, ratio, **allowed)
+                criteria = Criteria(relation="~", tolerance=2 * term, resolution=term)
+                yield average(f"{name}, {kind}, k = {k}", values, ratio, **criteria)
 
 
 def fc_module(evidence: Evidence) -> Iterator[Comparison]:
@@ -281,8 +283,8 @@ def fc_module(evidence: Evidence) -> Iterator[Comparison]:
         forward, backward = propositions.tied_ratios(k)
         number = backward / forward - 1
         name = f"the same of tied modules, k = {k}"
-        allowed = Criteria(relation="~", tolerance=0.05 * number, extension=True)
-        yield from_estimate(name, tied, number, **allowed)
+        criteria = Criteria(relation="~", tolerance=0.05 * number, extension=True)
+        yield from_estimate(name, tied, number, **criteria)
 
 
 # --- appendices A and C ---
@@ -306,16 +308,16 @@ def c3(evidence: Evidence) -> Iterator[Comparison]:
     for depth in (20, 40, 80):
         variant = f"resnet_init/depth-{depth}"
         block_backward, block_forward, branch_backward, branch_forward = (
-            evidence.layers(variant, f"{part}_{way}")[:, 2::2]
+            evidence.layers(variant, f"{part}_{direction}")[:, 2::2]
             for part in ("block", "branch")
-            for way in ("backward", "forward")
+            for direction in ("backward", "forward")
         )
         formula = (1 + branch_backward) / (1 + branch_forward)
         difference = block_backward / block_forward - formula
         for where, part in (("of the first block", slice(1)), ("over all blocks", slice(None))):
             name = f"R_b/R_f {where} less the formula, depth {depth}"
-            allowed = 0.05 * float(formula[:, part].mean() - 1)
-            yield average(name, difference[:, part].mean(1), 0.0, tolerance=allowed)
+            tolerance = 0.05 * float(formula[:, part].mean() - 1)
+            yield average(name, difference[:, part].mean(1), 0.0, tolerance=tolerance)
     for depth, plain_variant in ((20, "relu-bn"), (40, "relu-bn-40")):
         residual, plain = (
             jackknife(gradient_norms(evidence, variant), total_growth).logarithm()

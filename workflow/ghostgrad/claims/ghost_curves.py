@@ -1,7 +1,7 @@
 """The claims of the Ghost paper about curves over layers (fig. 1, 5 and 10), one function each.
 
-The curves are those of the gradient norm in plain and residual nets (002; 000 is the tiny paper).
-The statements and the runs are in workflow/claims/ghost_curves.yaml.
+The curves are those of the gradient norm in plain and residual nets (002; 000 is the tiny-paper
+version). The statements and the runs are in workflow/claims/ghost_curves.yaml.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ghostgrad.analysis.statistics import (
     mean_estimate,
     total_growth,
 )
+from ghostgrad.checks import InputError
 from ghostgrad.claims.comparison import Comparison, from_estimate, growth
 from ghostgrad.claims.evidence import Evidence
 from ghostgrad.theory.activations import ACTIVATIONS
@@ -36,6 +37,20 @@ def gradient_norms(evidence: Evidence, variant: str) -> FloatArray:
     return evidence.layers(variant, "gradient_norm")[:, 1:]  # index 0 is the input
 
 
+def side_by_side(*norms: FloatArray) -> FloatArray:
+    """The gradient norms of several nets, (repeats, layers) each, as (repeats, layers of all).
+
+    A repeat draws its inputs and weights from the same stream in every net, so the nets depend on
+    each other, and the jackknife has to leave a repeat out of all of them together. InputError if
+    the numbers of repeats differ.
+    """
+    repeats = [len(of_net) for of_net in norms]
+    if len(set(repeats)) > 1:
+        found = " and ".join(map(str, repeats))
+        raise InputError(f"repeats: nets that are compared need equally many, found {found}")
+    return np.hstack(norms)
+
+
 def plain_exponential(evidence: Evidence) -> Iterator[Comparison]:
     """Sec. 1 and fig. 1 left, the shape of PlainNet20's curve."""
     norms = gradient_norms(evidence, "plainnet_init/relu-bn")
@@ -47,24 +62,20 @@ def plain_exponential(evidence: Evidence) -> Iterator[Comparison]:
 
 def depth(evidence: Evidence) -> Iterator[Comparison]:
     """000 sec. 1, the gradient of the first layer of plain nets of 20 and of 40 layers."""
-    shallow, deep = (
-        gradient_norms(evidence, f"plainnet_init/{variant}")
-        for variant in ("relu-bn", "relu-bn-40")
-    )
 
     def increase(curves: FloatArray) -> float:
-        """The first layer's norm of 40 layers over that of 20."""
+        """The norm at the first layer of the net of 40 layers over that of the net of 20."""
         return float(curves[20] / curves[0])
 
     def excess(curves: FloatArray) -> float:
         """The factor per added layer less that per layer of the net of 20."""
         return float(increase(curves) ** (1 / 20)) - fit_growth_rate(curves[:20])
 
-    # A repeat draws the same inputs and weights for both depths, so it is left out of both.
-    curves = np.hstack([shallow, deep])
+    nets = ("plainnet_init/relu-bn", "plainnet_init/relu-bn-40")
+    curves = side_by_side(*(gradient_norms(evidence, net) for net in nets))
     name = "log of the first layer's norm, 40 layers over 20"
     yield from_estimate(name, jackknife(curves, increase).logarithm(), 0.0, relation=">")
-    tolerance = 0.05 * (fit_growth_rate(shallow.mean(0)) - 1)
+    tolerance = 0.05 * (fit_growth_rate(curves[:, :20].mean(0)) - 1)
     name = "factor per added layer less that per layer of the net of 20"
     yield from_estimate(name, jackknife(curves, excess), 0.0, relation="~", tolerance=tolerance)
 
@@ -73,11 +84,6 @@ def linear_bn(evidence: Evidence) -> Iterator[Comparison]:
     """Sec. 3.1, a plain net of linear layers and BN alone."""
     rate = evidence.growth_rate("plainnet_init/linear-bn")
     yield from_estimate("factor per layer, linear layers with BN", rate, EXPLODING, relation="<")
-
-
-def _residual_norms(evidence: Evidence) -> dict[int, FloatArray]:
-    """The gradient norms of residual nets by depth, (repeats, layers) each."""
-    return {depth: gradient_norms(evidence, f"resnet_init/depth-{depth}") for depth in (20, 40, 80)}
 
 
 def _line_preference(curve: FloatArray) -> float:
@@ -94,21 +100,23 @@ def _power_preference(curve: FloatArray) -> float:
 
 def residual_linear(evidence: Evidence) -> Iterator[Comparison]:
     """Sec. 1 and fig. 1 left, the shape of the curve within residual nets."""
-    for depth, norm in _residual_norms(evidence).items():
+    for depth in (20, 40, 80):
+        norms = gradient_norms(evidence, f"resnet_init/depth-{depth}")
         for label, shape in (("line", _line_preference), ("power of the index", _power_preference)):
             name = f"R^2 of a {label} less that of an exponential, ResNet{depth}"
             extension = depth != 20 or shape is _power_preference
-            difference = jackknife(norm, shape)
+            difference = jackknife(norms, shape)
             yield from_estimate(name, difference, 0.0, relation=">", extension=extension)
 
 
 def residual_depth(evidence: Evidence) -> Iterator[Comparison]:
     """Sec. 1 and fig. 10, the exponent of growth ~ depth^p between two depths of residual nets."""
-    norms = _residual_norms(evidence)
+    norms = {
+        depth: gradient_norms(evidence, f"resnet_init/depth-{depth}") for depth in (20, 40, 80)
+    }
     for shallow, deep in pairwise(norms):
-        # A repeat draws the same inputs and weights for both depths, so it is left out of both.
-        joined = np.hstack([norms[shallow], norms[deep]])
-        exponent = jackknife(joined, partial(depth_exponent, shallow_depth=shallow))
+        curves = side_by_side(norms[shallow], norms[deep])
+        exponent = jackknife(curves, partial(depth_exponent, shallow_depth=shallow))
         name = f"exponent of the growth against the depth, {shallow} to {deep} layers"
         yield from_estimate(name, exponent, 1.0, relation="~", tolerance=0.5)
 
@@ -152,18 +160,14 @@ def fig5_rates(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def excess_with_bn(evidence: Evidence, experiment: str, activation: str) -> Estimate:
-    """The factor per layer of a plain net with BN less that of the same net without.
+    """The factor per layer of a plain net with BN less that of the same net without."""
 
-    Both draw their weights and inputs from the same streams, so each repeat is left out of both
-    together.
-    """
-    norms = [gradient_norms(evidence, f"{experiment}/{activation}{bn}") for bn in ("-bn", "")]
-
-    def excess(mean: FloatArray) -> float:
-        with_bn, without = np.split(mean, 2)
+    def excess(curves: FloatArray) -> float:
+        with_bn, without = np.split(curves, 2)
         return fit_growth_rate(with_bn) - fit_growth_rate(without)
 
-    return jackknife(np.hstack(norms), excess)
+    nets = (f"{experiment}/{activation}{bn}" for bn in ("-bn", ""))
+    return jackknife(side_by_side(*(gradient_norms(evidence, net) for net in nets)), excess)
 
 
 def bn_rates(evidence: Evidence) -> Iterator[Comparison]:

@@ -45,6 +45,15 @@ MODULES = (
     "across",
 )
 
+# The columns of claims.csv: those of a claim around those of one of its comparisons.
+NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
+corrected_relation corrected corrected_outcome""".split()
+CLAIM_COLUMNS = [
+    *"id section statement stated_relation conditions verdict".split(),
+    *NUMBER_COLUMNS,
+    *"corrected_form follows_from rests_on evidence scale".split(),
+]
+
 Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
 Row = Mapping[str, str]  # of claims.csv
 
@@ -174,7 +183,7 @@ def _refuse_shadowed(numbers: Sequence[NumberSource], where: str) -> None:
             if earlier.covers(later.names):
                 raise InputError(
                     f"{where}.numbers: '{earlier.names}' covers '{later.names}' too; put the more"
-                    " special one first"
+                    " specific one first"
                 )
 
 
@@ -189,16 +198,6 @@ def _check_kind(body: Mapping[str, Any], where: str) -> None:
     for key in needed:
         if key not in body:
             raise InputError(f"{where}: key '{key}' is missing; a claim with {kinds[0]} needs it")
-
-
-# The columns of claims.csv: those of a claim around those of one of its comparisons.
-NUMBER_COLUMNS = """comparison relation reference provenance basis ours ours_se tolerance outcome
-corrected_relation corrected corrected_outcome""".split()
-CLAIM_COLUMNS = [
-    *"id section statement stated_relation conditions verdict".split(),
-    *NUMBER_COLUMNS,
-    *"corrected_form follows_from rests_on evidence scale".split(),
-]
 
 
 def read_claims_csv(path: Path) -> list[Row]:

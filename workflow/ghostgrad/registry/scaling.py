@@ -43,8 +43,8 @@ WORDS = {
 
 
 def describe_scaling(registry: Registry, variants: Iterable[str], scale: str) -> str:
-    """`measured on 8x8 digits, width 16, batch 32, 77 steps`: what the scale changes in the runs of
-    these variants (`experiment/variant`), over all of them; empty if it changes at most repeats and
+    """`measured on 8x8 digits, width 16, batch 32, 77 steps`: everything that the scale changes in
+    the runs of these variants (`experiment/variant`); empty if it changes at most repeats and
     seeds."""
     values: dict[str, list[Any]] = {}  # kind of change or other parameter -> its distinct values
     for variant in variants:
@@ -141,7 +141,7 @@ def _change(registry: Registry, variant: str, scale: str) -> Mapping[str, Any]:
         if length:  # a run of no steps measures at initialization
             change[unit] = length
         else:
-            change |= dict.fromkeys(scaled.keys() & LENGTHS)
+            change |= dict.fromkeys(sorted(scaled.keys() & LENGTHS))
     named = {"data", "batch", *WIDTHS, *LENGTHS}
     return change | dict.fromkeys(key for key in scaled if key not in named and key not in change)
 
@@ -149,7 +149,8 @@ def _change(registry: Registry, variant: str, scale: str) -> Mapping[str, Any]:
 def planned_length(run: RunSpec) -> tuple[str, float]:
     """The length of a training run: ("steps", n), or ("epochs", n) where the number of its images
     is not known."""
-    # That of classify or detect. Importing their classes would make every table depend on them.
+    # It is a spec of classify or detect, whose classes every table would depend on if this module
+    # imported them.
     spec: Any = run.spec
     length = spec.length / spec.shrink
     if spec.unit == "epoch":

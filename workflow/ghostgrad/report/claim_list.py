@@ -94,17 +94,17 @@ def count_evidence(rows: Iterable[Row]) -> str:
 
 
 def evidence_text(rows: list[Row]) -> str:
-    """What the decided verdicts rest on, and how many claims fail for the same reason as another;
-    without a full stop."""
+    """A sentence that says what the decided verdicts rest on, and how many claims fail for the same
+    reason as another."""
     text = f"The decided verdicts rest on: {count_evidence(rows)}"
-    return "; ".join(filter(None, (text, count_followers(rows))))
+    return "; ".join(filter(None, (text, count_followers(rows)))) + "."
 
 
 def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
     """Print claims.csv: a block per claim with its comparisons, and the counts at the end."""
     rows = read_claims_csv(path)
     if as_csv:
-        sys.stdout.write(path.read_text(encoding="utf-8") if rows else "")
+        sys.stdout.write(path.read_text(encoding="utf-8"))
         return
     for claim, comparisons in group_by_claim(rows):
         print(f"{claim['id']:18} {claim['verdict']}")
@@ -115,7 +115,7 @@ def show_claim_list(path: Path, scale: str, as_csv: bool) -> None:
             if row["comparison"]:
                 print(f"    - {row['comparison']}: {_comparison_text(row)}")
     print(f"\nscale {scale}: {count_claims(rows)}")
-    print(f"{evidence_text(rows)}.")
+    print(evidence_text(rows))
     print(LEGEND)
 
 

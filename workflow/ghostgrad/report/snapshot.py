@@ -47,7 +47,7 @@ def write_snapshot(registry: Registry, scale: str, target: Path) -> list[str]:
             shutil.copyfile(claims_csv, copy / "claims.csv")
             rows = read_claims_csv(claims_csv)
             lines += [f"Claims: {count_claims(rows)}; all of them in [claims.csv](claims.csv).", ""]
-            lines += [f"{evidence_text(rows)}.", ""]
+            lines += [evidence_text(rows), ""]
         lines += [escape_markdown(LEGEND), "", *_index(registry, scale, built), ""]
         for name in built:
             lines += _copy_artifact(registry, registry.artifacts[name], scale, copy)
