@@ -3,9 +3,9 @@
 This is the only judge: the cells of tables and the comparisons of claims both end in a
 `Comparison`, whose `outcome` is `holds`, `fails` or `open`.
 
-Two error rates are stated. To refute a statement is an accusation, so the chance that a ledger of
-true statements has a single wrong `fails` is kept below FAMILY_ERROR: each comparison refutes with
-REFUTATION_ERROR, which is FAMILY_ERROR over the number of comparisons in the ledger and the tables.
+Two error rates are stated. To refute a statement is an accusation, so the chance that a list
+of true claims has a single wrong `fails` is kept below FAMILY_ERROR: each comparison refutes with
+REFUTATION_ERROR, which is FAMILY_ERROR over the number of comparisons in the claims and the tables.
 To confirm one, the one-sided interval at CONFIDENCE has to lie on the right side. What is neither
 refuted nor confirmed is open. All intervals are Student's, with the degrees of freedom of the
 standard error.
@@ -25,7 +25,7 @@ from ghostgrad.registry.verdict import Outcome
 Relation = Literal["=", "~", "<", "<=", ">", ">="]
 
 FAMILY_ERROR = 0.05
-FAMILY_SIZE = 1000  # at least the number of comparisons in the ledger and of judged cells in tables
+FAMILY_SIZE = 1000  # at least the number of comparisons of claims and of judged cells in tables
 REFUTATION_ERROR = FAMILY_ERROR / FAMILY_SIZE  # of one comparison, on both sides together
 CONFIDENCE = 0.95  # of a confirmation, one-sided
 

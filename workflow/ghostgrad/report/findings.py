@@ -51,7 +51,7 @@ def _place_text(place: str, claims: Claims, where: str) -> str:
         raise InputError(f"{where}: no claim '{name}'{nearest(name, claims)}")
     claim, comparisons = claims[name]
     if rest == "verdict":
-        return claim["verdict"]
+        return claim["verdict"].partition(" (")[0]  # the reason of an open one is too long here
     comparison, _, column = rest.rpartition("|")
     if comparison not in comparisons:
         if not claim["comparison"]:  # a claim that was not run has no comparisons
