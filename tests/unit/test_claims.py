@@ -14,7 +14,7 @@ import pytest
 from ghostgrad.checks import InputError
 from ghostgrad.claims import layers
 from ghostgrad.claims.comparison import Comparison, verdict
-from ghostgrad.claims.judge import compare, judge
+from ghostgrad.claims.judge import compare, judge, rests_on
 from ghostgrad.registry.claim import NumberSource, count_claims, count_followers
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.verdict import VERDICTS, without_reason
@@ -308,6 +308,26 @@ def test_every_claim_has_a_mechanism_or_a_reason():
     named = {(claim.module, claim.function) for claim in CLAIMS if claim.id in known}
     assert named == sources, "add the claim to MECHANISMS, FORMULAS or NO_MECHANISM of this file"
     assert known <= {claim.id for claim in CLAIMS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ghost.rem3_9", "simulation, Monte Carlo"),
+        ("E-L4", "Monte Carlo"),
+        ("lalc.thm2_equality", "Monte Carlo, exact computation"),
+        ("E-G26", "exact computation"),  # its runs are extensions
+        ("X1", "simulation"),
+        ("bnres.eq10", "Monte Carlo"),
+        ("lalc.prop1", "exact computation"),
+    ],
+)
+def test_a_claim_says_what_it_rests_on(name, expected):
+    """What it computes besides its runs too."""
+    claim, computed = REGISTRY.claims[name], Computed()
+    comparisons = compare(claim, computed)
+    assert rests_on(claim, computed, comparisons) == expected
 
 
 def test_editorial_claims():

@@ -32,6 +32,9 @@ def test_its_claims_are_those_of_the_registry(snapshot):
         claim.id: (claim.section, claim.statement) for claim in REGISTRY.claims.values()
     }
     assert {without_reason(row["verdict"]) for row in rows} <= set(VERDICTS)
+    for row in rows:
+        if row["comparison"]:  # the hashes of the code of the runs, if any, and of the claim
+            assert re.fullmatch(r"([0-9a-f+]+/)?[0-9a-f]{8}", row["code"]), row["id"]
 
 
 @pytest.mark.parametrize("snapshot", SNAPSHOTS, ids=lambda path: path.name)

@@ -350,10 +350,15 @@ def test_the_cost_of_clars_is_measured_and_shown(gpu, tmp_path, monkeypatch):
         process = {"cpu_s": 1.0, "gpu_s": cost / count, "peak_mb": 1, "gpu_peak_mb": cost}
         if not gpu:
             process = {"cpu_s": cost / count, "gpu_s": 0.0, "peak_mb": cost, "gpu_peak_mb": None}
-        (Path(folder) / "env.json").write_text(json.dumps([process] * count))
+        path = Path(folder) / "env.json"
+        [environment, *_] = json.loads(path.read_text())
+        path.write_text(json.dumps([environment | process] * count))
     judgement = judge(REGISTRY, claim, "paper")
     assert judgement.verdict.startswith("shown only (no comparison within the conditions")
     assert [c.ours for c in judgement.comparisons] == pytest.approx([1.5, 1.5])
+    of_runs, of_claim = judgement.code.split("/")
+    assert of_runs == environment["code"]
+    assert len(of_claim) == 8
 
 
 def test_a_bound_that_no_rule_has_is_not_run():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from ghostgrad.registry.artifact import Cell
 from ghostgrad.registry.config import exported_data
 from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.spec import RunSpec, missing_reason, published, unset_data
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class MissingEvidence(Exception):
@@ -31,14 +35,30 @@ class Evidence:
     """The finished runs of a scale, as arrays.
 
     A `variant` is named "experiment/variant". `used` collects every file that was asked for and
-    what was read of it, as (path, rows). Only the variants in `declared` can be read, if it is
-    given. Every method raises MissingEvidence if one of the runs is not finished.
+    what was read of it, as (path, rows), and `computed` what a claim with runs computes on the spot
+    besides, as (kind, function). Only the variants in `declared` can be read, if it is given. Every
+    method that reads raises MissingEvidence if one of the runs is not finished.
     """
 
     registry: Registry
     scale: str
     used: list[tuple[str, str]]
     declared: tuple[str, ...] | None = None
+    computed: list[tuple[str, str]] = field(default_factory=list)
+    read: dict[RunSpec, None] = field(default_factory=dict)
+    """The runs that were read, in order."""
+
+    def compute(
+        self,
+        kind: Literal["Monte Carlo", "exact computation"],
+        function: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`function(*args, **kwargs)`, recorded as a part of what the claim rests on."""
+        place = function.__module__.replace(".", "/")
+        self.computed.append((kind, f"{place}.py: {function.__name__}"))
+        return function(*args, **kwargs)
 
     def _runs(self, variant: str) -> tuple[RunSpec, ...]:
         if self.declared is not None and variant not in self.declared:
@@ -55,6 +75,7 @@ class Evidence:
             if unset:
                 raise MissingEvidence(f"data.{unset[0]} is not set in config.yaml")
             raise MissingEvidence(missing_reason(missing))
+        self.read.update(dict.fromkeys(runs))
         return runs
 
     def _frames(self, variant: str, file: str, rows: str) -> Iterator[tuple[Path, pd.DataFrame]]:

@@ -151,7 +151,14 @@ def rem3_9(evidence: Evidence) -> Iterator[Comparison]:
         yield average(name, values[:, index], independent, **criteria)
     for rectify in (True, False):
         case = "the inputs as targets" if rectify else "the same without ReLU"
-        values = layers.correlate_with_derivative(WIDTH, BATCH, depth=20, rectify=rectify)
+        values = evidence.compute(
+            "Monte Carlo",
+            layers.correlate_with_derivative,
+            WIDTH,
+            BATCH,
+            depth=20,
+            rectify=rectify,
+        )
         for layer, index in (("first", 1), ("tenth", 10)):
             name = f"mean |correlation| in the {layer} layer, {case}"
             yield average(name, values[:, index], 0.1, relation="<", extension=not rectify)

@@ -203,7 +203,11 @@ def e_g17(evidence: Evidence) -> Iterator[Comparison]:
 
 def e_g26(evidence: Evidence) -> Iterator[Comparison]:
     """E-G26: the ratios of max-pooling and, as VGG has them, of ReLU and max-pooling together."""
-    difference = maxpool_backward_ratio(WINDOW) - maxpool_forward_ratio(WINDOW)
+    backward, forward = (
+        evidence.compute("exact computation", ratio, WINDOW)
+        for ratio in (maxpool_backward_ratio, maxpool_forward_ratio)
+    )
+    difference = backward - forward
     yield Comparison("R_b less R_f of max-pooling", difference, 0.0, relation="<")
     numbers = (
         ("forward", relu_maxpool_forward_ratio()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
+from ghostgrad.analysis.tidy import read_provenance
 from ghostgrad.checks import InputError, nearest
 from ghostgrad.claims.comparison import Comparison, verdict
 from ghostgrad.claims.evidence import Evidence, MissingEvidence, UndeclaredEvidence
@@ -13,6 +14,7 @@ from ghostgrad.registry.registry import Registry
 from ghostgrad.registry.scaling import describe_scaling
 from ghostgrad.registry.tasks import TASKS
 from ghostgrad.registry.verdict import without_reason
+from ghostgrad.runs.provenance import code_hash
 
 
 class Judgement(NamedTuple):
@@ -26,6 +28,8 @@ class Judgement(NamedTuple):
     comparisons: list[Comparison]
     rests_on: str
     evidence: str
+    code: str
+    """`<code of the runs>/<code of the claim>`; the latter alone for a claim without runs."""
     judged: bool = True
 
 
@@ -53,7 +57,7 @@ def compare(claim: Claim, evidence: Evidence) -> list[Comparison]:
 def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     """The verdict of a claim at a scale."""
     if claim.quotes:
-        return Judgement(claim.kind, [], "the text", " | ".join(claim.quotes))
+        return Judgement(claim.kind, [], "the text", " | ".join(claim.quotes), "")
     evidence = Evidence(registry, scale, [], claim.runs)
     try:
         comparisons = compare(claim, evidence)
@@ -62,8 +66,12 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
         problem = f"'{variant}' is missing; the claim reads it"
         raise InputError(f"{claim.where}.runs: {problem}") from None
     except MissingEvidence as reason:
-        return Judgement(f"not run ({reason})", [], "", "", judged=False)
-    sources = _rests_on(registry, claim, comparisons), _describe_evidence(claim, evidence)
+        return Judgement(f"not run ({reason})", [], "", "", "", judged=False)
+    sources = (
+        rests_on(claim, evidence, comparisons),
+        _describe_evidence(claim, evidence),
+        _code(claim, evidence),
+    )
     scaling = describe_scaling(registry, claim.runs, scale)
     if scaling:
         return Judgement(f"shown only ({scaling})", comparisons, *sources, judged=False)
@@ -72,18 +80,24 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
     return Judgement(verdict(comparisons), comparisons, *sources)
 
 
-def _rests_on(registry: Registry, claim: Claim, comparisons: list[Comparison]) -> str:
-    """What the verdict of a claim rests on: the kinds of its runs, or, for a claim without runs,
-    how it is computed."""
-    tasks = dict.fromkeys(registry.experiments[run.partition("/")[0]].task for run in claim.runs)
-    if tasks:
-        return ", ".join(TASKS[task].evidence for task in tasks)
-    has_error = any(comparison.se for comparison in comparisons)
-    return "Monte Carlo" if has_error else "exact computation"
+def rests_on(claim: Claim, evidence: Evidence, comparisons: list[Comparison]) -> str:
+    """What the verdict of a claim rests on: the kinds of its runs and of what it computes besides,
+    or, for a claim without runs, how it is computed."""
+    judged = [comparison for comparison in comparisons if not comparison.extension]
+    is_exact = not any(comparison.se for comparison in judged or comparisons)
+    kinds = [kind for kind, _ in evidence.computed]
+    if not claim.runs:
+        kinds = ["exact computation" if is_exact else "Monte Carlo"]
+    elif not (kinds and is_exact):  # runs have errors; without any, only extensions are from runs
+        experiments = [run.partition("/")[0] for run in claim.runs]
+        tasks = [evidence.registry.experiments[experiment].task for experiment in experiments]
+        kinds = [*(TASKS[task].evidence for task in tasks), *kinds]
+    return ", ".join(dict.fromkeys(kinds))
 
 
 def _describe_evidence(claim: Claim, evidence: Evidence) -> str:
-    """Every file that was read, with all seeds of a run as one, and what was read of it.
+    """Every file that was read, with all seeds of a run as one, and what was read of it, and the
+    functions that compute something besides.
 
     A claim that needs no run names the function that computes it.
     """
@@ -93,8 +107,16 @@ def _describe_evidence(claim: Claim, evidence: Evidence) -> str:
         name = seed_and_name.rpartition("/")[2]
         rows_of_file.setdefault(f"{run}-s*/{name}", {})[rows] = None
     if rows_of_file:
-        return ", ".join(f"{file} ({', '.join(rows)})" for file, rows in rows_of_file.items())
+        files = [f"{file} ({', '.join(rows)})" for file, rows in rows_of_file.items()]
+        return ", ".join(dict.fromkeys([*files, *(place for _, place in evidence.computed)]))
     return f"ghostgrad/claims/{claim.module}.py: {claim.function}"
+
+
+def _code(claim: Claim, evidence: Evidence) -> str:
+    """Hashes of the code that computed the runs and of the code that judges the claim."""
+    runs = {code for run in evidence.read for code in read_provenance(run)["code"].split("+")}
+    parts = ["+".join(sorted(runs)), code_hash("claims.judge", f"claims.{claim.module}")]
+    return "/".join(filter(None, parts))
 
 
 def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
@@ -113,6 +135,7 @@ def claim_rows(registry: Registry, scale: str) -> list[dict[str, Any]]:
             "follows_from": claim.follows_from,
             "rests_on": judgement.rests_on,
             "evidence": judgement.evidence,
+            "code": judgement.code,
             "scale": scale,
         }
         numbers = [_number_fields(claim, c, judgement) for c in judgement.comparisons]

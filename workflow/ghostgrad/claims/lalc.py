@@ -88,7 +88,7 @@ def thm2_equality(evidence: Evidence) -> Iterator[Comparison]:
     do not meet the condition, but S does not change when the weights of an output are divided by
     its standard deviation. These scaled weights do, though they are no longer independent.
     """
-    single = layers.amplify_sign_weights(inputs=1)
+    single = evidence.compute("exact computation", layers.amplify_sign_weights, inputs=1)
     yield Comparison("S of one input, weights 1 or -1", single, THEOREM_2, RELU_GROWTH_RATE)
     yield compare_correlated_amplification(evidence, THEOREM_2)
 
@@ -259,7 +259,8 @@ def e_l4(evidence: Evidence) -> Iterator[Comparison]:
     """
     result, used = 0.5 + 1 / (2 * math.pi), (math.pi + 2) / (2 * math.pi)
     correct = (math.pi - 1) / (2 * math.pi)
-    yield average("(a) cross term", layers.cross_terms(), 0.0, 1 / math.pi)
+    cross_terms = evidence.compute("Monte Carlo", layers.cross_terms)
+    yield average("(a) cross term", cross_terms, 0.0, 1 / math.pi)
     values = evidence.samples("rectified/correlated", "spread")
     name = "(b) variance before the BN"
     yield average(f"{name}, as derived", values, result, correct)

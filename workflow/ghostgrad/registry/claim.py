@@ -51,7 +51,7 @@ corrected_relation corrected corrected_outcome""".split()
 CLAIM_COLUMNS = [
     *"id section statement stated_relation conditions verdict".split(),
     *NUMBER_COLUMNS,
-    *"corrected_form follows_from rests_on evidence scale".split(),
+    *"corrected_form follows_from rests_on evidence code scale".split(),
 ]
 
 Bodies = Mapping[str, Mapping[str, Any]]  # the claims of a file, as YAML has them
