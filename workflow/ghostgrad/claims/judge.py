@@ -83,14 +83,14 @@ def judge(registry: Registry, claim: Claim, scale: str) -> Judgement:
 def rests_on(claim: Claim, evidence: Evidence, comparisons: list[Comparison]) -> str:
     """What the verdict of a claim rests on: the kinds of its runs and of what it computes besides,
     or, for a claim without runs, how it is computed."""
-    judged = [comparison for comparison in comparisons if not comparison.extension]
-    is_exact = not any(comparison.se for comparison in judged or comparisons)
-    kinds = [kind for kind, _ in evidence.computed]
     if not claim.runs:
-        kinds = ["exact computation" if is_exact else "Monte Carlo"]
-    elif not (kinds and is_exact):  # runs have errors; without any, only extensions are from runs
-        experiments = [run.partition("/")[0] for run in claim.runs]
-        tasks = [evidence.registry.experiments[experiment].task for experiment in experiments]
+        has_error = any(comparison.se for comparison in comparisons)
+        return "Monte Carlo" if has_error else "exact computation"
+    experiments = [run.partition("/")[0] for run in claim.runs]
+    tasks = [evidence.registry.experiments[experiment].task for experiment in experiments]
+    kinds = [kind for kind, _ in evidence.computed]
+    # Runs have errors. Where no judged number has one, only extensions are from the runs.
+    if any(comparison.se for comparison in comparisons if not comparison.extension) or not kinds:
         kinds = [*(TASKS[task].evidence for task in tasks), *kinds]
     return ", ".join(dict.fromkeys(kinds))
 
