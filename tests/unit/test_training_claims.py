@@ -25,6 +25,7 @@ from ghostgrad.files import CsvTable
 from ghostgrad.registry.registry import load_registry
 from ghostgrad.registry.spec import RunSpec
 from ghostgrad.report import tables
+from ghostgrad.runs.provenance import code_hash
 from tests.unit.fabricate import publish
 
 REGISTRY = load_registry()
@@ -358,7 +359,8 @@ def test_the_cost_of_clars_is_measured_and_shown(gpu, tmp_path, monkeypatch):
     assert [c.ours for c in judgement.comparisons] == pytest.approx([1.5, 1.5])
     of_runs, of_claim = judgement.code.split("/")
     assert of_runs == environment["code"]
-    assert len(of_claim) == 8
+    assert of_claim == code_hash("claims.judge", "claims.lalc_training")
+    assert of_claim != code_hash("claims.judge", "claims.ghost")
 
 
 def test_a_bound_that_no_rule_has_is_not_run():

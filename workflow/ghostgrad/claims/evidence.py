@@ -34,10 +34,10 @@ class UndeclaredEvidence(Exception):
 class Evidence:
     """The finished runs of a scale, as arrays.
 
-    A `variant` is named "experiment/variant". `used` collects every file that was asked for and
-    what was read of it, as (path, rows), and `computed` what a claim with runs computes on the spot
-    besides, as (kind, function). Only the variants in `declared` can be read, if it is given. Every
-    method that reads raises MissingEvidence if one of the runs is not finished.
+    A `variant` is named "experiment/variant". `used` collects every file that was read and what was
+    read of it, as (path, rows). `computed` collects what a claim computes itself although it has
+    runs, as (kind, function). If `declared` is given, only its variants can be read. Every method
+    that reads raises MissingEvidence if one of the runs is not finished.
     """
 
     registry: Registry

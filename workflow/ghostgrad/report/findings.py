@@ -1,7 +1,8 @@
 """docs/findings.md: the text of workflow/report/findings.md with numbers from claims.csv.
 
 A place {{claim|comparison|column}} is filled with a number, {{claim|verdict}} with the verdict of a
-claim, and {{scale}} with the scale. A place that claims.csv does not have is an error.
+claim without its reason, and {{scale}} with the scale. A place that claims.csv does not have is an
+error.
 """
 
 from __future__ import annotations
